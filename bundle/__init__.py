@@ -1,0 +1,1 @@
+"""Slice-consistent diffusion reconstruction of 3-D medical volumes."""

@@ -1,0 +1,103 @@
+"""Finding volumes, and refusing what cannot be reconstructed before any long work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+
+
+def case_name(path: str | Path) -> str:
+    """File or folder name without its image suffixes: "scan.v2.nii.gz" -> "scan.v2"."""
+    name = Path(path).name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def is_dicom_series(folder: Path) -> bool:
+    """True for a folder with DICOM files and no volume files directly inside."""
+    files = [p for p in folder.iterdir() if p.is_file()]
+    return any(_is_dicom(p) for p in files) and not any(p.name.lower().endswith(SUFFIXES) for p in files)
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def list_volumes(source: str | Path) -> list[dict[str, str]]:
+    """[{"image": path}, ...] of one file, one DICOM series folder, or a folder of volumes (sorted).
+
+    Hidden files are left out. Raises FileNotFoundError if `source` does not exist or holds no volume, and
+    ValueError if two volumes would write to the same case folder.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist: set dataset_dir to a volume, a DICOM series folder or a folder of volumes")
+    if source.is_file() or is_dicom_series(source):
+        return [{"image": str(source)}]
+    found = sorted(p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+    found += sorted(p for p in source.iterdir() if p.is_dir() and is_dicom_series(p))
+    if not found:
+        raise FileNotFoundError(f"no volume in {source}: expected {', '.join(SUFFIXES)} files or DICOM series folders")
+    names = [case_name(p) for p in found]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise ValueError(f"{source} holds more than one volume named {', '.join(sorted(twice))}: rename one, their results would collide")
+    return [{"image": str(p)} for p in found]
+
+
+def split_volumes(
+    dataset_dir: str | Path, validation_dir: str | Path | None = None, fraction: float = 0.1
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Training and validation volumes: those of `validation_dir`, or else the last `fraction` of `dataset_dir`.
+
+    Raises ValueError if a single volume would have to serve as both.
+    """
+    volumes = list_volumes(dataset_dir)
+    if validation_dir is not None:
+        return volumes, list_volumes(validation_dir)
+    held = max(1, round(fraction * len(volumes)))
+    if len(volumes) < 2:
+        raise ValueError(f"{dataset_dir} holds one volume: training needs a second one to validate on, or validation_dir")
+    return volumes[:-held], volumes[-held:]
+
+
+class CheckVolumed(MapTransform):
+    """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
+
+    Expects channel-first images as `LoadImaged(ensure_channel_first=True)` gives them. Raises ValueError for
+    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, or spacing that is not positive.
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        for key in self.key_iterator(data):
+            check_volume(data[key])
+        return dict(data)
+
+
+def check_volume(volume: torch.Tensor) -> None:
+    """Raise ValueError unless `volume` is a finite, non-constant (1, X, Y, Z) image of positive spacing."""
+    name = volume.meta.get("filename_or_obj", "the image") if isinstance(volume, MetaTensor) else "the image"
+    shape = tuple(volume.shape)
+    if volume.ndim != 4:
+        raise ValueError(f"{name}: expected one 3-D volume, got an image of {volume.ndim - 1} dimensions {shape[1:]}; split it first")
+    if shape[0] != 1:
+        raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
+    if min(shape[1:]) < 2:
+        raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
+    if isinstance(volume, MetaTensor):
+        affine = volume.affine
+        if not torch.isfinite(affine).all() or not (volume.pixdim > 0).all() or float(torch.linalg.det(affine[:3, :3])) == 0:
+            raise ValueError(f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header")
+    bad = int((~torch.isfinite(volume)).sum())
+    if bad:
+        raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
+    if float(volume.max()) == float(volume.min()):
+        raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
