@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import sys
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import torch
@@ -80,6 +81,65 @@ class CheckVolumed(MapTransform):
         for key in self.key_iterator(data):
             check_volume(data[key])
         return dict(data)
+
+
+class CheckOperatord(MapTransform):
+    """Passes on measurements that the operator fits; raises its ValueError, with the file's name, for others."""
+
+    def __init__(self, keys, operator) -> None:
+        super().__init__(keys)
+        self.operator = operator
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        for key in self.key_iterator(data):
+            volume = data[key]
+            try:
+                self.operator.for_measurement(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+            except ValueError as error:
+                raise ValueError(f"{volume.meta.get('filename_or_obj', 'the image')}: {error}") from None
+        return dict(data)
+
+
+class Cases:
+    """The volumes of a run: each is read and checked before the first is reconstructed.
+
+    Bad ones are reported and left out; `finish` names them again and ends the process with status 1.
+
+    Args:
+        source: a volume, a DICOM series folder, or a folder of volumes.
+        preprocessing: the transform that every volume must pass.
+
+    Raises:
+        ValueError: no volume is usable.
+    """
+
+    def __init__(self, source: str, preprocessing: Callable[[dict], dict]) -> None:
+        self.usable: list[dict[str, str]] = []
+        self.refused: dict[str, str] = {}
+        for item in list_volumes(source):
+            try:
+                preprocessing(dict(item))
+                self.usable.append(item)
+            except Exception as error:  # a file can be broken in as many ways as readers can fail
+                self.refused[item["image"]] = root_cause(error)
+                print(f"skipped {item['image']}: {self.refused[item['image']]}", file=sys.stderr, flush=True)
+        if not self.usable:
+            raise ValueError("no usable volume:\n" + self._list())
+
+    def finish(self) -> None:
+        """End the process with status 1, naming the volumes left out, if there are any."""
+        if self.refused:
+            raise SystemExit(f"{len(self.refused)} of {len(self.usable) + len(self.refused)} volumes were skipped:\n{self._list()}")
+
+    def _list(self) -> str:
+        return "\n".join(f"  {path}: {reason}" for path, reason in self.refused.items())
+
+
+def root_cause(error: BaseException) -> str:
+    """The message of the innermost exception: what went wrong, without the transforms it passed through."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip() or type(error).__name__
 
 
 def check_volume(volume: torch.Tensor) -> None:

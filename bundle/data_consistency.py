@@ -1,0 +1,79 @@
+"""Step 2 of the loop: bring the denoised volume x0 into agreement with the measurement y.
+
+    proximal       argmin_z |A z - y|^2 + rho |z - x0|^2     DiffPIR (Zhu et al., 2023), closed form
+    null space     x0 + A^+ (y - A x0)                       DDNM (Wang et al., 2023), the limit rho -> 0
+    conjugate      the proximal problem by CG from x0        DDS (Chung et al., 2024); needs no closed form
+    gradients
+
+Each is a callable (x0, y, operator, noise_ratio) -> x0_hat on volumes (..., X, Y, Z), where noise_ratio is
+(1 - ab_t) / ab_t, the variance of the noise that x0 was estimated from. It may reuse x0's memory.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from bundle.linear_solvers import conjugate_gradient
+
+
+class Operator(Protocol):
+    """What data consistency asks of an operator (see bundle.operators.LinearOperator)."""
+
+    norm: float
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor: ...
+    def normal(self, x: torch.Tensor, rho: float) -> torch.Tensor: ...
+    def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor: ...
+    def prox(self, x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor: ...
+
+
+class NullSpace:
+    """x0 + A^+ (y - A x0): takes the measured part from y and the rest from the prior. For little noise."""
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
+        return x0.add_(operator.pseudo_inverse(y - operator.forward(x0)))
+
+
+class _Weighted:
+    """The weight rho of the proximal problem, in units of |A|^2.
+
+    Args:
+        rho: weight of the denoised volume against the data; constant, or divided by the noise ratio.
+        scale_by_noise: divide rho by (1 - ab_t) / ab_t, so that the prior's word counts more as its noise falls
+            (DiffPIR's rho_t = lambda sigma_n^2 / sigma_t^2, with rho = lambda sigma_n^2).
+    """
+
+    def __init__(self, rho: float, scale_by_noise: bool = False) -> None:
+        if not rho > 0:
+            raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use NullSpace")
+        self.rho, self.scale_by_noise = rho, scale_by_noise
+
+    def weight(self, operator: Operator, noise_ratio: float) -> float:
+        return self.rho * operator.norm**2 / (noise_ratio if self.scale_by_noise else 1.0)
+
+
+class Proximal(_Weighted):
+    """The proximal step in the operator's closed form."""
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
+        return operator.prox(x0, y, self.weight(operator, noise_ratio))
+
+
+class ConjugateGradient(_Weighted):
+    """The proximal step by conjugate gradients from x0, for operators without a closed form.
+
+    Args:
+        iterations, tolerance: see `bundle.linear_solvers.conjugate_gradient`.
+    """
+
+    def __init__(self, rho: float, iterations: int = 5, tolerance: float = 1e-5, scale_by_noise: bool = False) -> None:
+        super().__init__(rho, scale_by_noise)
+        self.iterations, self.tolerance = iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
+        rho = self.weight(operator, noise_ratio)
+        b = torch.add(operator.adjoint(y), x0, alpha=rho)
+        return conjugate_gradient(lambda x: operator.normal(x, rho), b, x0, self.iterations, self.tolerance)

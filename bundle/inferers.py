@@ -1,0 +1,217 @@
+"""The sampler: diffusion steps on all slices of a volume, tied together by data and noise.
+
+For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
+
+    1. denoise         x0 = prior(x_t)                       slices across this step's axis
+    2. data fidelity   x0 = data_consistency(x0, y)          the whole volume
+    3. re-noise        x_s = sqrt(ab_s) x0 + sqrt(1 - ab_s - sigma^2) eps + sigma NOISE
+
+NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
+Volumes are (X, Y, Z); at most five arrays of the volume's size are alive at once, whatever the number of steps.
+The parts are known by what they are called with: see prior.py, data_consistency.py, noise.py, operators/.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Protocol
+
+import torch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.inferers import Inferer
+from monai.transforms import SpatialCrop, generate_spatial_bounding_box
+from tqdm import tqdm
+
+from bundle.diffusion import SIGMA_RULES, check_time_steps, predict_eps, renoise, time_steps
+
+NOISE_CHUNK = 16
+"""Slices of noise drawn at once."""
+
+
+class VolumeOperator(Protocol):
+    """What the sampler asks of an operator beyond what its data consistency does."""
+
+    domain_shape: tuple[int, ...]
+    slice_axes: tuple[int, ...]
+
+    def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor: ...
+    def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor: ...
+
+
+class Sampling(Protocol):
+    """Builds the operator that fits a measurement of this shape and spacing (mm)."""
+
+    def for_measurement(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> VolumeOperator: ...
+
+
+class VolumeInferer(Inferer):
+    """An inferer that turns each measurement of a batch into a volume of its own shape and affine."""
+
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
+        """Reconstruct a batch of measurements (B, 1, X, Y, Z) with their metadata; returns (B, 1, X', Y', Z').
+
+        Raises:
+            TypeError: `inputs` has no metadata (is no MetaTensor), so that its spacing is unknown.
+        """
+        if not isinstance(inputs, MetaTensor):
+            raise TypeError("the inferer needs the spacing of its inputs: pass a MetaTensor batch, as MONAI's loaders give")
+        items = decollate_batch(inputs) if inputs.is_batch else [inputs[0]] * len(inputs)
+        return list_data_collate([self.reconstruct(item, network) for item in items])
+
+    @abstractmethod
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        """Reconstruct one measurement (1, X, Y, Z)."""
+
+
+class DiffusionInverseInferer(VolumeInferer):
+    """Samples volumes from a 2-D diffusion prior, given a measurement and a noise field.
+
+    Args:
+        prior: denoises volumes (bundle.prior.SlicePrior).
+        operator: builds the measurement operator from a header (bundle.operators.ThroughPlaneSampling).
+        data_consistency: step 2 (bundle.data_consistency).
+        noise_field: the random draws (bundle.noise).
+        num_steps: network passes over the volume; ignored if `timesteps` is given.
+        start_fraction: where in the schedule to begin: 1 is pure noise; below 1 the linear reconstruction,
+            noised to that level, is the start.
+        eta: share of fresh noise in each step, from 0 (deterministic after the start) to 1.
+        sigma_rule: "fixed_share" or "ddim"; see bundle.diffusion.
+        slice_axis: axis across which the network's slices lie, 0, 1 or 2; "auto" for the operator's first choice;
+            "alternate" for its choices in turn, so that the steps couple the volume.
+        num_draws: samples to draw; the result is their mean.
+        seed: key of all draws.
+        timesteps: explicit descending grid, instead of num_steps and start_fraction.
+        progress: show a bar with the time left.
+    """
+
+    def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 10,
+                 start_fraction: float = 0.3, eta: float = 1.0, sigma_rule: str = "fixed_share",
+                 slice_axis: int | str = "auto", num_draws: int = 1, seed: int = 0,
+                 timesteps: Sequence[int] | None = None, progress: bool = True) -> None:  # fmt: skip
+        super().__init__()
+        if sigma_rule not in SIGMA_RULES:
+            raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {eta}")
+        if slice_axis not in (0, 1, 2, "auto", "alternate"):
+            raise ValueError(f'slice_axis must be 0, 1, 2, "auto" or "alternate", got {slice_axis!r}')
+        if num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+        self.prior, self.operator = prior, operator
+        self.data_consistency, self.noise_field = data_consistency, noise_field
+        self.alpha_bars = prior.alpha_bars
+        num_train = len(self.alpha_bars)
+        self.from_noise = timesteps is None and start_fraction == 1
+        self.timesteps = (
+            time_steps(num_train, num_steps, start_fraction)
+            if timesteps is None
+            else check_time_steps(timesteps, num_train)
+        )
+        self.eta, self.sigma = eta, SIGMA_RULES[sigma_rule]
+        self.slice_axis, self.num_draws, self.seed, self.progress = slice_axis, num_draws, seed, progress
+
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        y = measurement.as_tensor()[0].float()
+        operator = self.operator.for_measurement(tuple(y.shape), tuple(measurement.pixdim.tolist()))
+        result = None
+        with tqdm(total=self.num_draws * len(self.timesteps), desc="sampling", unit="step", disable=not self.progress) as bar:
+            for draw in range(self.num_draws):
+                x = self.sample(y, operator, network, draw, bar)
+                result = x if result is None else result.add_(x)
+        return with_geometry(result.div_(self.num_draws), measurement, operator)
+
+    @torch.no_grad()
+    def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None) -> torch.Tensor:
+        """One sample (X, Y, Z) of the volume behind the measurement y. `draw` tells samples of one seed apart."""
+        steps, ab = self.timesteps, self.alpha_bars
+        axes = self._axes(operator)
+        key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
+        x = self._start(y, operator, axes[0], key)
+        for i, t in enumerate(steps):
+            x0 = self.prior(network, x, t, axes[i])
+            last = i == len(steps) - 1
+            ab_s = 1.0 if last else ab[steps[i + 1]]
+            sigma = self.sigma(ab[t], ab_s, self.eta)
+            eps = predict_eps(x, x0, ab[t]) if sigma**2 < 1 - ab_s - 1e-12 else None
+            x0 = self.data_consistency(x0, y, operator, (1 - ab[t]) / ab[t])
+            if bar is not None:
+                bar.update()
+            if not last:
+                x = self._renoise(x, x0, eps, ab_s, sigma, axes[i + 1], key + i + 1)
+        return x0
+
+    def _axes(self, operator: VolumeOperator) -> list[int]:
+        choice = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}.get(self.slice_axis, (self.slice_axis,))
+        return list(islice(cycle(choice), len(self.timesteps)))
+
+    def _start(self, y: torch.Tensor, operator: VolumeOperator, axis: int, step: int) -> torch.Tensor:
+        ab = self.alpha_bars[self.timesteps[0]]
+        x = torch.empty(operator.domain_shape, dtype=y.dtype, device=y.device)
+        if self.from_noise:
+            return self._renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
+        return self._renoise(x, operator.linear_reconstruction(y), None, ab, math.sqrt(1 - ab), axis, step)
+
+    def _renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int) -> torch.Tensor:
+        """Fill `out` with x_s; the noise is drawn in chunks of slices across `axis`."""
+        target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
+        eps = None if eps is None else eps.movedim(axis, 0)
+        count, *slice_shape = target.shape
+        for start in range(0, count, NOISE_CHUNK):
+            part = range(start, min(start + NOISE_CHUNK, count))
+            index = slice(part.start, part.stop)
+            noise = self.noise_field.draw(count, tuple(slice_shape), seed=self.seed, step=step, slices=part)
+            kept = None if eps is None else eps[index]
+            target[index] = renoise(x0[index], kept, noise.to(out.device, out.dtype), ab_s, sigma)
+        return out
+
+
+class ForegroundInferer(VolumeInferer):
+    """Runs another inferer on the bounding box of the subject and fills the rest with the linear reconstruction.
+
+    Only for operators that treat every in-plane position alike, as thick slices do: the box is cut in-plane.
+
+    Args:
+        inferer: reconstructs the box.
+        operator: the same as the inferer's.
+        threshold: voxels of the measurement above it are the subject (air is near -1).
+        margin: voxels kept around the box.
+    """
+
+    def __init__(self, inferer: VolumeInferer, operator: Sampling, threshold: float = -0.8, margin: int = 8) -> None:
+        super().__init__()
+        self.inferer, self.operator, self.threshold, self.margin = inferer, operator, threshold, margin
+
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        y = measurement.as_tensor()
+        operator = self.operator.for_measurement(tuple(y.shape[1:]), tuple(measurement.pixdim.tolist()))
+        box = self._box(y, operator)
+        crop = SpatialCrop(roi_slices=box)
+        inner = self.inferer.reconstruct(crop(measurement), network)
+        volume = operator.linear_reconstruction(y[0].float())
+        volume[box] = inner.as_tensor()[0]
+        return with_geometry(volume, measurement, operator)
+
+    def _box(self, y: torch.Tensor, operator: VolumeOperator) -> tuple[slice, ...]:
+        """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""
+        box = [slice(None)] * 3
+        if bool((y > self.threshold).any()):
+            start, end = generate_spatial_bounding_box(y, lambda v: v > self.threshold, margin=self.margin)
+            for axis in operator.slice_axes:
+                box[axis] = slice(max(0, start[axis]), min(end[axis], y.shape[axis + 1]))
+        return tuple(box)
+
+
+def with_geometry(volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator) -> MetaTensor:
+    """(1, X, Y, Z) result with the operator's affine and the history of the measurement it was made from."""
+    meta = copy.deepcopy(measurement.meta)
+    meta["spatial_shape"] = list(volume.shape)
+    return MetaTensor(
+        volume[None],
+        affine=operator.domain_affine(measurement.affine),
+        meta=meta,
+        applied_operations=copy.deepcopy(measurement.applied_operations),
+    )

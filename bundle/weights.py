@@ -1,0 +1,48 @@
+"""Weights of the prior: found, safe to read, and of the network's architecture, or a clear error."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+
+def load_weights(network: torch.nn.Module, path: str | Path) -> None:
+    """Load a plain state dict (or {"model": state dict}) into `network`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, holds pickled code, or belongs to another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {path} do not exist: set checkpoint to a model.pt that `run training` wrote")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"weights {path} hold more than tensors and are not loaded, because they could run code: {error}") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"weights {path} cannot be read, the file may be truncated: {error}") from None
+    state = state.get("model", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"weights {path} are not a state dict of tensors: save network.state_dict()")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ValueError(
+            f"weights {path} belong to another architecture than network_def; {' '.join(lines[1:3]).strip()}"
+            f"{f' ... ({len(lines) - 3} more)' if len(lines) > 3 else ''}"
+        ) from None
+
+
+class LoadWeights:
+    """Handler: loads `path` into `network` before the engine's first iteration."""
+
+    def __init__(self, network: torch.nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.network, self.path))
