@@ -207,7 +207,7 @@ class ForegroundInferer(VolumeInferer):
 
 def with_geometry(volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator) -> MetaTensor:
     """(1, X, Y, Z) result with the operator's affine and the history of the measurement it was made from."""
-    meta = copy.deepcopy(measurement.meta)
+    meta = {k: copy.deepcopy(v) for k, v in measurement.meta.items() if k != "affine"}
     meta["spatial_shape"] = list(volume.shape)
     return MetaTensor(
         volume[None],

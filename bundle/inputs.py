@@ -70,6 +70,14 @@ def split_volumes(
     return volumes[:-held], volumes[-held:]
 
 
+def one_scan(dataset_dir: str | Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The one volume of `dataset_dir`, for adapting to it: trained on and watched. ValueError if there are more."""
+    volumes = list_volumes(dataset_dir)
+    if len(volumes) != 1:
+        raise ValueError(f"{dataset_dir} holds {len(volumes)} volumes: adaptation is to one scan, so name its file")
+    return volumes, volumes
+
+
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
@@ -108,15 +116,18 @@ class Cases:
     Args:
         source: a volume, a DICOM series folder, or a folder of volumes.
         preprocessing: the transform that every volume must pass.
+        region_dir: a folder of masks; a volume's mask, of the same file name, becomes its "region".
 
     Raises:
         ValueError: no volume is usable.
     """
 
-    def __init__(self, source: str, preprocessing: Callable[[dict], dict]) -> None:
+    def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None) -> None:
         self.usable: list[dict[str, str]] = []
         self.refused: dict[str, str] = {}
         for item in list_volumes(source):
+            if region_dir is not None and (region := Path(region_dir) / Path(item["image"]).name).is_file():
+                item["region"] = str(region)
             try:
                 preprocessing(dict(item))
                 self.usable.append(item)

@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.transforms import Compose, MapTransform
+from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
 
 from bundle.inputs import case_name
 
@@ -86,7 +86,8 @@ class Restored(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.preprocessing.inverse({self.image_key: d[key]})[self.image_key]
+            with allow_missing_keys_mode(self.preprocessing):
+                d[key] = self.preprocessing.inverse({self.image_key: d[key]})[self.image_key]
         return d
 
 

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 
 
-def load_weights(network: torch.nn.Module, path: str | Path) -> None:
-    """Load a plain state dict (or {"model": state dict}) into `network`.
+def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
+    """Load a plain state dict (or {"model": state dict}) into `network`, and return it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,6 +36,7 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> None:
             f"weights {path} belong to another architecture than network_def; {' '.join(lines[1:3]).strip()}"
             f"{f' ... ({len(lines) - 3} more)' if len(lines) > 3 else ''}"
         ) from None
+    return network
 
 
 class LoadWeights:

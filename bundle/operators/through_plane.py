@@ -8,7 +8,7 @@ small (K, N) matrix, so everything is closed form along the axis:
 
     A^+ y       = W^+ y                                                     pseudo-inverse (SVD)
     prox(x, y)  = x + W^T (W W^T + rho I)^-1 (y - W x)                      proximal step
-    smooth(y)   = argmin |D^2 x|^2 + tiny |x|^2  subject to  W x = W W^+ y   the least curved volume with that data
+    smooth(y)   = argmin |D^2 x|^2  subject to  W x = y                      the least curved volume with that data
 
 Grid convention: fine voxel 0 begins where thick slice 0 begins, and the fine grid ends with the voxel that contains
 the end of the last thick slice. Volumes are (..., X, Y, Z) in any units, which the weighted mean keeps.
@@ -151,11 +151,10 @@ class ThroughPlane(LinearOperator):
         identity = torch.eye(n, dtype=w.dtype)
         second = identity[:-2] - 2 * identity[1:-1] + identity[2:] if n > 2 else identity[:0]
         curvature = second.T @ second + 1e-8 * identity
-        inverse = torch.linalg.inv(curvature)
-        solution = inverse @ w.T @ torch.linalg.pinv(w @ inverse @ w.T, rtol=SINGULAR_CUTOFF**2)
-        pseudo_inverse = self._matrix("pseudo_inverse")
-        # W (W^+ y) is what the pseudo-inverse reproduces of y; the correction makes it exact for `solution` too.
-        return solution + pseudo_inverse @ (torch.eye(len(w), dtype=w.dtype) - w @ solution)
+        # Lagrange multipliers: [C W^T; W 0] [x; m] = [0; y].
+        k = len(w)
+        system = torch.cat([torch.cat([curvature, w.T], 1), torch.cat([w, w.new_zeros(k, k)], 1)])
+        return torch.linalg.solve(system, torch.cat([w.new_zeros(n, k), torch.eye(k, dtype=w.dtype)]))[:n]
 
 
 @dataclass

@@ -1,0 +1,171 @@
+"""Evaluation against a known truth: simulate the measurement, run every method on it, measure and picture them.
+
+All of it happens in the prior's intensity range and RAS+ orientation; `data_range` is the span of
+`bundle.intensity.intensity_range` of the measurement, which the scaling turns into b_max - b_min = 2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import MapTransform
+
+from bundle.baselines import interpolate, interpolate_consistently, total_variation
+from bundle.inputs import case_name
+from bundle.metrics import PLANES, evaluate
+from bundle.outputs import check_writable, write_json, written_whole
+from bundle.report import Panel, report
+
+DATA_RANGE = 2.0
+LABELS = {
+    "input": "Input (nearest)", "cubic": "Cubic B-spline", "cubic_consistent": "Cubic, data-consistent",
+    "smoothest": "Least curved, consistent", "independent": "Diffusion, independent noise",
+    "identical": "Diffusion, identical noise", "slerp": "Diffusion, slerp noise",
+    "independent_tv": "Independent + total variation", "recon": "Diffusion (this run)",
+}  # fmt: skip
+
+
+class SimulateMeasurementd(MapTransform):
+    """Replaces a volume by its simulated measurement and keeps the volume itself as the truth.
+
+    Args:
+        keys: the volume; it becomes the measurement, with the measurement's affine.
+        operator: builds the operator for a volume (`for_volume`).
+        label_key: where the truth goes, cropped to what the measurement covers.
+        region_key: a mask of the volume's grid, cropped alike, if it is there.
+        noise_std: standard deviation of Gaussian noise on the measurement, as a share of the volume's maximum.
+        seed: of that noise.
+    """
+
+    def __init__(self, keys, operator, label_key: str = "label", region_key: str = "region", noise_std: float = 0.0,
+                 seed: int = 0) -> None:  # fmt: skip
+        super().__init__(keys)
+        self.operator, self.label_key, self.region_key = operator, label_key, region_key
+        self.noise_std, self.seed = noise_std, seed
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        key = self.first_key(d)
+        volume = d[key]
+        operator = self.operator.for_volume(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+        covered = (slice(None), *(slice(n) for n in operator.domain_shape))
+        truth = volume[covered]
+        if self.region_key in d:
+            d[self.region_key] = d[self.region_key][covered]
+        measured = operator.forward(truth.as_tensor())
+        if self.noise_std:
+            noise = np.random.default_rng(self.seed).normal(0, self.noise_std * float(volume.max()), measured.shape)
+            measured = measured + torch.from_numpy(noise).to(measured)
+        meta = {k: v for k, v in volume.meta.items() if k != "affine"}
+        d[key] = MetaTensor(
+            measured, affine=operator.range_affine(volume.affine), meta=meta, applied_operations=volume.applied_operations
+        )
+        d[self.label_key] = truth
+        return d
+
+
+class EvaluateReconstructiond(MapTransform):
+    """Measures a result and its competitors against the truth; writes metrics.json and report.png beside it.
+
+    Args:
+        keys: the result, in the prior's range and orientation.
+        operator: builds the operator for a measurement.
+        output_dir: as for the reconstruction.
+        inferer, network: what made the result; `compare` runs them again with other noise.
+        noise_fields: name -> noise field, used if `compare` is true.
+        compare: also sample with every field of `noise_fields`, and smooth the independent result afterwards.
+        tv_weight: weight of that smoothing (see `bundle.baselines.total_variation`).
+        image_key, label_key, region_key: the measurement, the truth, and a mask with 1 inside.
+    """
+
+    def __init__(self, keys, operator, output_dir: str, inferer: Inferer, network: torch.nn.Module,
+                 noise_fields: Mapping[str, object], compare: bool = False, tv_weight: float = 0.03,
+                 image_key: str = "image", label_key: str = "label", region_key: str = "region") -> None:  # fmt: skip
+        super().__init__(keys)
+        self.operator, self.output_dir = operator, check_writable(output_dir)
+        self.inferer, self.network, self.noise_fields = inferer, network, noise_fields
+        self.compare, self.tv_weight = compare, tv_weight
+        self.image_key, self.label_key, self.region_key = image_key, label_key, region_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        result, image = data[self.first_key(data)], data[self.image_key]
+        truth = data[self.label_key].as_tensor()[0].float().cpu()
+        y = image.as_tensor()[0].float().cpu()
+        operator = self.operator.for_measurement(tuple(y.shape), tuple(image.pixdim.tolist()))
+        methods = self._baselines(y, operator)
+        if self.compare:
+            methods |= self._noise_variants(image)
+        methods["recon"] = result.as_tensor()[0].float().cpu()
+        regions = None
+        if self.region_key in data:
+            inside = data[self.region_key].as_tensor()[0].cpu() > 0.5
+            regions = {"inside": inside, "outside": ~inside}
+
+        def residual(x: torch.Tensor) -> float:
+            return float((operator.forward(x) - y).square().mean().sqrt()) / DATA_RANGE
+
+        metrics = {name: evaluate(x, truth, DATA_RANGE, residual(x), regions) for name, x in methods.items()}
+        case = case_name(image.meta["filename_or_obj"])
+        folder = self.output_dir / case
+        write_json(folder / "metrics.json", metrics)
+        self._picture(folder / "report.png", case, truth, methods, metrics, result, operator)
+        print(f"wrote {folder / 'metrics.json'} and report.png", flush=True)
+        return dict(data)
+
+    def _baselines(self, y: torch.Tensor, operator) -> dict[str, torch.Tensor]:
+        return {
+            "input": interpolate(y, operator, 0),
+            "cubic": interpolate(y, operator, 3),
+            "cubic_consistent": interpolate_consistently(y, operator),
+            "smoothest": operator.linear_reconstruction(y),
+        }
+
+    def _noise_variants(self, image: MetaTensor) -> dict[str, torch.Tensor]:
+        device = next(self.network.parameters()).device
+        variants = {}
+        for name, field in self.noise_fields.items():
+            inferer = with_noise(self.inferer, field)
+            variants[name] = inferer(image[None].to(device), self.network).as_tensor()[0, 0].float().cpu()
+        variants["independent_tv"] = total_variation(variants["independent"], self.tv_weight)
+        return variants
+
+    def _picture(self, path: Path, case: str, truth, methods, metrics, result: MetaTensor, operator) -> None:
+        best = max((n for n in methods if n in ("input", "cubic", "cubic_consistent", "smoothest")), key=lambda n: metrics[n]["volume"]["psnr"])
+        plane = next(p for p, axis in PLANES.items() if axis == operator.slice_axes[0])
+
+        def panel(name: str) -> Panel:
+            volume = metrics[name]["volume"]
+            return Panel(LABELS[name], methods[name].numpy(), f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}")
+
+        shown = ["input", best, "recon"] if best != "input" else ["input", "recon"]
+        axis = operator.slice_axes[0]
+        curves = {"Truth": truth, **{LABELS[n]: methods[n] for n in [*shown, *(["independent"] if self.compare else [])]}}
+        figure = report(
+            Panel("Truth", truth.numpy()),
+            [panel(n) for n in shown],
+            tuple(float(s) for s in result.pixdim),
+            (-1.0, 1.0),
+            {k: v.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE for k, v in curves.items()},
+            plane,
+            f"{case}: slices {operator.pitch:g} mm apart, reconstructed at {operator.spacing:g} mm",
+        )
+        with written_whole(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
+        plt.close(figure)
+
+
+def with_noise(inferer: Inferer, noise_field) -> Inferer:
+    """A copy of an inferer, or of the inferer that it wraps, that draws its noise from another field."""
+    inferer = copy.copy(inferer)
+    if hasattr(inferer, "inferer"):
+        inferer.inferer = with_noise(inferer.inferer, noise_field)
+    else:
+        inferer.noise_field = noise_field
+    return inferer
