@@ -122,7 +122,7 @@ def run_here(monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def run_config(run_id, config_file, overrides):
-        run(run_id, config_file=config_file, **overrides)
+        run(run_id, config_file=config_file, logging_file=False, **overrides)
 
     return run_config
 

@@ -95,9 +95,8 @@ def test_weight_is_in_units_of_the_operator_and_of_the_noise(kind, noise_ratio):
 def test_scaled_weight_trusts_the_prior_as_its_noise_falls():
     operator = through_plane()
     x0, y = case(operator)
-    moves = [
-        float((Proximal(0.3, scale_by_noise=True)(x0.clone(), y, operator, ratio) - x0).norm()) for ratio in (10, 1, 0.1)
-    ]
+    step = Proximal(0.3, scale_by_noise=True)
+    moves = [float((step(x0.clone(), y, operator, ratio) - x0).norm()) for ratio in (10, 1, 0.1)]
     assert moves == sorted(moves, reverse=True)
 
 

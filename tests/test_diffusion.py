@@ -1,6 +1,7 @@
 """The diffusion updates against MONAI's scheduler and against the algebra of Gaussians."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_time_steps_descend_from_the_start(num_train, fraction, data):
     steps = time_steps(num_train, num_steps, fraction)
     assert len(steps) == num_steps
     assert steps[0] == first
-    assert all(t > s for t, s in zip(steps, steps[1:]))
+    assert all(t > s for t, s in pairwise(steps))
     assert steps[-1] >= 0
     gaps = [t - s for t, s in zip(steps, [*steps[1:], -1])]
     assert max(gaps) - min(gaps) <= 2  # evenly spaced, each end rounded

@@ -1,5 +1,7 @@
 """Conjugate gradients against direct solutions."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -64,7 +66,7 @@ def test_error_in_the_norm_of_the_system_falls_monotonically():
     solution = torch.linalg.solve(matrix, b)
     errors = [conjugate_gradient(Counted(matrix), b, torch.zeros_like(b), n, 0) - solution for n in range(15)]
     energies = [float(e @ matrix @ e) for e in errors]
-    assert all(after < before for before, after in zip(energies, energies[1:]))
+    assert all(after < before for before, after in pairwise(energies))
 
 
 def test_volumes_are_one_system_and_the_start_is_kept():

@@ -8,7 +8,8 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from bundle.operators import ThroughPlaneSampling
+from bundle.operators import ThroughPlane, ThroughPlaneSampling
+from bundle.operators.through_plane import slice_weights
 from tests.helpers import repeatable
 
 SPACING = (0.9, 1.0, 1.1)
@@ -17,6 +18,7 @@ SHAPE = (44, 42, 40)
 
 def oblique(spacing=SPACING, origin=(-31.0, 12.0, 55.0)):
     """An affine with rotations about all three axes and a flip."""
+
     def turn(i, j, angle):
         m = np.eye(3)
         m[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
@@ -182,3 +184,13 @@ def test_scans_that_cannot_be_super_resolved_are_refused(arguments, spacing, mes
 def test_a_volume_thinner_than_a_slice_is_refused():
     with pytest.raises(ValueError, match="less than one slice"):
         ThroughPlaneSampling(axis=0, ratio=5).for_volume((4, 30, 30), (1.0, 1.0, 1.0))
+
+
+def test_weights_must_fit_the_volume():
+    with pytest.raises(ValueError, match="columns"):
+        ThroughPlane((2, 3, 9), 2, slice_weights(8, 1.0, 2, 4.0, 4.0), 1.0, 4.0, 4.0)
+
+
+def test_unknown_profile_is_refused():
+    with pytest.raises(ValueError, match="profile"):
+        slice_weights(8, 1.0, 2, 4.0, 4.0, "sinc")

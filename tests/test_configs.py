@@ -1,0 +1,122 @@
+"""Every config that is shipped, end to end on tiny volumes, and what MONAI's tools require of them."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from bundle.weights import load_weights
+from tests.conftest import CHANNELS, EVALUATE, GROUPS, INFERENCE, ROOT, TRAIN, head_voxels, random_network, thick_voxels, write_volume
+
+TRAINED_HERE = {
+    "network_def#channels": list(CHANNELS),
+    "network_def#norm_num_groups": GROUPS,
+    "device": "$torch.device('cpu')",
+    "patch_size": 16,
+    "patches_per_volume": 2,
+    "max_epochs": 1,
+    "epoch_length": 2,
+    "validate#cut#num_patches": 8,
+    "sample_grid#size": 16,
+    "sample_grid#num_steps": 2,
+}
+
+
+def the_case(folder):
+    (case,) = folder.iterdir()
+    return case
+
+
+@pytest.mark.parametrize("noise", ["independent", "identical", "slerp"])
+def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(noise, run_here, tiny_overrides, thick_file, tmp_path):
+    run_here("inference", [INFERENCE, f"configs/noise_{noise}.json"], tiny_overrides(thick_file))
+    case = the_case(tmp_path / "results")
+    recon, thick = nib.load(case / "thick_recon.nii.gz"), nib.load(thick_file)
+    assert recon.shape == (20, 18, 24)
+    np.testing.assert_allclose(recon.header.get_zooms(), 1, rtol=1e-5)
+    means = recon.get_fdata().reshape(20, 18, 6, 4).mean(3)
+    np.testing.assert_allclose(means, thick.get_fdata(), atol=1e-3 * thick.get_fdata().max())
+    record = json.loads((case / "run.json").read_text())
+    assert record["settings"]["noise_field"].lower() == f"{noise}noise"
+    assert {"seconds", "network_calls", "peak_memory_mb", "device", "versions", "settings", "source"} <= record.keys()
+    assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
+
+
+@pytest.mark.parametrize("compare", [False, "True"])
+def test_evaluation_measures_every_method(compare, run_here, tiny_overrides, tmp_path):
+    truth = write_volume(tmp_path / "truth" / "head.nii.gz", head_voxels((20, 18, 26)))
+    write_volume(tmp_path / "regions" / "head.nii.gz", (head_voxels((20, 18, 26)) > 700).astype(np.uint8))
+    overrides = tiny_overrides(truth, compare=compare, region_dir=str(tmp_path / "regions"))
+    run_here("inference", [INFERENCE, EVALUATE], overrides)
+    case = the_case(tmp_path / "results")
+    metrics = json.loads((case / "metrics.json").read_text())
+    methods = {"input", "cubic", "cubic_consistent", "smoothest", "recon"}
+    assert metrics.keys() == methods | ({"independent", "identical", "slerp", "independent_tv"} if compare else set())
+    for name in methods - {"cubic"}:
+        assert metrics[name]["data_residual"] < 1e-5
+    assert set(metrics["recon"]["regions"]) == {"inside", "outside"}
+    assert nib.load(case / "head_recon.nii.gz").shape == (20, 18, 25)  # five thick slices; the rest is not covered
+    assert (case / "report.png").stat().st_size > 10_000
+    if compare:  # the same seed and field as the run itself
+        assert metrics["slerp"] == metrics["recon"]
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(run_here, tiny_overrides, thick_file, tmp_path):
+    voxels = []
+    for run, seed in enumerate((3, 3, 4)):
+        run_here("inference", INFERENCE, tiny_overrides(thick_file, seed=seed, output_dir=str(tmp_path / str(run))))
+        voxels.append(nib.load(the_case(tmp_path / str(run)) / "thick_recon.nii.gz").get_fdata())
+    assert np.array_equal(voxels[0], voxels[1]) and not np.allclose(voxels[0], voxels[2])
+
+
+@pytest.mark.slow
+def test_adaptation_writes_weights_beside_the_case_that_inference_takes(run_here, tiny_overrides, tiny_weights, tmp_path):
+    # The sharp planes of a 4 mm scan are its thick slices.
+    scan = write_volume(tmp_path / "scan.nii.gz", head_voxels((24, 20, 24)).reshape(24, 20, 6, 4).mean(3), spacing=(1, 1, 4))
+    overrides = TRAINED_HERE | {"dataset_dir": str(scan), "output_dir": str(tmp_path / "out"), "checkpoint": str(tiny_weights)}
+    run_here("adaptation", [TRAIN, "configs/adapt.json"], overrides)
+    adapted = tmp_path / "out" / "scan" / "scan_prior.pt"
+    before, after = random_network(), load_weights(random_network(1), adapted)
+    changes = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 0 < max(changes) < 0.1  # moved, but from the given weights
+    run_here("inference", INFERENCE, tiny_overrides(scan, checkpoint=str(adapted)))
+
+
+@pytest.mark.parametrize(("config", "workflow_type"), [(INFERENCE, "inference"), (TRAIN, "train")])
+def test_the_ids_that_monai_requires_are_there(config, workflow_type, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for seed in (0, 1):
+        write_volume(tmp_path / f"head{seed}.nii.gz", thick_voxels(seed), spacing=(1, 1, 4))
+    folders = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "results")}
+    workflow = ConfigWorkflow(config, workflow_type=workflow_type, logging_file=False, **folders)
+    workflow.initialize()
+    assert not workflow.check_properties()
+
+
+def test_the_server_reads_what_it_needs_without_the_rest(tiny_overrides, thick_file, monkeypatch):
+    """Serving tools use these five items alone, with no handlers, initialize or metadata."""
+    monkeypatch.chdir(ROOT)
+    workflow = ConfigWorkflow(INFERENCE, workflow_type="inference", logging_file=False, **tiny_overrides(thick_file))
+    parser = workflow.parser
+    data = parser.get_parsed_content("preprocessing")({"image": str(thick_file)})
+    network = parser.get_parsed_content("network_def").to(parser.get_parsed_content("device"))
+    data["pred"] = parser.get_parsed_content("inferer")(inputs=data["image"][None], network=network)[0]
+    restored = parser.get_parsed_content("postprocessing").transforms[0](data)["pred"]
+    assert tuple(restored.shape) == (1, 20, 18, 24)
+    np.testing.assert_allclose(restored.pixdim, 1, rtol=1e-5)
+
+
+def test_training_and_inference_share_one_network_and_one_schedule():
+    train, inference = (json.loads((ROOT / c).read_text()) for c in (TRAIN, INFERENCE))
+    assert train["network_def"] == inference["network_def"]
+    assert train["scheduler"] == inference["scheduler"]
+
+
+def test_every_config_is_run_by_a_test():
+    tested = "".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py")) + (ROOT / "tests/conftest.py").read_text()
+    for path in Path(ROOT / "configs").glob("*.json"):
+        named = path.stem in tested or (path.stem.startswith("noise_") and path.stem[6:] in tested)
+        assert named, path

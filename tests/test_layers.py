@@ -1,0 +1,68 @@
+"""Who may import whom: the parts meet in the configs, and a loop of imports would undo that."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FREE = {"torch", "numpy", "math", "abc", "collections", "collections.abc", "functools", "dataclasses", "typing", "__future__"}
+ALLOWED = {
+    "noise": set(),
+    "diffusion": set(),
+    "linear_solvers": set(),
+    "operators": {"operators"},
+    "network": set(),
+    "prior": {"diffusion"},
+    "data_consistency": {"linear_solvers"},
+    "inferers": {"diffusion"},
+    "intensity": set(),
+    "inputs": set(),
+    "patches": set(),
+    "metrics": set(),
+    "report": set(),
+    "weights": set(),
+    "training": set(),
+    "outputs": {"inputs"},
+    "baselines": {"operators"},
+    "evaluation": {"baselines", "inputs", "metrics", "outputs", "report"},
+}
+"""Modules of the package that each part may import."""
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def part(path):
+    return path.relative_to(ROOT / "bundle").with_suffix("").parts[0]
+
+
+MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py") if part(p) != "__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_part_imports_only_what_it_may(path):
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("bundle.")}
+    assert own <= ALLOWED[part(path)]
+    assert not any(name.split(".")[0] in ("scripts", "tests") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if part(p) in ("noise", "diffusion", "linear_solvers", "operators")], ids=str)
+def test_the_maths_needs_torch_alone(path):
+    assert {n for n in imports(path) if not n.startswith("bundle.")} <= FREE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_solver_does_no_input_or_output():
+    banned = {"matplotlib", "nibabel", "json", "pathlib", "os"}
+    for name in ("noise", "diffusion", "prior", "data_consistency", "inferers"):
+        assert not {n.split(".")[0] for n in imports(ROOT / f"bundle/{name}.py")} & banned

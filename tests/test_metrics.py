@@ -1,0 +1,148 @@
+"""Metrics: closed forms, an independent SSIM, and what inter-slice differences can and cannot see."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from bundle.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
+
+RANGE = 2.0
+every_plane = pytest.mark.parametrize(("plane", "axis"), PLANES.items())
+
+
+@pytest.fixture(scope="module")
+def truth(head):
+    volume = torch.from_numpy(head)
+    return volume / volume.max() * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def noisy(truth):
+    return truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+
+
+# -- PSNR -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("error", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("data_range", [1.0, 2.0, 255.0])
+def test_psnr_of_a_constant_error(truth, error, data_range):
+    assert psnr(truth + error, truth, data_range) == pytest.approx(20 * math.log10(data_range / error), abs=1e-3)
+
+
+def test_psnr_is_infinite_only_where_nothing_is_wrong(truth):
+    assert psnr(truth, truth, RANGE) == math.inf
+
+
+def test_a_mask_leaves_the_rest_out(truth):
+    inside = torch.zeros_like(truth, dtype=torch.bool)
+    inside[10:20, 5:25, 8:30] = True
+    x = torch.where(inside, truth + 0.1, truth + 5)
+    assert psnr(x, truth, RANGE, inside) == pytest.approx(20 * math.log10(RANGE / 0.1), abs=1e-3)
+    assert psnr(x, truth, RANGE, ~inside) == pytest.approx(20 * math.log10(RANGE / 5), abs=1e-3)
+
+
+# -- SSIM -----------------------------------------------------------------------------------------
+@every_plane
+def test_ssim_of_identical_volumes_is_one(truth, plane, axis):
+    assert slice_ssim(truth, truth, RANGE, axis) == pytest.approx(1, abs=1e-6)
+    assert ssim(truth, truth, RANGE) == pytest.approx(1, abs=1e-6)
+
+
+@every_plane
+def test_slice_ssim_is_that_of_scikit_image(truth, noisy, plane, axis):
+    """Both use the Gaussian window of Wang et al. and means over pixels whose whole window lies inside the image.
+
+    Here the convolution has no padding; scikit-image pads by reflection, and leaves (win_size - 1) / 2 pixels of
+    border out of the mean.
+    """
+    expected = np.mean(
+        [
+            structural_similarity(
+                a.numpy(), b.numpy(), data_range=RANGE, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, win_size=11
+            )
+            for a, b in zip(noisy.unbind(axis), truth.unbind(axis), strict=True)
+        ]
+    )
+    assert 0.2 < expected < 0.9
+    assert slice_ssim(noisy, truth, RANGE, axis) == pytest.approx(expected, abs=1e-3)
+
+
+def test_volume_ssim_is_that_of_scikit_image(truth, noisy):
+    expected = structural_similarity(
+        noisy.numpy(), truth.numpy(), data_range=RANGE, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, win_size=11
+    )
+    assert ssim(noisy, truth, RANGE) == pytest.approx(expected, abs=1e-3)
+
+
+def test_slices_smaller_than_the_window_have_an_ssim():
+    small = torch.rand(4, 6, 30, generator=torch.Generator().manual_seed(0))
+    for axis in range(3):
+        assert slice_ssim(small, small, 1.0, axis) == pytest.approx(1)
+        assert slice_ssim(1 - small, small, 1.0, axis) < 0
+
+
+# -- between slices -------------------------------------------------------------------------------
+@every_plane
+def test_a_constant_offset_is_no_inter_slice_error(truth, plane, axis):
+    assert inter_slice(truth, truth, RANGE, axis) == {"error": 0, "ratio": 1}
+    shifted = inter_slice(truth + 0.25, truth, RANGE, axis)
+    assert shifted["error"] == pytest.approx(0, abs=1e-6) and shifted["ratio"] == pytest.approx(1, abs=1e-5)
+
+
+@every_plane
+def test_an_offset_of_each_slice_is_seen_across_its_axis_alone(truth, plane, axis):
+    shape = [1, 1, 1]
+    shape[axis] = truth.shape[axis]
+    stripes = 0.1 * (-1.0) ** torch.arange(truth.shape[axis]).view(shape)
+    for name, other in PLANES.items():
+        expected = 2 * 0.1 / RANGE if name == plane else 0
+        assert inter_slice(truth + stripes, truth, RANGE, other)["error"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_ratio_tells_smoothing_from_amplification(truth):
+    for factor in (0.5, 1.0, 1.7):
+        measured = inter_slice(factor * truth, truth, RANGE, 2)
+        assert measured["ratio"] == pytest.approx(factor, rel=1e-5)
+        assert measured["error"] == pytest.approx(abs(factor - 1) * float(truth.diff(dim=2).abs().mean()) / RANGE, rel=1e-4)
+
+
+def test_a_ratio_of_one_can_be_jitter(truth):
+    """Why the error is judged: slices in reverse have the right ratio and the wrong differences."""
+    measured = inter_slice(truth.flip(2), truth, RANGE, 2)
+    assert measured["ratio"] == pytest.approx(1, rel=1e-5)
+    assert measured["error"] > 0.01
+
+
+# -- all together ---------------------------------------------------------------------------------
+def test_evaluate_has_the_keys_that_users_rely_on(truth, noisy):
+    inside = truth > -0.5
+    result = evaluate(noisy, truth, RANGE, 0.125, {"inside": inside, "outside": ~inside})
+    assert result.keys() == {"axial", "coronal", "sagittal", "volume", "inter_slice", "data_residual", "regions"}
+    for plane in ("axial", "coronal", "sagittal", "volume"):
+        assert result[plane].keys() == {"psnr", "ssim"}
+    assert result["inter_slice"].keys() == {"axial", "coronal", "sagittal"}
+    for plane, axis in PLANES.items():
+        assert result["inter_slice"][plane] == inter_slice(noisy, truth, RANGE, axis)
+        assert result[plane]["ssim"] == slice_ssim(noisy, truth, RANGE, axis)
+    assert result["volume"] == {"psnr": psnr(noisy, truth, RANGE), "ssim": ssim(noisy, truth, RANGE)}
+    assert result["data_residual"] == 0.125
+    assert result["regions"] == {
+        "inside": {"psnr": psnr(noisy, truth, RANGE, inside)}, "outside": {"psnr": psnr(noisy, truth, RANGE, ~inside)}
+    }  # fmt: skip
+    assert "regions" not in evaluate(noisy, truth, RANGE, 0.125)
+
+
+@every_plane
+def test_psnr_of_a_plane_is_the_mean_over_its_slices(truth, plane, axis):
+    """Slices without error, whose PSNR is infinite, do not count."""
+    x = truth.clone()
+    x.select(axis, 7).add_(0.1)
+    x.select(axis, 8).add_(0.2)
+    expected = np.mean([20 * math.log10(RANGE / e) for e in (0.1, 0.2)])
+    assert evaluate(x, truth, RANGE, 0.0)[plane]["psnr"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_planes_have_the_axes_of_ras():
+    assert PLANES == {"sagittal": 0, "coronal": 1, "axial": 2}

@@ -1,0 +1,82 @@
+"""What the README shows is what happens: its commands run, its links lead somewhere, CI runs the same."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from tests.conftest import CHANNELS, GROUPS, ROOT, head_voxels, random_network, thick_voxels, write_volume
+from tests.test_configs import TRAINED_HERE
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.strip().splitlines()]
+BUNDLE_COMMANDS = [c[c.index("python -m monai.bundle") :] for c in COMMANDS if "python -m monai.bundle" in c]
+
+
+def test_the_two_commands_do_all_the_set_up():
+    first, second = COMMANDS[:2]
+    assert first.startswith("pip install -r requirements.txt &&") and "run inference" in first
+    assert second.startswith("pip install -r requirements-dev.txt &&") and "pytest" in second
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    script = (ROOT / ".ci/run").read_text()
+    assert script.count("eval \"$(readme_command 'pip install -r requirements") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", BUNDLE_COMMANDS, ids=lambda c: " ".join(c.split()[4:5] + c.split()[-4:]))
+def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
+    """As a user types it, with tiny data and weights put after it; the last value of an option counts."""
+    words = shlex.split(command)[3:]
+    weights = tmp_path / "model.pt"
+    import torch
+
+    torch.save(random_network().state_dict(), weights)
+    overrides = {"output_dir": tmp_path / "results", "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS}
+    if "training" in words:
+        for seed in (0, 1):
+            write_volume(tmp_path / "my_volumes" / f"head{seed}.nii.gz", head_voxels((24, 20, 24), seed))
+        overrides |= TRAINED_HERE | {"dataset_dir": tmp_path / "my_volumes"}
+    elif "evaluate" in command:
+        overrides |= {"dataset_dir": write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 25))), "num_steps": 2, "checkpoint": weights}
+    else:
+        scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+        overrides |= {"dataset_dir": scan, "checkpoint": weights}
+        overrides |= TRAINED_HERE if "adaptation" in words else {"num_steps": 2}
+    for name in overrides:
+        if f"--{name}" in words:
+            at = words.index(f"--{name}")
+            del words[at : at + 2]
+    words += [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(
+        ["python", "-m", *words], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "wrote" in done.stdout
+    assert any((tmp_path / "results").rglob("*"))
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path):
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    code = code.replace('output_dir="results"', f'output_dir="{tmp_path / "results"}", dataset_dir="{scan}"')
+    done = subprocess.run(["python", "-c", code], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "results" / "scan" / "scan_recon.nii.gz").exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+def test_links_lead_to_files(page):
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_results_are_generated_and_there():
+    section = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", README, flags=re.DOTALL)[1]
+    assert "PSNR" in section and "python -m scripts.reproduce" in section
