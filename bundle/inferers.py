@@ -59,7 +59,7 @@ class VolumeInferer(Inferer):
         """
         if not isinstance(inputs, MetaTensor):
             raise TypeError("the inferer needs the spacing of its inputs: pass a MetaTensor batch, as MONAI's loaders give")
-        items = decollate_batch(inputs) if inputs.is_batch else [inputs[0]] * len(inputs)
+        items = decollate_batch(inputs) if inputs.is_batch else [inputs[i] for i in range(len(inputs))]
         return list_data_collate([self.reconstruct(item, network) for item in items])
 
     @abstractmethod
@@ -81,16 +81,17 @@ class DiffusionInverseInferer(VolumeInferer):
         eta: share of fresh noise in each step, from 0 (deterministic after the start) to 1.
         sigma_rule: "fixed_share" or "ddim"; see bundle.diffusion.
         slice_axis: axis across which the network's slices lie, 0, 1 or 2; "auto" for the operator's first choice;
-            "alternate" for its choices in turn, so that the steps couple the volume.
+            "alternate" for its choices in turn, so that the steps couple the volume; each draw begins with the
+            next one, so that their mean favours none.
         num_draws: samples to draw; the result is their mean.
         seed: key of all draws.
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         progress: show a bar with the time left.
     """
 
-    def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 10,
-                 start_fraction: float = 0.3, eta: float = 1.0, sigma_rule: str = "fixed_share",
-                 slice_axis: int | str = "auto", num_draws: int = 1, seed: int = 0,
+    def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 3,
+                 start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
+                 slice_axis: int | str = "alternate", num_draws: int = 4, seed: int = 0,
                  timesteps: Sequence[int] | None = None, progress: bool = True) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
@@ -128,7 +129,7 @@ class DiffusionInverseInferer(VolumeInferer):
     def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None) -> torch.Tensor:
         """One sample (X, Y, Z) of the volume behind the measurement y. `draw` tells samples of one seed apart."""
         steps, ab = self.timesteps, self.alpha_bars
-        axes = self._axes(operator)
+        axes = self._axes(operator, draw)
         key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
         x = self._start(y, operator, axes[0], key)
         for i, t in enumerate(steps):
@@ -144,9 +145,11 @@ class DiffusionInverseInferer(VolumeInferer):
                 x = self._renoise(x, x0, eps, ab_s, sigma, axes[i + 1], key + i + 1)
         return x0
 
-    def _axes(self, operator: VolumeOperator) -> list[int]:
-        choice = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}.get(self.slice_axis, (self.slice_axis,))
-        return list(islice(cycle(choice), len(self.timesteps)))
+    def _axes(self, operator: VolumeOperator, draw: int) -> list[int]:
+        """The slice axis of every step."""
+        named = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}
+        choices = named.get(self.slice_axis, (self.slice_axis,))
+        return list(islice(cycle(choices), draw, draw + len(self.timesteps)))
 
     def _start(self, y: torch.Tensor, operator: VolumeOperator, axis: int, step: int) -> torch.Tensor:
         ab = self.alpha_bars[self.timesteps[0]]

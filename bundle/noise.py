@@ -67,10 +67,11 @@ class IndependentNoise(NoiseField):
     """Every slice draws its own noise."""
 
     def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
-        out = torch.empty(len(slices := slices or range(num_slices)), *slice_shape)
+        slices = range(num_slices) if slices is None else slices
+        field = torch.empty(len(slices), *slice_shape)
         for row, i in enumerate(slices):
-            out[row] = keyed_normal(slice_shape, seed, step, i)
-        return out
+            field[row] = keyed_normal(slice_shape, seed, step, i)
+        return field
 
     def covariance(self, num_slices):
         return torch.eye(num_slices, dtype=torch.float64)
@@ -80,7 +81,8 @@ class IdenticalNoise(NoiseField):
     """One draw for all slices."""
 
     def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
-        return keyed_normal(slice_shape, seed, step, 0).expand(len(slices or range(num_slices)), *slice_shape)
+        count = num_slices if slices is None else len(slices)
+        return keyed_normal(slice_shape, seed, step, 0).expand(count, *slice_shape)
 
     def covariance(self, num_slices):
         return torch.ones(num_slices, num_slices, dtype=torch.float64)
@@ -108,7 +110,8 @@ class SlerpNoise(NoiseField):
         w = math.pi / 2
         if self.angle == "empirical":
             w = float(torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos())
-        a = torch.tensor(list(slices or range(num_slices)), dtype=torch.float64) / max(1, num_slices - 1)
+        slices = range(num_slices) if slices is None else slices
+        a = torch.tensor(list(slices), dtype=torch.float64) / max(1, num_slices - 1)
         weights = torch.stack([torch.sin((1 - a) * w), torch.sin(a * w)], 1) / math.sin(w)
         return torch.tensordot(weights.float(), torch.stack([first, last]), 1)
 

@@ -1,4 +1,4 @@
-"""A head made of ellipsoids, scans and weights that are tiny, and two ways to run a config: here and by command line."""
+"""A head made of ellipsoids, tiny scans and weights, and two ways to run a config: here and by command line."""
 
 import os
 import subprocess

@@ -39,7 +39,7 @@ def test_constants_are_reproduced(ratio, axis, order):
 def test_ramps_stay_where_they_are_in_millimetres(ratio, axis, order, gap):
     """A thick scan whose values are world positions gives a fine one whose values are its own world positions."""
     operator = operator_for(ratio, axis, gap=gap)
-    thick_affine = torch.tensor([[-1.0, 0.2, 0, 5], [0.1, 1, 0.3, -7], [0, -0.3, 1, 2], [0, 0, 0, 1]], dtype=torch.float64)
+    thick_affine = torch.tensor([[-1.0, 0.2, 0, 5], [0.1, 1, 0.3, -7], [0, -0.3, 1, 2], [0, 0, 0, 1]]).double()
     fine_affine = operator.domain_affine(thick_affine)
 
     def ramp(affine, shape):

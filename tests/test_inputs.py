@@ -1,33 +1,27 @@
-"""Inputs: which volumes a folder holds, and a clear refusal of each that cannot be reconstructed."""
-
-import re
-import struct
-import warnings
+"""Inputs: which volumes a folder holds, which of them train or validate, and which of them a run can use."""
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
 from bundle.inputs import (
     SUFFIXES,
     Cases,
-    CheckOperatord,
     CheckVolumed,
     case_name,
-    check_volume,
     list_volumes,
-    root_cause,
     split_volumes,
 )
-from bundle.operators import ThroughPlaneSampling
-from tests.conftest import cut_short, thick_voxels, write_volume
+from tests.conftest import thick_voxels, write_volume
 from tests.helpers import repeatable
 
 READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
+
+NAN = thick_voxels()
+NAN[1, 2, 3] = np.nan
+CONSTANT = np.full((8, 7, 6), 3.0, np.float32)
 
 
 def touch(folder, *names):
@@ -46,13 +40,6 @@ def dicom(path):
 
 def names(volumes):
     return [v["image"].rsplit("/", 1)[1] for v in volumes]
-
-
-def refusal(path):
-    """What the user is told about a file, without its name."""
-    with pytest.raises(RuntimeError) as caught:
-        READ({"image": str(path)})
-    return root_cause(caught.value).replace(str(path), "FILE")
 
 
 # -- finding volumes ------------------------------------------------------------------------------
@@ -132,94 +119,11 @@ def test_one_volume_cannot_serve_as_both(tmp_path):
         split_volumes(touch(tmp_path, "only.nii"))
 
 
-# -- refusing volumes -----------------------------------------------------------------------------
-def bad_voxels(value):
-    voxels = thick_voxels()
-    voxels[1, 2, 3] = value
-    return voxels
-
-
-BAD = {
-    "2-D": (thick_voxels()[..., 0], r"got an image of 2 dimensions \(20, 18\); split it first"),
-    "one slice": (thick_voxels()[..., :1], r"got \(20, 18, 1\): an axis has a single voxel"),
-    "4-D": (np.stack([thick_voxels()] * 3, 3), "expected one channel, got 3; save each channel as its own volume"),
-    "5-D": (np.stack([np.stack([thick_voxels()] * 2, 3)] * 2, 4), "of 4 dimensions .* split it first"),
-    "NaN": (bad_voxels(np.nan), "1 voxels are NaN or infinite; replace them"),
-    "Inf": (bad_voxels(-np.inf), "1 voxels are NaN or infinite; replace them"),
-    "constant": (np.full((8, 7, 6), 3.0, np.float32), "every voxel is 3; a constant volume"),
-}
-
-
-@pytest.mark.parametrize(("voxels", "message"), BAD.values(), ids=BAD)
-def test_bad_volumes_are_refused_with_the_file_the_value_and_the_fix(tmp_path, voxels, message):
-    told = refusal(write_volume(tmp_path / "bad.nii.gz", voxels))
-    assert re.search(f"^FILE: .*{message}", told), told
-
-
-@pytest.mark.parametrize("voxels", [thick_voxels(), thick_voxels()[..., None], thick_voxels().astype(np.int16)])
-def test_good_volumes_pass_unchanged(tmp_path, voxels):
-    loaded = READ({"image": str(write_volume(tmp_path / "good.nii.gz", voxels, spacing=(1, 1, 4)))})["image"]
-    assert loaded.shape == (1, 20, 18, 6)
-    np.testing.assert_array_equal(loaded[0], voxels.reshape(20, 18, 6))
-
-
-@pytest.mark.parametrize(
-    "affine",
-    [np.diag([1.0, 1.0, 0.0, 1.0]), np.diag([1.0, np.nan, 2.0, 1.0]), [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]],
-    ids=["zero spacing", "NaN spacing", "two axes in one plane"],
-)
-def test_impossible_geometry_is_refused(affine):
-    volume = MetaTensor(torch.from_numpy(thick_voxels())[None], affine=torch.as_tensor(np.array(affine, float)))
-    with pytest.raises(ValueError, match="spacing .* mm is not positive in each direction; repair the header"):
-        check_volume(volume)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_header_without_finite_spacing_is_refused(tmp_path, value):
-    """Zero and negative pixdim never get here: nibabel reads them as 1 and as their absolute value."""
-    path = write_volume(tmp_path / "scan.nii", thick_voxels(), spacing=(1, 1, 4))
-    header = bytearray(path.read_bytes())
-    struct.pack_into("<hh", header, 252, 0, 0)  # neither qform nor sform: the spacing comes from pixdim
-    struct.pack_into("<f", header, 88, value)
-    path.write_bytes(header)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        assert "is not positive in each direction; repair the header" in refusal(path)
-
-
-@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
-def test_a_truncated_file_is_refused_as_such(tmp_path, head, name):
-    told = refusal(cut_short(write_volume(tmp_path / name, head)))
-    assert re.search("truncated|ended before the end|damaged", told), told
-
-
-@pytest.mark.filterwarnings("ignore:Casting complex values")
-def test_a_complex_volume_is_refused_and_does_not_lose_its_phase(tmp_path):
-    assert "complex" in refusal(write_volume(tmp_path / "scan.nii.gz", (thick_voxels() * (1 + 1j)).astype(np.complex64)))
-
-
-@pytest.mark.parametrize(
-    ("spacing", "passes"), [((1, 1, 4), True), ((1, 1, 1), False), ((1, 1, 12), False)], ids=["4x", "isotropic", "12x"]
-)
-def test_the_operator_has_a_say(spacing, passes):
-    volume = MetaTensor(
-        torch.from_numpy(thick_voxels())[None],
-        affine=torch.diag(torch.tensor([*spacing, 1.0])),
-        meta={"filename_or_obj": "scan.nii.gz"},
-    )
-    check = CheckOperatord("image", ThroughPlaneSampling())
-    if passes:
-        assert check({"image": volume})["image"] is volume
-    else:
-        with pytest.raises(ValueError, match=r"^scan\.nii\.gz: .*(set the axis|set the spacing)"):
-            check({"image": volume})
-
-
 # -- the volumes of a run -------------------------------------------------------------------------
 def test_one_bad_volume_is_skipped_and_named_at_the_end(tmp_path, capsys):
     for name in ("a", "c"):
         write_volume(tmp_path / f"{name}.nii.gz", thick_voxels())
-    bad = write_volume(tmp_path / "b.nii.gz", bad_voxels(np.nan))
+    bad = write_volume(tmp_path / "b.nii.gz", NAN)
     cases = Cases(tmp_path, READ)
     assert names(cases.usable) == ["a.nii.gz", "c.nii.gz"]
     assert str(bad) in capsys.readouterr().err
@@ -234,7 +138,7 @@ def test_finish_is_silent_when_all_is_well(tmp_path):
 
 
 def test_no_usable_volume_ends_the_run_at_once(tmp_path):
-    for name, voxels in (("a", BAD["NaN"][0]), ("b", BAD["constant"][0])):
+    for name, voxels in (("a", NAN), ("b", CONSTANT)):
         write_volume(tmp_path / f"{name}.nii.gz", voxels)
     with pytest.raises(ValueError, match=r"(?s)no usable volume:.*a\.nii\.gz: .*NaN.*b\.nii\.gz: .*constant"):
         Cases(tmp_path, READ)
@@ -244,4 +148,5 @@ def test_regions_are_found_by_file_name(tmp_path):
     for name in ("a", "b"):
         write_volume(tmp_path / "scans" / f"{name}.nii.gz", thick_voxels())
     region = write_volume(tmp_path / "regions" / "b.nii.gz", thick_voxels())
-    assert [c.get("region") for c in Cases(tmp_path / "scans", READ, tmp_path / "regions").usable] == [None, str(region)]
+    usable = Cases(tmp_path / "scans", READ, tmp_path / "regions").usable
+    assert [item.get("region") for item in usable] == [None, str(region)]

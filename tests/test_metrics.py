@@ -44,6 +44,11 @@ def test_a_mask_leaves_the_rest_out(truth):
 
 
 # -- SSIM -----------------------------------------------------------------------------------------
+def independent_ssim(a, b):
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
+    return structural_similarity(a.numpy(), b.numpy(), data_range=RANGE, **settings)
+
+
 @every_plane
 def test_ssim_of_identical_volumes_is_one(truth, plane, axis):
     assert slice_ssim(truth, truth, RANGE, axis) == pytest.approx(1, abs=1e-6)
@@ -57,23 +62,14 @@ def test_slice_ssim_is_that_of_scikit_image(truth, noisy, plane, axis):
     Here the convolution has no padding; scikit-image pads by reflection, and leaves (win_size - 1) / 2 pixels of
     border out of the mean.
     """
-    expected = np.mean(
-        [
-            structural_similarity(
-                a.numpy(), b.numpy(), data_range=RANGE, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, win_size=11
-            )
-            for a, b in zip(noisy.unbind(axis), truth.unbind(axis), strict=True)
-        ]
-    )
+    pairs = zip(noisy.unbind(axis), truth.unbind(axis), strict=True)
+    expected = np.mean([independent_ssim(a, b) for a, b in pairs])
     assert 0.2 < expected < 0.9
     assert slice_ssim(noisy, truth, RANGE, axis) == pytest.approx(expected, abs=1e-3)
 
 
 def test_volume_ssim_is_that_of_scikit_image(truth, noisy):
-    expected = structural_similarity(
-        noisy.numpy(), truth.numpy(), data_range=RANGE, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, win_size=11
-    )
-    assert ssim(noisy, truth, RANGE) == pytest.approx(expected, abs=1e-3)
+    assert ssim(noisy, truth, RANGE) == pytest.approx(independent_ssim(noisy, truth), abs=1e-3)
 
 
 def test_slices_smaller_than_the_window_have_an_ssim():
@@ -105,7 +101,8 @@ def test_ratio_tells_smoothing_from_amplification(truth):
     for factor in (0.5, 1.0, 1.7):
         measured = inter_slice(factor * truth, truth, RANGE, 2)
         assert measured["ratio"] == pytest.approx(factor, rel=1e-5)
-        assert measured["error"] == pytest.approx(abs(factor - 1) * float(truth.diff(dim=2).abs().mean()) / RANGE, rel=1e-4)
+        expected = abs(factor - 1) * float(truth.diff(dim=2).abs().mean()) / RANGE
+        assert measured["error"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_ratio_of_one_can_be_jitter(truth):

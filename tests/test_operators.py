@@ -68,8 +68,7 @@ def test_rows_are_means_about_the_centre_of_their_slice(profile, pitch, thicknes
 
 def test_gaussian_has_its_full_width_at_half_maximum():
     weights = slice_weights(2001, 0.01, 1, 20.01, 20.01, "gaussian")[0] / 0.01
-    peak, half = weights[1000], weights[[0, -1]]
-    assert torch.allclose(half / peak, torch.full((2,), 0.5, dtype=torch.float64), atol=1e-3)
+    assert torch.allclose(weights[[0, -1]] / weights[1000], torch.full((2,), 0.5, dtype=torch.float64), atol=1e-3)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -134,9 +133,8 @@ def test_prox_is_the_minimiser(operator, rho):
 
 @pytest.mark.parametrize("rho", [0.0, -1.0])
 def test_prox_without_weight_is_refused(rho):
-    operator = small()
     with pytest.raises(ValueError, match="rho must be positive"):
-        operator.prox(*pair(operator), rho)
+        small().prox(*pair(small()), rho)
 
 
 @repeatable

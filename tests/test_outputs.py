@@ -158,7 +158,8 @@ def test_restored_moves_no_voxel_and_undoes_the_scale(tmp_path, affine, order):
     restored = Restored("pred", preprocessing)({"pred": with_geometry(scaled, measurement, operator)})["pred"]
 
     assert nib.aff2axcodes(restored.affine.numpy()) == nib.aff2axcodes(affine)
-    raw = (world(restored.affine, restored.shape[1:]).sum(0) + 1) / 2 * (scale["upper"] - scale["lower"]) + scale["lower"]
+    slope = (scale["upper"] - scale["lower"]) / 2
+    raw = slope * (world(restored.affine, restored.shape[1:]).sum(0) + 1) + scale["lower"]
     np.testing.assert_allclose(restored[0], raw, atol=1e-4 * np.abs(raw).max())
     assert sorted(restored.shape[1:]) == sorted(operator.domain_shape) != sorted(measurement.shape[1:])
 

@@ -90,9 +90,8 @@ def test_the_grid_shows_samples_of_the_distribution_that_the_network_knows(tmp_p
     """With the exact score of pixels N(0.4, 0.3^2), the picture's pixels have that law."""
     scheduler = DDIMScheduler(T, "scaled_linear_beta", beta_start=0.00085, beta_end=0.012, clip_sample=False)
     path = tmp_path / "new" / "samples.png"
-    grid = SampleGrid(
-        GaussianDenoiser(alpha_bars(), mean=0.4, std=0.3), scheduler, str(path), torch.device("cpu"), 6, size=32, num_steps=100
-    )
+    network = GaussianDenoiser(alpha_bars(), mean=0.4, std=0.3)
+    grid = SampleGrid(network, scheduler, str(path), torch.device("cpu"), num_samples=6, size=32, num_steps=100)
     grid(None)
     pixels = image_file.imread(path)[..., 0] * 2 - 1
     assert pixels.shape == (2 * 32, 3 * 32)
@@ -139,7 +138,8 @@ def overrides(tmp_path):
         "dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "run"), "device": "$torch.device('cpu')",
         "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS,
         "max_epochs": 2, "epoch_length": 2, "patch_size": 16, "patches_per_volume": 2, "volumes_per_batch": 1,
-        "validate#cut#num_patches": 8, "validate#levels": [100, 600], "sample_grid#size": 16, "sample_grid#num_steps": 2,
+        "validate#cut#num_patches": 8, "validate#levels": [100, 600],
+        "sample_grid#size": 16, "sample_grid#num_steps": 2,
     }  # fmt: skip
 
 

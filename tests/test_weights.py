@@ -48,7 +48,11 @@ def test_a_truncated_file_is_refused_as_such(tmp_path, share, zipped):
         load_weights(random_network(), cut_short(path, share))
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))], ids=["torch", "pickle"])
+def pickled(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("save", [torch.save, pickled])
 def test_pickled_code_is_refused_and_not_run(tmp_path, save):
     path, marker = tmp_path / "model.pt", tmp_path / "marker"
     save({"model": Marker(marker)}, path)
