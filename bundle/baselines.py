@@ -14,7 +14,12 @@ def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Te
     """B-spline interpolation (order 0 nearest, 1 linear, 3 cubic) of y onto the operator's fine grid."""
     mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()  # fine voxel -> thick voxel
     result = affine_transform(
-        y.cpu().numpy(), mapping[:3, :3], mapping[:3, 3], output_shape=operator.domain_shape, order=order, mode="nearest"
+        y.cpu().numpy(),
+        mapping[:3, :3],
+        mapping[:3, 3],
+        output_shape=operator.domain_shape,
+        order=order,
+        mode="nearest",
     )
     return torch.from_numpy(result).to(y)
 

@@ -42,9 +42,7 @@ def predict_eps(x_t: torch.Tensor, x0: torch.Tensor, ab_t: float) -> torch.Tenso
     return (x_t - math.sqrt(ab_t) * x0) / math.sqrt(1 - ab_t)
 
 
-def renoise(
-    x0: torch.Tensor, eps: torch.Tensor | None, noise: torch.Tensor, ab_s: float, sigma: float
-) -> torch.Tensor:
+def renoise(x0: torch.Tensor, eps: torch.Tensor | None, noise: torch.Tensor, ab_s: float, sigma: float) -> torch.Tensor:
     """x_s from the clean estimate, the noise kept from x_t, and fresh noise of standard deviation `sigma`.
 
     `eps` may be None where none of it is kept (sigma^2 = 1 - ab_s).

@@ -65,7 +65,10 @@ class SimulateMeasurementd(MapTransform):
             measured = measured + torch.from_numpy(noise).to(measured)
         meta = {k: v for k, v in volume.meta.items() if k != "affine"}
         d[key] = MetaTensor(
-            measured, affine=operator.range_affine(volume.affine), meta=meta, applied_operations=volume.applied_operations
+            measured,
+            affine=operator.range_affine(volume.affine),
+            meta=meta,
+            applied_operations=volume.applied_operations,
         )
         d[self.label_key] = truth
         return d
@@ -137,22 +140,33 @@ class EvaluateReconstructiond(MapTransform):
         return variants
 
     def _picture(self, path: Path, case: str, truth, methods, metrics, result: MetaTensor, operator) -> None:
-        best = max((n for n in methods if n in ("input", "cubic", "cubic_consistent", "smoothest")), key=lambda n: metrics[n]["volume"]["psnr"])
+        best = max(
+            (n for n in methods if n in ("input", "cubic", "cubic_consistent", "smoothest")),
+            key=lambda n: metrics[n]["volume"]["psnr"],
+        )
         plane = next(p for p, axis in PLANES.items() if axis == operator.slice_axes[0])
 
         def panel(name: str) -> Panel:
             volume = metrics[name]["volume"]
-            return Panel(LABELS[name], methods[name].numpy(), f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}")
+            return Panel(
+                LABELS[name], methods[name].numpy(), f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}"
+            )
 
         shown = ["input", best, "recon"] if best != "input" else ["input", "recon"]
         axis = operator.slice_axes[0]
-        curves = {"Truth": truth, **{LABELS[n]: methods[n] for n in [*shown, *(["independent"] if self.compare else [])]}}
+        curves = {
+            "Truth": truth,
+            **{LABELS[n]: methods[n] for n in [*shown, *(["independent"] if self.compare else [])]},
+        }
         figure = report(
             Panel("Truth", truth.numpy()),
             [panel(n) for n in shown],
             tuple(float(s) for s in result.pixdim),
             (-1.0, 1.0),
-            {k: v.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE for k, v in curves.items()},
+            {
+                k: v.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE
+                for k, v in curves.items()
+            },
             plane,
             f"{case}: slices {operator.pitch:g} mm apart, reconstructed at {operator.spacing:g} mm",
         )

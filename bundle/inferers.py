@@ -58,7 +58,9 @@ class VolumeInferer(Inferer):
             TypeError: `inputs` has no metadata (is no MetaTensor), so that its spacing is unknown.
         """
         if not isinstance(inputs, MetaTensor):
-            raise TypeError("the inferer needs the spacing of its inputs: pass a MetaTensor batch, as MONAI's loaders give")
+            raise TypeError(
+                "the inferer needs the spacing of its inputs: pass a MetaTensor batch, as MONAI's loaders give"
+            )
         items = decollate_batch(inputs) if inputs.is_batch else [inputs[i] for i in range(len(inputs))]
         return list_data_collate([self.reconstruct(item, network) for item in items])
 
@@ -119,7 +121,9 @@ class DiffusionInverseInferer(VolumeInferer):
         y = measurement.as_tensor()[0].float()
         operator = self.operator.for_measurement(tuple(y.shape), tuple(measurement.pixdim.tolist()))
         result = None
-        with tqdm(total=self.num_draws * len(self.timesteps), desc="sampling", unit="step", disable=not self.progress) as bar:
+        with tqdm(
+            total=self.num_draws * len(self.timesteps), desc="sampling", unit="step", disable=not self.progress
+        ) as bar:
             for draw in range(self.num_draws):
                 x = self.sample(y, operator, network, draw, bar)
                 result = x if result is None else result.add_(x)

@@ -41,7 +41,9 @@ def list_volumes(source: str | Path) -> list[dict[str, str]]:
     """
     source = Path(source)
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: set dataset_dir to a volume, a DICOM series folder or a folder of volumes")
+        raise FileNotFoundError(
+            f"{source} does not exist: set dataset_dir to a volume, a DICOM series or a folder of them"
+        )
     if source.is_file() or is_dicom_series(source):
         return [{"image": str(source)}]
     found = sorted(p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
@@ -50,7 +52,9 @@ def list_volumes(source: str | Path) -> list[dict[str, str]]:
         raise FileNotFoundError(f"no volume in {source}: expected {', '.join(SUFFIXES)} files or DICOM series folders")
     names = [case_name(p) for p in found]
     if twice := {n for n in names if names.count(n) > 1}:
-        raise ValueError(f"{source} holds more than one volume named {', '.join(sorted(twice))}: rename one, their results would collide")
+        raise ValueError(
+            f"{source} holds two volumes named {', '.join(sorted(twice))}: rename one, or their results collide"
+        )
     return [{"image": str(p)} for p in found]
 
 
@@ -66,7 +70,9 @@ def split_volumes(
         return volumes, list_volumes(validation_dir)
     held = max(1, round(fraction * len(volumes)))
     if len(volumes) < 2:
-        raise ValueError(f"{dataset_dir} holds one volume: training needs a second one to validate on, or validation_dir")
+        raise ValueError(
+            f"{dataset_dir} holds one volume: training needs a second one to validate on, or validation_dir"
+        )
     return volumes[:-held], volumes[-held:]
 
 
@@ -140,7 +146,9 @@ class Cases:
     def finish(self) -> None:
         """End the process with status 1, naming the volumes left out, if there are any."""
         if self.refused:
-            raise SystemExit(f"{len(self.refused)} of {len(self.usable) + len(self.refused)} volumes were skipped:\n{self._list()}")
+            raise SystemExit(
+                f"{len(self.refused)} of {len(self.usable) + len(self.refused)} volumes were skipped:\n{self._list()}"
+            )
 
     def _list(self) -> str:
         return "\n".join(f"  {path}: {reason}" for path, reason in self.refused.items())
@@ -158,15 +166,23 @@ def check_volume(volume: torch.Tensor) -> None:
     name = volume.meta.get("filename_or_obj", "the image") if isinstance(volume, MetaTensor) else "the image"
     shape = tuple(volume.shape)
     if volume.ndim != 4:
-        raise ValueError(f"{name}: expected one 3-D volume, got an image of {volume.ndim - 1} dimensions {shape[1:]}; split it first")
+        raise ValueError(
+            f"{name}: expected one 3-D volume, got an image of {volume.ndim - 1} dimensions {shape[1:]}; split it first"
+        )
     if shape[0] != 1:
         raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
     if min(shape[1:]) < 2:
         raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
     if isinstance(volume, MetaTensor):
         affine = volume.affine
-        if not torch.isfinite(affine).all() or not (volume.pixdim > 0).all() or float(torch.linalg.det(affine[:3, :3])) == 0:
-            raise ValueError(f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header")
+        if (
+            not torch.isfinite(affine).all()
+            or not (volume.pixdim > 0).all()
+            or float(torch.linalg.det(affine[:3, :3])) == 0
+        ):
+            raise ValueError(
+                f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header"
+            )
     bad = int((~torch.isfinite(volume)).sum())
     if bad:
         raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")

@@ -7,8 +7,8 @@ A network without it is fully convolutional: trained on patches, it runs on whol
 
 from __future__ import annotations
 
-from torch import nn
 from monai.networks.nets import DiffusionModelUNet
+from torch import nn
 
 
 class SliceUNet(DiffusionModelUNet):

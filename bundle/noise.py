@@ -112,8 +112,10 @@ class SlerpNoise(NoiseField):
             w = float(torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos())
         slices = range(num_slices) if slices is None else slices
         a = torch.tensor(list(slices), dtype=torch.float64) / max(1, num_slices - 1)
-        weights = torch.stack([torch.sin((1 - a) * w), torch.sin(a * w)], 1) / math.sin(w)
-        return torch.tensordot(weights.float(), torch.stack([first, last]), 1)
+        weights = torch.stack([torch.sin((1 - a) * w), torch.sin(a * w)]) / math.sin(w)
+        to_first, to_last = weights.float()[:, :, None, None]
+        # Elementwise, so that a slice is the same to the last bit in whatever chunk it is drawn.
+        return to_first * first + to_last * last
 
     def covariance(self, num_slices):
         a = torch.arange(num_slices, dtype=torch.float64) / max(1, num_slices - 1)

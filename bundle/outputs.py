@@ -64,7 +64,9 @@ def check_writable(folder: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): choose another --output_dir") from None
+        raise OSError(
+            f"output_dir {folder} cannot be written ({error.strerror}): choose another --output_dir"
+        ) from None
     return folder
 
 

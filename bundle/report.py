@@ -68,7 +68,15 @@ def report(
     inch = 2.7
     figure = plt.figure(figsize=(inch * len(columns) + 0.6, inch * sum(ratios) + 1.5), facecolor=PAPER)
     grid = figure.add_gridspec(
-        len(ratios), len(columns), height_ratios=ratios, hspace=0.06, wspace=0.03, left=0.03, right=0.99, top=0.93, bottom=0.05
+        len(ratios),
+        len(columns),
+        height_ratios=ratios,
+        hspace=0.06,
+        wspace=0.03,
+        left=0.03,
+        right=0.99,
+        top=0.93,
+        bottom=0.05,
     )
     error_range = 0.25 * (window[1] - window[0])
     for row, (plane, kind) in enumerate(rows):
@@ -93,7 +101,7 @@ def report(
     note = figure.add_subplot(grid[1, 0])
     note.set_axis_off()
     note.text(
-        0.02, 0.95, f"Below each picture: result − truth,\nblue to red = −25 % to +25 %\nof the grey window",
+        0.02, 0.95, "Below each picture: result − truth,\nblue to red = −25 % to +25 %\nof the grey window",
         color=MUTED, fontsize=8, va="top", transform=note.transAxes,
     )  # fmt: skip
     _plot_differences(figure.add_subplot(grid[-1, :]), differences, difference_axis, spacing)
@@ -112,14 +120,20 @@ def _orientation_marks(axes, plane: str) -> None:
         axes.text(x, y, text, color=MUTED, fontsize=7, ha="center", va="center", transform=axes.transAxes)
 
 
-def _scale_bar(axes, shape: tuple[int, int], plane: str, spacing: tuple[float, float, float], length: float = 50.0) -> None:
+def _scale_bar(
+    axes, shape: tuple[int, int], plane: str, spacing: tuple[float, float, float], length: float = 50.0
+) -> None:
     across = next(s for a, s in enumerate(spacing) if a != AXES[plane])
     y = shape[0] * 0.95
-    axes.plot([shape[1] * 0.06, shape[1] * 0.06 + length / across], [y, y], color=INK, linewidth=2, solid_capstyle="butt")
+    axes.plot(
+        [shape[1] * 0.06, shape[1] * 0.06 + length / across], [y, y], color=INK, linewidth=2, solid_capstyle="butt"
+    )
     axes.text(shape[1] * 0.06, y - shape[0] * 0.02, f"{length:g} mm", color=INK, fontsize=7, va="bottom")
 
 
-def _plot_differences(axes, differences: dict[str, np.ndarray], plane: str, spacing: tuple[float, float, float]) -> None:
+def _plot_differences(
+    axes, differences: dict[str, np.ndarray], plane: str, spacing: tuple[float, float, float]
+) -> None:
     axes.set_facecolor(PAPER)
     for i, (title, values) in enumerate(differences.items()):
         where = (np.arange(len(values)) + 0.5) * spacing[AXES[plane]]

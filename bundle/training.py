@@ -15,8 +15,8 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from matplotlib import image as image_file
-from monai.handlers import CheckpointLoader
 from monai.engines.utils import DiffusionPrepareBatch
+from monai.handlers import CheckpointLoader
 from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
@@ -151,11 +151,17 @@ class HistoryFile:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def keep_loss(self, engine: Engine) -> None:
-        self.losses.append(engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"])
+        self.losses.append(
+            engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
+        )
 
     def __call__(self, engine: Engine) -> None:
         state = self.trainer.state
-        line = {"epoch": state.epoch, "iteration": state.iteration, "train_loss": float(np.mean(self.losses or [np.nan]))}
+        line = {
+            "epoch": state.epoch,
+            "iteration": state.iteration,
+            "train_loss": float(np.mean(self.losses or [np.nan])),
+        }
         line |= {k: round(float(v), 6) for k, v in engine.state.metrics.items()}
         self.losses = []
         self.path.parent.mkdir(parents=True, exist_ok=True)

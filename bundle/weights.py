@@ -22,7 +22,9 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"weights {path} hold more than tensors and are not loaded, because they could run code: {error}") from None
+        raise ValueError(
+            f"weights {path} hold more than tensors and are not loaded, because they could run code: {error}"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(f"weights {path} cannot be read, the file may be truncated: {error}") from None
     state = state.get("model", state) if isinstance(state, dict) else None

@@ -67,7 +67,9 @@ def bare_calls(network: torch.nn.Module, shapes: Counter, device: torch.device) 
 def time_run(overrides: dict) -> dict:
     """Time one run of configs/inference.json with some ids overridden."""
     with tempfile.TemporaryDirectory() as folder:
-        workflow = ConfigWorkflow("configs/inference.json", workflow_type="inference", output_dir=folder, **overrides)
+        workflow = ConfigWorkflow(
+            "configs/inference.json", workflow_type="inference", logging_file=False, output_dir=folder, **overrides
+        )
         workflow.initialize()
         evaluator, device = workflow.evaluator, workflow.parser.get_parsed_content("device")
         clock = NetworkClock(evaluator.network)
@@ -86,14 +88,16 @@ def time_run(overrides: dict) -> dict:
         "bare_over_whole": round(bare / whole, 4),
         "network_calls": sum(clock.shapes.values()),
         "peak_memory_mb": round(peak, 1),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
     }
 
 
 @torch.no_grad()
 def throughput(sizes: list[int], bfloat16: bool, height: int = 208, width: int = 80, repeats: int = 3) -> list[dict]:
     """Megavoxels per second of the shipped network on slices of one size, interleaved over the settings."""
-    workflow = ConfigWorkflow("configs/inference.json", workflow_type="inference", output_dir=tempfile.mkdtemp())
+    workflow = ConfigWorkflow("configs/inference.json", workflow_type="inference", logging_file=False)
     workflow.initialize()
     device = workflow.parser.get_parsed_content("device")
     network = workflow.parser.get_parsed_content("network_def").to(device).eval()
@@ -119,7 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_steps", type=int, help="steps of the run, instead of the configured ones")
     parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="also measure network throughput")
-    parser.add_argument("--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)"
+    )
     parser.add_argument("--output", help="write the JSON here as well")
     args = parser.parse_args(argv)
 

@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     operator = ThroughPlaneSampling(ratio=args.ratio).for_volume(truth.shape, truth.header.get_zooms())
     thick = operator.forward(torch.from_numpy(truth.get_fdata())[..., : operator.domain_shape[2]])
     affine = operator.range_affine(torch.from_numpy(truth.affine)).numpy()
-    save(args.output_dir / "thick/colin27_t1_5mm.nii.gz", thick.round().numpy(), affine, np.uint8)  # integers, as scanners store
+    save(
+        args.output_dir / "thick/colin27_t1_5mm.nii.gz", thick.round().numpy(), affine, np.uint8
+    )  # integers, as scanners store
 
     if args.mask:
         brain = nib.load(args.mask).slicer[BOX].get_fdata() > 0

@@ -44,7 +44,9 @@ class HeadSynthesiser:
 
     def __init__(self, wm: torch.Tensor, gm: torch.Tensor, t1: torch.Tensor) -> None:
         if not wm.shape == gm.shape == t1.shape:
-            raise ValueError(f"the maps must share one grid; got {tuple(wm.shape)}, {tuple(gm.shape)}, {tuple(t1.shape)}")
+            raise ValueError(
+                f"the maps must share one grid; got {tuple(wm.shape)}, {tuple(gm.shape)}, {tuple(t1.shape)}"
+            )
         brain = (t1 > 0).float()
         self.shape = tuple(t1.shape)
         self.maps = torch.stack([wm, gm, brain, t1 / t1.max()])
@@ -142,7 +144,9 @@ class HeadSynthesiser:
         if self._uniform(0, 1) > 0.75:  # any contrast: T2-like, FLAIR-like, none that a scanner knows
             for name in sorted(table.keys() - {"air"}):
                 table[name][0] = self._uniform(0.05, 1.1)
-        means = {name: max(0.0, m + s * torch.randn((), generator=self.rng).item()) for name, (m, s, _) in table.items()}
+        means = {
+            name: max(0.0, m + s * torch.randn((), generator=self.rng).item()) for name, (m, s, _) in table.items()
+        }
         fine = torch.stack([self._smooth(s)[0] for s in (1.5, 3.0, 7.0)])
         mix = torch.softmax(torch.randn(3, generator=self.rng), 0)
         texture = torch.einsum("s,sxyz->xyz", mix, fine)

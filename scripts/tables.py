@@ -39,85 +39,84 @@ def interval(values: list[float]) -> tuple[float, float]:
     return mean, float(student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def cell(values: list[float], digits: int) -> str:
-    """ "mean ± half width", or the mean alone where it does not vary."""
+def cell(values: list[float], digits: int, sign: str = "") -> str:
+    """Mean and half width of the interval, or the mean alone where the values do not vary."""
     mean, half = interval(values)
-    return f"{mean:.{digits}f}" if not half > 0.5 * 10**-digits else f"{mean:.{digits}f} ± {half:.{digits}f}"
+    text = f"{mean:{sign}.{digits}f}"
+    return f"{text} ± {half:.{digits}f}" if max(values) > min(values) and half == half else text
 
 
-def pick(runs: dict, method: str, *path: str) -> list[float]:
-    """One figure of a method, per seed."""
+def pick(runs: dict, method: str, path: str) -> list[float]:
+    """One figure of a method, per seed; `path` names it as in metrics.json, with dots."""
     values = []
     for run in runs.values():
         value = run["metrics"][method]
-        for key in path:
+        for key in path.split("."):
             value = value[key]
         values.append(value)
     return values
 
 
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def measured(runs: dict) -> list[str]:
+    """The methods that the runs hold, in the order of METHODS."""
+    return [m for m in METHODS if m in next(iter(runs.values()))["metrics"]]
+
+
 def main_table(runs: dict) -> str:
-    """Volume metrics, and inter-slice errors, per method."""
-    lines = [
-        "| method | PSNR (dB) | SSIM | PSNR brain | PSNR outside | inter-slice error ×1000 (sagittal / coronal / axial) | ratio (sagittal) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method, label in METHODS.items():
-        if method not in next(iter(runs.values()))["metrics"]:
-            continue
-        errors = " / ".join(
-            cell([1000 * v for v in pick(runs, method, "inter_slice", plane, "error")], 1) for plane in ("sagittal", "coronal", "axial")
+    """Volume metrics and inter-slice errors per method."""
+    header = ["method", "PSNR (dB)", "SSIM", "PSNR, brain", "PSNR, outside"]
+    header += [f"inter-slice error x 1000, {p}" for p in PLANES] + ["inter-slice ratio, sagittal"]
+    rows = []
+    for method in measured(runs):
+        rows.append(
+            [METHODS[method], cell(pick(runs, method, "volume.psnr"), 2), cell(pick(runs, method, "volume.ssim"), 3)]
+            + [cell(pick(runs, method, f"regions.{region}.psnr"), 2) for region in ("inside", "outside")]
+            + [cell([1000 * e for e in pick(runs, method, f"inter_slice.{p}.error")], 2) for p in PLANES]
+            + [cell(pick(runs, method, "inter_slice.sagittal.ratio"), 2)]
         )
-        lines.append(
-            f"| {label} | {cell(pick(runs, method, 'volume', 'psnr'), 2)} | {cell(pick(runs, method, 'volume', 'ssim'), 3)} "
-            f"| {cell(pick(runs, method, 'regions', 'inside', 'psnr'), 2)} | {cell(pick(runs, method, 'regions', 'outside', 'psnr'), 2)} "
-            f"| {errors} | {cell(pick(runs, method, 'inter_slice', 'sagittal', 'ratio'), 2)} |"
-        )
-    return "\n".join(lines)
+    return table(header, rows)
 
 
 def plane_table(runs: dict) -> str:
-    """PSNR and SSIM per plane, per method."""
-    lines = ["| method | " + " | ".join(f"{p}: PSNR, SSIM" for p in PLANES) + " |", "|---|---|---|---|"]
-    for method, label in METHODS.items():
-        if method in next(iter(runs.values()))["metrics"]:
-            cells = [f"{cell(pick(runs, method, p, 'psnr'), 2)}, {cell(pick(runs, method, p, 'ssim'), 3)}" for p in PLANES]
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """PSNR and SSIM per plane and method."""
+    rows = [
+        [METHODS[m]] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
+        for m in measured(runs)
+    ]
+    return table(["method"] + [f"{p} {k}" for p in PLANES for k in ("PSNR", "SSIM")], rows)
 
 
-def paired(runs: dict) -> str:
-    """Slerp against independent noise and the best interpolation, paired by seed, as sentences."""
-    best = max(INTERPOLATIONS, key=lambda m: np.mean(pick(runs, m, "volume", "psnr")))
-
-    def gain(path: tuple[str, ...], against: str) -> str:
-        a, b = pick(runs, "slerp", *path), pick(runs, against, *path)
-        mean, half = interval([x - y for x, y in zip(a, b)])
-        return f"{mean:+.2f} ± {half:.2f}" if half == half else f"{mean:+.2f}"
-
-    def ratio(plane: str, against: str) -> str:
-        a, b = pick(runs, "slerp", "inter_slice", plane, "error"), pick(runs, against, "inter_slice", plane, "error")
-        return cell([x / y for x, y in zip(a, b)], 3)
-
-    lowest = {p: min(INTERPOLATIONS, key=lambda m: pick(runs, m, "inter_slice", p, "error")[0]) for p in PLANES}
-    return "\n".join(
-        [
-            f"- Slerp against the best interpolation ({METHODS[best]}): {gain(('volume', 'psnr'), best)} dB in the volume, "
-            f"{gain(('regions', 'inside', 'psnr'), best)} dB in the brain, {gain(('regions', 'outside', 'psnr'), best)} dB outside it.",
-            f"- Slerp against independent noise: {gain(('volume', 'psnr'), 'independent')} dB; inter-slice error "
-            + ", ".join(f"{ratio(p, 'independent')} of it ({p})" for p in ("sagittal", "coronal", "axial")) + ".",
-            "- Inter-slice error against the lowest of any interpolation: "
-            + ", ".join(f"{ratio(p, lowest[p])} of it ({p})" for p in ("sagittal", "coronal", "axial")) + ".",
-        ]
-    )  # fmt: skip
+def paired_table(runs: dict) -> str:
+    """Slerp noise against each method, paired by seed: gains in dB, ratios of inter-slice errors."""
+    rows = []
+    for method in measured(runs):
+        if method == "slerp":
+            continue
+        row = [METHODS[method]]
+        for region in ("volume", "regions.inside", "regions.outside"):
+            ours, theirs = pick(runs, "slerp", f"{region}.psnr"), pick(runs, method, f"{region}.psnr")
+            row.append(cell([a - b for a, b in zip(ours, theirs)], 2, sign="+"))
+        for plane in PLANES:
+            ours, theirs = (pick(runs, m, f"inter_slice.{plane}.error") for m in ("slerp", method))
+            row.append(cell([a / b for a, b in zip(ours, theirs)], 3))
+        rows.append(row)
+    header = ["slerp noise against", "gain (dB)", "brain", "outside"]
+    return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
 
 
 def benchmark_text(path: Path) -> str:
     """Time and memory of the default run."""
     run = json.loads(path.read_text())["run"]
     return (
-        f"The default run took {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} percent of it outside "
-        f"the network (bare network calls: {run['bare_network_s']:.0f} s), with a peak of {run['peak_memory_mb'] / 1000:.2f} GB."
+        f"The default run takes {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} % "
+        f"of it outside the network (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), with a "
+        f"peak of {run['peak_memory_mb'] / 1000:.2f} GB."
     )
 
 
@@ -149,15 +148,19 @@ def write_tables(results: Path) -> list[Path]:
     """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
     record = json.loads(results.read_text())
     seeds = len(next(iter(record.values())))
-    note = f"Embedded sample, 5x, {seeds} seeds, mean ± 95 percent interval. Made by `python -m scripts.reproduce`."
+    note = (
+        f"Embedded sample (Colin 27, held out), 5x, {seeds} seeds: mean ± 95 percent interval over seeds, paired where "
+        "methods are compared. Made by `python -m scripts.reproduce`."
+    )
     shipped = record["shipped prior"]
-    short = f"{note}\n\n{main_table(shipped)}\n\n{paired(shipped)}"
+    short = f"{note}\n\n{main_table(shipped)}\n\n{paired_table(shipped)}"
     benchmark = Path("docs/benchmark.json")
     if benchmark.exists():
         short += f"\n\n{benchmark_text(benchmark)} Made by `python -m scripts.benchmark --output docs/benchmark.json`."
-    full = note + "".join(
-        f"\n\n## {name[0].upper() + name[1:]}\n\n{main_table(runs)}\n\n{paired(runs)}\n\n{plane_table(runs)}" for name, runs in record.items()
-    )
+    full = note
+    for name, runs in record.items():
+        tables = (main_table(runs), paired_table(runs), plane_table(runs))
+        full += f"\n\n## {name[0].upper()}{name[1:]}\n\n" + "\n\n".join(tables)
     written = []
     for path, text in ((Path("README.md"), short), (Path("docs/README.md"), short), (Path("docs/results.md"), full)):
         if path.exists() and fill(path, "results", text):

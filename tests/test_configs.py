@@ -9,7 +9,18 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from bundle.weights import load_weights
-from tests.conftest import CHANNELS, EVALUATE, GROUPS, INFERENCE, ROOT, TRAIN, head_voxels, random_network, thick_voxels, write_volume
+from tests.conftest import (
+    CHANNELS,
+    EVALUATE,
+    GROUPS,
+    INFERENCE,
+    ROOT,
+    TRAIN,
+    head_voxels,
+    random_network,
+    thick_voxels,
+    write_volume,
+)
 
 TRAINED_HERE = {
     "network_def#channels": list(CHANNELS),
@@ -31,7 +42,9 @@ def the_case(folder):
 
 
 @pytest.mark.parametrize("noise", ["independent", "identical", "slerp"])
-def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(noise, run_here, tiny_overrides, thick_file, tmp_path):
+def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
+    noise, run_here, tiny_overrides, thick_file, tmp_path
+):
     run_here("inference", [INFERENCE, f"configs/noise_{noise}.json"], tiny_overrides(thick_file))
     case = the_case(tmp_path / "results")
     recon, thick = nib.load(case / "thick_recon.nii.gz"), nib.load(thick_file)
@@ -73,10 +86,18 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(run_here, ti
 
 
 @pytest.mark.slow
-def test_adaptation_writes_weights_beside_the_case_that_inference_takes(run_here, tiny_overrides, tiny_weights, tmp_path):
+def test_adaptation_writes_weights_beside_the_case_that_inference_takes(
+    run_here, tiny_overrides, tiny_weights, tmp_path
+):
     # The sharp planes of a 4 mm scan are its thick slices.
-    scan = write_volume(tmp_path / "scan.nii.gz", head_voxels((24, 20, 24)).reshape(24, 20, 6, 4).mean(3), spacing=(1, 1, 4))
-    overrides = TRAINED_HERE | {"dataset_dir": str(scan), "output_dir": str(tmp_path / "out"), "checkpoint": str(tiny_weights)}
+    scan = write_volume(
+        tmp_path / "scan.nii.gz", head_voxels((24, 20, 24)).reshape(24, 20, 6, 4).mean(3), spacing=(1, 1, 4)
+    )
+    overrides = TRAINED_HERE | {
+        "dataset_dir": str(scan),
+        "output_dir": str(tmp_path / "out"),
+        "checkpoint": str(tiny_weights),
+    }
     run_here("adaptation", [TRAIN, "configs/adapt.json"], overrides)
     adapted = tmp_path / "out" / "scan" / "scan_prior.pt"
     before, after = random_network(), load_weights(random_network(1), adapted)
@@ -116,7 +137,9 @@ def test_training_and_inference_share_one_network_and_one_schedule():
 
 
 def test_every_config_is_run_by_a_test():
-    tested = "".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py")) + (ROOT / "tests/conftest.py").read_text()
+    tested = (
+        "".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py")) + (ROOT / "tests/conftest.py").read_text()
+    )
     for path in Path(ROOT / "configs").glob("*.json"):
         named = path.stem in tested or (path.stem.startswith("noise_") and path.stem[6:] in tested)
         assert named, path

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FREE = {"torch", "numpy", "math", "abc", "collections", "collections.abc", "functools", "dataclasses", "typing", "__future__"}
+FREE = {
+    "torch",
+    "numpy",
+    "math",
+    "abc",
+    "collections",
+    "collections.abc",
+    "functools",
+    "dataclasses",
+    "typing",
+    "__future__",
+}
 ALLOWED = {
     "noise": set(),
     "diffusion": set(),
@@ -52,7 +63,9 @@ def test_a_part_imports_only_what_it_may(path):
     assert not any(name.split(".")[0] in ("scripts", "tests") for name in imports(path))
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if part(p) in ("noise", "diffusion", "linear_solvers", "operators")], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if part(p) in ("noise", "diffusion", "linear_solvers", "operators")], ids=str
+)
 def test_the_maths_needs_torch_alone(path):
     assert {n for n in imports(path) if not n.startswith("bundle.")} <= FREE
 

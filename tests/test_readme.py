@@ -36,13 +36,21 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
     import torch
 
     torch.save(random_network().state_dict(), weights)
-    overrides = {"output_dir": tmp_path / "results", "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS}
+    overrides = {
+        "output_dir": tmp_path / "results",
+        "network_def#channels": list(CHANNELS),
+        "network_def#norm_num_groups": GROUPS,
+    }
     if "training" in words:
         for seed in (0, 1):
             write_volume(tmp_path / "my_volumes" / f"head{seed}.nii.gz", head_voxels((24, 20, 24), seed))
         overrides |= TRAINED_HERE | {"dataset_dir": tmp_path / "my_volumes"}
     elif "evaluate" in command:
-        overrides |= {"dataset_dir": write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 25))), "num_steps": 2, "checkpoint": weights}
+        overrides |= {
+            "dataset_dir": write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 25))),
+            "num_steps": 2,
+            "checkpoint": weights,
+        }
     else:
         scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
         overrides |= {"dataset_dir": scan, "checkpoint": weights}
@@ -53,7 +61,12 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
             del words[at : at + 2]
     words += [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(
-        ["python", "-m", *words], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        ["python", "-m", *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "wrote" in done.stdout
@@ -65,12 +78,21 @@ def test_the_python_of_the_readme_runs(tmp_path):
     (code,) = [block for kind, block in BLOCKS if kind == "python"]
     scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     code = code.replace('output_dir="results"', f'output_dir="{tmp_path / "results"}", dataset_dir="{scan}"')
-    done = subprocess.run(["python", "-c", code], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["python", "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "results" / "scan" / "scan_recon.nii.gz").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]]
+)
 def test_links_lead_to_files(page):
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())

@@ -14,18 +14,22 @@ def test_the_interval_is_students():
 
 
 def test_paired_differences_ignore_what_seeds_share():
-    runs = {}
-    for seed, level in enumerate((20.0, 30.0)):
-        metrics = {}
-        for method, gain in {"input": -3, "cubic": -2, "cubic_consistent": -1, "smoothest": -2, "independent": 0, "slerp": 1}.items():
-            metrics[method] = {
-                "volume": {"psnr": level + gain}, "regions": {"inside": {"psnr": level + gain}, "outside": {"psnr": level + gain}},
-                "inter_slice": {p: {"error": 1.0 - gain / 10} for p in tables.PLANES},
-            }  # fmt: skip
-        runs[seed] = {"metrics": metrics}
-    text = tables.paired(runs)
-    assert "+2.00 ± 0.00 dB in the volume" in text and "against independent noise: +1.00 ± 0.00 dB" in text
-    assert "0.900 of it (sagittal)" in text
+    def metrics(level, gain):
+        errors = {plane: {"error": 1.0 - gain / 10} for plane in tables.PLANES}
+        regions = {region: {"psnr": level + gain} for region in ("inside", "outside")}
+        return {"volume": {"psnr": level + gain}, "regions": regions, "inter_slice": errors}
+
+    runs = {
+        seed: {"metrics": {"input": metrics(level, -3), "independent": metrics(level, 0), "slerp": metrics(level, 1)}}
+        for seed, level in enumerate((20.0, 30.0))
+    }
+    _, _, nearest, independent = tables.paired_table(runs).splitlines()
+    assert nearest.split(" | ")[1:4] == ["+4.00"] * 3 and independent.split(" | ")[1:4] == ["+1.00"] * 3
+    assert independent.split(" | ")[4].strip(" |") == "0.900"
+
+
+def test_a_spread_is_shown_where_there_is_one():
+    assert tables.cell([1.0, 1.0], 2) == "1.00" and tables.cell([1.0, 2.0, 3.0], 1) == "2.0 ± 2.5"
 
 
 def test_the_pages_hold_what_the_json_says(tmp_path, monkeypatch):

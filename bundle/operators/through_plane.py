@@ -72,7 +72,9 @@ class ThroughPlane(LinearOperator):
                  pitch: float, thickness: float) -> None:  # fmt: skip
         shape = list(domain_shape)
         if weights.shape[1] != shape[axis]:
-            raise ValueError(f"weights have {weights.shape[1]} columns, but the volume has {shape[axis]} voxels along axis {axis}")
+            raise ValueError(
+                f"weights have {weights.shape[1]} columns, but the volume has {shape[axis]} voxels along axis {axis}"
+            )
         shape[axis] = weights.shape[0]
         super().__init__(domain_shape, tuple(shape))
         self.axis, self.weights = axis, weights.double()
@@ -205,11 +207,11 @@ class ThroughPlaneSampling:
     def for_volume(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
         """The operator that samples a fine volume of this shape and spacing (mm) every `ratio` voxels.
 
-        The domain ends with the last whole thick slice: crop the volume to `domain_shape`.
+        The domain ends with the last whole thick slice: crop the volume to `domain_shape`. With axis "auto" the
+        slices are stacked along axis 2.
 
         Raises:
-            ValueError: the axis is "auto" but all three spacings agree only by chance; the volume is thinner
-                than one thick slice.
+            ValueError: the volume is thinner than one thick slice.
         """
         axis = 2 if self.axis == "auto" else self.axis
         fine = spacing[axis]
@@ -234,7 +236,9 @@ class ThroughPlaneSampling:
     def _thickness(self, pitch: float) -> float:
         thickness = self.thickness if self.thickness is not None else pitch - self.gap
         if not thickness > 0:
-            raise ValueError(f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap")
+            raise ValueError(
+                f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap"
+            )
         return thickness
 
     def _thick_axis(self, spacing: tuple[float, float, float]) -> int:
