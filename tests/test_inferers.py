@@ -5,6 +5,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
 
+from bundle import inferers
 from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.operators import ThroughPlaneSampling
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
@@ -53,6 +54,16 @@ def test_slice_batch_size_does_not_matter(slice_axis):
     results = [sampler(slice_batch_size=n, **arguments)(batch(Y), NETWORK) for n in (1, 3, 7, 64, "auto")]
     for other in results[1:]:
         assert torch.allclose(other, results[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("field", [IndependentNoise(), SlerpNoise()], ids=lambda f: type(f).__name__)
+def test_chunks_of_noise_do_not_matter(field, monkeypatch):
+    results = []
+    for chunk in (1, 7, 64):
+        monkeypatch.setattr(inferers, "NOISE_CHUNK", chunk)
+        results.append(sampler(field, num_steps=3, eta=0.7, slice_axis=2)(batch(Y), NETWORK))
+    for other in results[1:]:
+        assert torch.allclose(other, results[0], atol=1e-5)
 
 
 def test_draws_are_samples_of_their_own_and_their_mean_is_the_result():

@@ -146,6 +146,12 @@ def test_step_and_index_are_no_substitutes():
     assert not torch.equal(keyed_normal((4, 4), 1, 2, 0), keyed_normal((4, 4), 2, 1, 0))
 
 
+@pytest.mark.parametrize("other", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 2**63 - 1), (0, 2**63 - 1, 0)])
+def test_streams_of_neighbouring_keys_do_not_overlap(other):
+    one, two = keyed_normal((4000,), 0, 0, 0), keyed_normal((4000,), *other)
+    assert len(np.intersect1d(one, two)) < 40  # a stream that begins inside another shares nearly all
+
+
 @pytest.mark.parametrize("key", [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
 def test_negative_keys_are_refused(key):
     with pytest.raises(ValueError, match="negative"):

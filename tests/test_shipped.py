@@ -1,0 +1,83 @@
+"""What is shipped: the sample is what its script makes of the truth, the prior denoises, the metadata holds."""
+
+import json
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from bundle.intensity import ScalePercentilesd
+from bundle.network import SliceUNet
+from bundle.operators import ThroughPlaneSampling
+from bundle.weights import load_weights
+from scripts import make_sample
+from tests.conftest import INFERENCE, ROOT, write_volume
+
+TRUTH = ROOT / "sample_data/truth/colin27_t1.nii.gz"
+THICK = ROOT / "sample_data/thick/colin27_t1_5mm.nii.gz"
+LEVELS = (50, 150, 299)
+
+
+def test_the_thick_sample_is_the_truth_seen_by_the_operator():
+    truth, thick = nib.load(TRUTH), nib.load(THICK)
+    operator = ThroughPlaneSampling(ratio=5).for_volume(truth.shape, truth.header.get_zooms())
+    seen = operator.forward(torch.from_numpy(truth.get_fdata()))
+    assert np.abs(seen.numpy() - thick.get_fdata()).max() <= 0.5 + 1e-6  # stored as integers
+    np.testing.assert_allclose(operator.domain_affine(torch.from_numpy(thick.affine)), truth.affine, atol=1e-6)
+    again = ThroughPlaneSampling().for_measurement(thick.shape, thick.header.get_zooms())
+    assert again.domain_shape == truth.shape
+
+
+def test_the_sample_script_cuts_and_samples(tmp_path):
+    rng = np.random.default_rng(0)
+    head = rng.integers(0, 200, (181, 217, 181)).astype(np.uint8)
+    path = write_volume(tmp_path / "head.nii.gz", head)
+    make_sample.main(["--volume", str(path), "--mask", str(path), "--output_dir", str(tmp_path / "sample")])
+    truth = nib.load(tmp_path / "sample/truth/colin27_t1.nii.gz")
+    assert np.array_equal(np.asarray(truth.dataobj), head[make_sample.BOX])
+    world = truth.affine @ [0, 0, 0, 1]
+    assert np.array_equal(world[:3], [b.start for b in make_sample.BOX])
+    region = np.asarray(nib.load(tmp_path / "sample/regions/colin27_t1.nii.gz").dataobj)
+    assert np.array_equal(region, head[make_sample.BOX] > 0)
+
+
+def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen():
+    config = json.loads((ROOT / INFERENCE).read_text())
+    options = {k: v for k, v in config["network_def"].items() if k != "_target_"}
+    network = load_weights(SliceUNet(**options), ROOT / "models/model.pt").eval()
+    volume = torch.from_numpy(nib.load(TRUTH).get_fdata(dtype=np.float32))
+    scaled = ScalePercentilesd("image")({"image": volume})["image"]
+    alpha_bars = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
+    noise = torch.randn(80, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for t in LEVELS:
+            ab = alpha_bars[t]
+            noisy = ab.sqrt() * scaled[84, 60:140, :] + (1 - ab).sqrt() * noise
+            predicted = network(noisy[None, None], torch.tensor([t]))[0, 0]
+            assert float((predicted - noise).square().mean()) < 0.35  # a guess of zero scores 1
+
+
+def test_no_shipped_file_is_too_large():
+    files = [p for folder in ("models", "sample_data", "docs") for p in (ROOT / folder).rglob("*") if p.is_file()]
+    assert max(p.stat().st_size for p in files) < 16e6
+
+
+def test_metadata_follows_the_schema_and_lists_its_version():
+    metadata = json.loads((ROOT / "configs/metadata.json").read_text())
+    jsonschema.validate(metadata, json.loads((ROOT / "tests/data/meta_schema.json").read_text()))
+    assert metadata["version"] in metadata["changelog"]
+    assert f"[{metadata['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
+    pins = {name: version.split()[0] for name, version in pins.items()}
+    assert metadata["monai_version"] == pins["monai"] and metadata["pytorch_version"] == pins["torch"]
+    for package, version in metadata["required_packages_version"].items():
+        assert pins[package] == version
+
+
+@pytest.mark.parametrize("word", ["/root/", "/home/", "/tmp/", "C:\\"])
+def test_no_file_names_a_machine(word):
+    texts = [p for p in ROOT.rglob("*") if p.suffix in (".json", ".md", ".txt", ".toml") and ".git" not in p.parts]
+    texts = [p for p in texts if not {"eval", "runs", "data"} & set(p.relative_to(ROOT).parts[:1])]
+    assert [str(p) for p in texts if word in p.read_text()] == []
