@@ -1,4 +1,4 @@
-"""The inferers as MONAI pieces: keys of the noise, axes of the steps, metadata, refusals, the foreground, memory."""
+"""The inferers as MONAI pieces: keys of the noise, axes of the steps, metadata, refusals."""
 
 import pytest
 import torch
