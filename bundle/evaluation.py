@@ -24,6 +24,7 @@ from bundle.outputs import check_writable, write_json, written_whole
 from bundle.report import Panel, report
 
 DATA_RANGE = 2.0
+BASELINES = ("input", "cubic", "cubic_consistent", "smoothest")
 LABELS = {
     "input": "Input (nearest)", "cubic": "Cubic B-spline", "cubic_consistent": "Cubic, data-consistent",
     "smoothest": "Least curved, consistent", "independent": "Diffusion, independent noise",
@@ -102,10 +103,11 @@ class EvaluateReconstructiond(MapTransform):
         truth = data[self.label_key].as_tensor()[0].float().cpu()
         y = image.as_tensor()[0].float().cpu()
         operator = self.operator.for_measurement(tuple(y.shape), tuple(image.pixdim.tolist()))
+        recon = result.as_tensor()[0].float().cpu()
         methods = self._baselines(y, operator)
         if self.compare:
-            methods |= self._noise_variants(image)
-        methods["recon"] = result.as_tensor()[0].float().cpu()
+            methods |= self._noise_variants(image, recon)
+        methods["recon"] = recon
         regions = None
         if self.region_key in data:
             inside = data[self.region_key].as_tensor()[0].cpu() > 0.5
@@ -130,20 +132,22 @@ class EvaluateReconstructiond(MapTransform):
             "smoothest": operator.linear_reconstruction(y),
         }
 
-    def _noise_variants(self, image: MetaTensor) -> dict[str, torch.Tensor]:
+    def _noise_variants(self, image: MetaTensor, recon: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The result with every noise field; that of the run's own field is there already."""
         device = next(self.network.parameters()).device
+        own = noise_of(self.inferer)
         variants = {}
         for name, field in self.noise_fields.items():
-            inferer = with_noise(self.inferer, field)
-            variants[name] = inferer(image[None].to(device), self.network).as_tensor()[0, 0].float().cpu()
+            if type(field) is type(own) and vars(field) == vars(own):
+                variants[name] = recon
+            else:
+                inferer = with_noise(self.inferer, field)
+                variants[name] = inferer(image[None].to(device), self.network).as_tensor()[0, 0].float().cpu()
         variants["independent_tv"] = total_variation(variants["independent"], self.tv_weight)
         return variants
 
     def _picture(self, path: Path, case: str, truth, methods, metrics, result: MetaTensor, operator) -> None:
-        best = max(
-            (n for n in methods if n in ("input", "cubic", "cubic_consistent", "smoothest")),
-            key=lambda n: metrics[n]["volume"]["psnr"],
-        )
+        best = max(BASELINES, key=lambda n: metrics[n]["volume"]["psnr"])
         plane = next(p for p, axis in PLANES.items() if axis == operator.slice_axes[0])
 
         def panel(name: str) -> Panel:
@@ -154,25 +158,30 @@ class EvaluateReconstructiond(MapTransform):
 
         shown = ["input", best, "recon"] if best != "input" else ["input", "recon"]
         axis = operator.slice_axes[0]
-        curves = {
-            "Truth": truth,
-            **{LABELS[n]: methods[n] for n in [*shown, *(["independent"] if self.compare else [])]},
-        }
+        names = [*shown, "independent"] if self.compare else shown
+        differences = {"Truth": truth.diff(dim=axis)} | {LABELS[n]: methods[n].diff(dim=axis) for n in names}
+
+        def profile(d: torch.Tensor) -> np.ndarray:
+            return d.abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE
+
         figure = report(
             Panel("Truth", truth.numpy()),
             [panel(n) for n in shown],
             tuple(float(s) for s in result.pixdim),
             (-1.0, 1.0),
-            {
-                k: v.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE
-                for k, v in curves.items()
-            },
+            {name: profile(d) for name, d in differences.items()},
             plane,
             f"{case}: slices {operator.pitch:g} mm apart, reconstructed at {operator.spacing:g} mm",
+            {name: profile(d - differences["Truth"]) for name, d in differences.items() if name != "Truth"},
         )
         with written_whole(path) as partial:
             figure.savefig(partial, dpi=110, format="png")
         plt.close(figure)
+
+
+def noise_of(inferer: Inferer):
+    """The noise field of an inferer, or of the inferer that it wraps."""
+    return noise_of(inferer.inferer) if hasattr(inferer, "inferer") else inferer.noise_field
 
 
 def with_noise(inferer: Inferer, noise_field) -> Inferer:

@@ -14,10 +14,19 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.patheffects import withStroke  # noqa: E402
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 LABELS = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
 """Left, right, top and bottom of each picture."""
+
+COLOURS = {
+    "Truth": "#ffffff",
+    "Input (nearest)": "#8a8f98",
+    "Diffusion (this run)": "#4cc38a",
+    "Diffusion, independent noise": "#e5484d",
+}
+"""Curves that have a colour of their own; the others take what is left."""
 
 INK, PAPER, MUTED = "#e8e8e8", "#101214", "#9aa0a6"
 
@@ -45,6 +54,7 @@ def report(
     differences: dict[str, np.ndarray],
     difference_axis: str,
     title: str,
+    difference_errors: dict[str, np.ndarray] | None = None,
     position: tuple[float, float, float] = (0.45, 0.5, 0.5),
 ) -> Figure:
     """Three planes of every panel, error maps below those with a truth, and inter-slice differences.
@@ -56,6 +66,7 @@ def report(
         window: grey values of black and white.
         differences: per title, mean |x_{i+1} - x_i| of every pair of slices along an axis.
         difference_axis: plane name of these slices.
+        difference_errors: per title, mean |(x_{i+1} - x_i) - (truth_{i+1} - truth_i)|, drawn beside them.
         position: where to cut, as fractions of the extent.
     """
     columns = [truth, *panels]
@@ -73,8 +84,8 @@ def report(
         height_ratios=ratios,
         hspace=0.06,
         wspace=0.03,
-        left=0.03,
-        right=0.99,
+        left=0.07,
+        right=0.98,
         top=0.93,
         bottom=0.05,
     )
@@ -104,7 +115,14 @@ def report(
         0.02, 0.95, "Below each picture: result − truth,\nblue to red = −25 % to +25 %\nof the grey window",
         color=MUTED, fontsize=8, va="top", transform=note.transAxes,
     )  # fmt: skip
-    _plot_differences(figure.add_subplot(grid[-1, :]), differences, difference_axis, spacing)
+    label = f"position across {difference_axis} slices (mm)"
+    step = spacing[AXES[difference_axis]]
+    curves = [(differences, "mean |difference|\nof neighbours")]
+    if difference_errors:
+        curves.append((difference_errors, "mean |error|\nof that difference"))
+    strip = grid[-1, :].subgridspec(1, len(curves), wspace=0.18)
+    for column, (values, name) in enumerate(curves):
+        _plot_curves(figure.add_subplot(strip[0, column]), values, step, label, name)
     figure.suptitle(title, color=INK, fontsize=12, y=0.985)
     return figure
 
@@ -116,32 +134,32 @@ def _aspect(plane: str, spacing: tuple[float, float, float]) -> float:
 
 def _orientation_marks(axes, plane: str) -> None:
     left, right, top, bottom = LABELS[plane]
-    for x, y, text in ((0.02, 0.5, left), (0.98, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
-        axes.text(x, y, text, color=MUTED, fontsize=7, ha="center", va="center", transform=axes.transAxes)
+    outline = [withStroke(linewidth=2, foreground="black")]
+    for x, y, text in ((0.04, 0.5, left), (0.96, 0.5, right), (0.5, 0.94, top), (0.5, 0.06, bottom)):
+        axes.text(
+            x, y, text, color=INK, fontsize=8, ha="center", va="center", transform=axes.transAxes, path_effects=outline
+        )
 
 
-def _scale_bar(
-    axes, shape: tuple[int, int], plane: str, spacing: tuple[float, float, float], length: float = 50.0
-) -> None:
+def _scale_bar(axes, shape: tuple[int, int], plane: str, spacing: tuple[float, float, float]) -> None:
+    """A bar of the largest round length that takes less than half of the picture's width."""
     across = next(s for a, s in enumerate(spacing) if a != AXES[plane])
-    y = shape[0] * 0.95
-    axes.plot(
-        [shape[1] * 0.06, shape[1] * 0.06 + length / across], [y, y], color=INK, linewidth=2, solid_capstyle="butt"
-    )
-    axes.text(shape[1] * 0.06, y - shape[0] * 0.02, f"{length:g} mm", color=INK, fontsize=7, va="bottom")
+    length = next((n for n in (50, 20, 10, 5, 2, 1) if n < 0.5 * shape[1] * across), 0.5)
+    start, y = 0.06 * shape[1], 0.95 * shape[0]
+    axes.autoscale(False)
+    axes.plot([start, start + length / across], [y, y], color=INK, linewidth=2, solid_capstyle="butt")
+    axes.text(start, y - 0.02 * shape[0], f"{length:g} mm", color=INK, fontsize=7, va="bottom")
 
 
-def _plot_differences(
-    axes, differences: dict[str, np.ndarray], plane: str, spacing: tuple[float, float, float]
-) -> None:
+def _plot_curves(axes, curves: dict[str, np.ndarray], step: float, xlabel: str, ylabel: str) -> None:
+    """Curves over the borders between slices `step` mm apart; the truth in white, the others in fixed colours."""
     axes.set_facecolor(PAPER)
-    for i, (title, values) in enumerate(differences.items()):
-        where = (np.arange(len(values)) + 0.5) * spacing[AXES[plane]]
-        style = {"color": INK, "linewidth": 1.8} if i == 0 else {"linewidth": 1.2}
-        axes.plot(where, values, label=title, **style)
-    axes.set_xlabel(f"position across {plane} slices (mm)", color=INK, fontsize=8)
-    axes.set_ylabel("mean |difference|\nof neighbours", color=INK, fontsize=8)
+    for title, values in curves.items():
+        where = (np.arange(len(values)) + 0.5) * step
+        axes.plot(where, values, label=title, color=COLOURS.get(title), linewidth=1.8 if title == "Truth" else 1.2)
+    axes.set_xlabel(xlabel, color=INK, fontsize=8)
+    axes.set_ylabel(ylabel, color=INK, fontsize=8)
     axes.tick_params(colors=MUTED, labelsize=7)
     axes.margins(x=0.01)
     axes.spines[:].set_color(MUTED)
-    axes.legend(fontsize=7, facecolor=PAPER, labelcolor=INK, edgecolor=MUTED, ncols=min(7, len(differences)))
+    axes.legend(fontsize=7, facecolor=PAPER, labelcolor=INK, edgecolor=MUTED, ncols=2)

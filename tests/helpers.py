@@ -70,12 +70,12 @@ def scan(values, spacing=(1.0, 1.0, 5.0), origin=(0.0, 0.0, 0.0)):
 
 
 def sampler(field=None, consistency=None, *, ab=None, slice_batch_size=64, axis=2, **arguments):
-    """A diffusion inverse inferer for thick slices along `axis`, without padding."""
+    """A diffusion inverse inferer for thick slices along `axis`, by default with one draw of four steps."""
+    plain = {"num_steps": 4, "start_fraction": 0.3, "slice_axis": "auto", "num_draws": 1, "progress": False}
     return DiffusionInverseInferer(
         SlicePrior(alpha_bars() if ab is None else ab, slice_batch_size, multiple=1),
         ThroughPlaneSampling(axis=axis),
         consistency or NullSpace(),
         field or IndependentNoise(),
-        progress=False,
-        **arguments,
+        **(plain | arguments),
     )

@@ -111,6 +111,15 @@ def test_noise_is_white_in_the_planes_that_the_next_network_call_sees(axis, slic
     assert shapes == [planes[a] for a in expected]
 
 
+@pytest.mark.parametrize(("slice_axis", "first"), [("alternate", [0, 1, 0]), ("auto", [0, 0, 0]), (1, [1, 1, 1])])
+def test_alternating_draws_begin_with_the_next_axis(slice_axis, first):
+    events = Events(IndependentNoise())
+    sampler(events, num_steps=3, num_draws=3, slice_axis=slice_axis, slice_batch_size=64)(batch(Y), events.network)
+    across = [{12: 0, 10: 1}[e[1]] for e in events.log if e[0] == "network"]
+    assert across[::3] == first
+    assert (slice_axis == "alternate") == (across[0] != across[1])
+
+
 def test_explicit_timesteps_are_taken():
     events = Events(IndependentNoise())
     sampler(events, timesteps=[700, 300, 50], num_steps=9, start_fraction=0.1)(batch(Y), events.network)
