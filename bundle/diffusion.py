@@ -37,9 +37,9 @@ def predict_x0(x_t: torch.Tensor, eps: torch.Tensor, ab_t: float) -> torch.Tenso
     return (x_t - math.sqrt(1 - ab_t) * eps) / math.sqrt(ab_t)
 
 
-def predict_eps(x_t: torch.Tensor, x0: torch.Tensor, ab_t: float) -> torch.Tensor:
-    """The noise that a clean image implies."""
-    return (x_t - math.sqrt(ab_t) * x0) / math.sqrt(1 - ab_t)
+def predict_eps(x_t: torch.Tensor, x0: torch.Tensor, ab_t: float, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The noise that a clean image implies; `out` may be x_t."""
+    return torch.sub(x_t, x0, alpha=math.sqrt(ab_t), out=out).div_(math.sqrt(1 - ab_t))
 
 
 def renoise(x0: torch.Tensor, eps: torch.Tensor | None, noise: torch.Tensor, ab_s: float, sigma: float) -> torch.Tensor:

@@ -125,8 +125,10 @@ class DiffusionInverseInferer(VolumeInferer):
             total=self.num_draws * len(self.timesteps), desc="sampling", unit="step", disable=not self.progress
         ) as bar:
             for draw in range(self.num_draws):
-                x = self.sample(y, operator, network, draw, bar)
-                result = x if result is None else result.add_(x)
+                if result is None:
+                    result = self.sample(y, operator, network, draw, bar)
+                else:
+                    result.add_(self.sample(y, operator, network, draw, bar))
         return with_geometry(result.div_(self.num_draws), measurement, operator)
 
     @torch.no_grad()
@@ -141,7 +143,7 @@ class DiffusionInverseInferer(VolumeInferer):
             last = i == len(steps) - 1
             ab_s = 1.0 if last else ab[steps[i + 1]]
             sigma = self.sigma(ab[t], ab_s, self.eta)
-            eps = predict_eps(x, x0, ab[t]) if sigma**2 < 1 - ab_s - 1e-12 else None
+            eps = predict_eps(x, x0, ab[t], out=x) if sigma**2 < 1 - ab_s - 1e-12 else None
             x0 = self.data_consistency(x0, y, operator, (1 - ab[t]) / ab[t])
             if bar is not None:
                 bar.update()
@@ -163,7 +165,7 @@ class DiffusionInverseInferer(VolumeInferer):
         return self._renoise(x, operator.linear_reconstruction(y), None, ab, math.sqrt(1 - ab), axis, step)
 
     def _renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int) -> torch.Tensor:
-        """Fill `out` with x_s; the noise is drawn in chunks of slices across `axis`."""
+        """Fill `out`, which may be eps, with x_s; the noise is drawn in chunks of slices across `axis`."""
         target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
         eps = None if eps is None else eps.movedim(axis, 0)
         count, *slice_shape = target.shape

@@ -10,6 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+COMPLEX_NIFTI = (32, 1792, 2048)
+"""NIfTI's codes of complex voxel types."""
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
 
@@ -46,8 +48,9 @@ def list_volumes(source: str | Path) -> list[dict[str, str]]:
         )
     if source.is_file() or is_dicom_series(source):
         return [{"image": str(source)}]
-    found = sorted(p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
-    found += sorted(p for p in source.iterdir() if p.is_dir() and is_dicom_series(p))
+    visible = sorted(p for p in source.iterdir() if not p.name.startswith("."))
+    found = [p for p in visible if p.is_file() and p.name.lower().endswith(SUFFIXES)]
+    found += [p for p in visible if p.is_dir() and is_dicom_series(p)]
     if not found:
         raise FileNotFoundError(f"no volume in {source}: expected {', '.join(SUFFIXES)} files or DICOM series folders")
     names = [case_name(p) for p in found]
@@ -68,7 +71,7 @@ def split_volumes(
     volumes = list_volumes(dataset_dir)
     if validation_dir is not None:
         return volumes, list_volumes(validation_dir)
-    held = max(1, round(fraction * len(volumes)))
+    held = min(max(1, round(fraction * len(volumes))), len(volumes) - 1)
     if len(volumes) < 2:
         raise ValueError(
             f"{dataset_dir} holds one volume: training needs a second one to validate on, or validation_dir"
@@ -171,6 +174,8 @@ def check_volume(volume: torch.Tensor) -> None:
         )
     if shape[0] != 1:
         raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
+    if isinstance(volume, MetaTensor) and int(volume.meta.get("datatype", 0)) in COMPLEX_NIFTI:
+        raise ValueError(f"{name}: the voxels are complex, and only their real part would be used; save the magnitude")
     if min(shape[1:]) < 2:
         raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
     if isinstance(volume, MetaTensor):

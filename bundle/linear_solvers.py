@@ -30,7 +30,8 @@ def conjugate_gradient(
     r = b - normal(x)
     p = r.clone()
     rr = r.square().sum()
-    stop = tolerance**2 * b.square().sum()
+    # Below the rounding of the start there is nothing to gain, and b may be zero.
+    stop = torch.maximum(tolerance**2 * b.square().sum(), torch.finfo(b.dtype).eps ** 2 * rr)
     for _ in range(iterations):
         if rr <= stop:
             break

@@ -57,13 +57,11 @@ class SlicePrior:
         for start in range(0, len(slices), batch_size):
             batch = slices[start : start + batch_size]
             target[start : start + batch_size] = predict_x0(batch, self._eps(network, batch, t), self.alpha_bars[t])
-        if self.clip is not None:
-            x0.clamp_(*self.clip)
         if not torch.isfinite(x0.sum()):
             raise FloatingPointError(
                 f"the network returned NaN or infinity at timestep {t}: check the checkpoint and the intensity scale"
             )
-        return x0
+        return x0 if self.clip is None else x0.clamp_(*self.clip)
 
     def _eps(self, network: Network, batch: torch.Tensor, t: int) -> torch.Tensor:
         """Predicted noise (N, H, W) of noisy slices (N, H, W)."""

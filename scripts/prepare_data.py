@@ -135,12 +135,13 @@ def synthesise(output_dir: Path, training: int, validation: int) -> list[dict]:
     return entries
 
 
-def check_roles(entries: list[dict], sources: dict) -> None:
-    """Raise RuntimeError if a held-out volume, by content, lies in a training or validation folder."""
+def check_roles(output_dir: Path, sources: dict) -> None:
+    """Raise RuntimeError if a held-out volume, by content, lies in the training or validation folder."""
     held_out = {f["sha256"] for s in sources.values() for f in s["files"] if f["role"] == "held_out"}
-    for entry in entries:
-        if entry["role"] in ("training", "validation") and entry["sha256"] in held_out:
-            raise RuntimeError(f"{entry['file']} is a held-out volume: remove it from the {entry['role']} folder")
+    for role in ("training", "validation"):
+        for path in sorted((output_dir / role).glob("*")):
+            if sha256(path) in held_out:
+                raise RuntimeError(f"{role}/{path.name} is a held-out volume: remove it from the {role} folder")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -155,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     sources = json.loads(args.sources.read_text())
     entries = collect(args.output_dir, args.archive_dir, sources)
     entries += synthesise(args.output_dir, args.training_heads, args.validation_heads)
-    check_roles(entries, sources)
+    check_roles(args.output_dir, sources)
     manifest = args.output_dir / "manifest.json"
     manifest.write_text(json.dumps(entries, indent=4) + "\n")
     print(f"wrote {len(entries)} volumes and {manifest}")

@@ -32,8 +32,8 @@ def run_one(folder: Path, overrides: dict) -> dict:
         workflow.run()
         workflow.finalize()
     return {
-        "metrics": json.loads((case / "metrics.json").read_text()),
-        "run": json.loads((case / "run.json").read_text()),
+        "metrics": json.loads((case / "metrics.json").read_text(encoding="utf-8")),
+        "run": json.loads((case / "run.json").read_text(encoding="utf-8")),
     }
 
 

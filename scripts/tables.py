@@ -113,7 +113,7 @@ def paired_table(runs: dict) -> str:
 
 def benchmark_text(path: Path) -> str:
     """Time and memory of the default run."""
-    run = json.loads(path.read_text())["run"]
+    run = json.loads(path.read_text(encoding="utf-8"))["run"]
     return (
         f"The default run takes {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} % "
         f"of it outside the network (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), with a "
@@ -123,7 +123,7 @@ def benchmark_text(path: Path) -> str:
 
 def training_curve(history: Path, picture: Path) -> None:
     """Loss and validation error per noise level against iterations."""
-    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     steps = [r["iteration"] for r in rows]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.semilogy(steps, [r["train_loss"] for r in rows], color="black", label="training loss")
@@ -139,15 +139,15 @@ def training_curve(history: Path, picture: Path) -> None:
 
 def fill(path: Path, name: str, text: str) -> bool:
     """Replace what stands between the markers `name` of a file; False if they are not there."""
-    old = path.read_text()
+    old = path.read_text(encoding="utf-8")
     new = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
-    path.write_text(new)
+    path.write_text(new, encoding="utf-8")
     return f"<!-- {name} -->" in old
 
 
 def write_tables(results: Path) -> list[Path]:
     """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
-    record = json.loads(results.read_text())
+    record = json.loads(results.read_text(encoding="utf-8"))
     seeds = len(next(iter(record.values())))
     note = (
         f"Embedded sample (Colin 27, held out), 5x, {seeds} seeds: mean ± 95 percent interval over seeds, paired where "

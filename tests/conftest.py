@@ -108,6 +108,7 @@ def tiny_overrides(tiny_weights, tmp_path):
             "checkpoint": str(tiny_weights),
             "device": "$torch.device('cpu')",
             "num_steps": 2,
+            "num_draws": 1,
             "network_def#channels": list(CHANNELS),
             "network_def#norm_num_groups": GROUPS,
             "sampler#progress": False,

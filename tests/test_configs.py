@@ -52,7 +52,7 @@ def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     np.testing.assert_allclose(recon.header.get_zooms(), 1, rtol=1e-5)
     means = recon.get_fdata().reshape(20, 18, 6, 4).mean(3)
     np.testing.assert_allclose(means, thick.get_fdata(), atol=1e-3 * thick.get_fdata().max())
-    record = json.loads((case / "run.json").read_text())
+    record = json.loads((case / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["noise_field"].lower() == f"{noise}noise"
     assert {"seconds", "network_calls", "peak_memory_mb", "device", "versions", "settings", "source"} <= record.keys()
     assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
@@ -65,7 +65,7 @@ def test_evaluation_measures_every_method(compare, run_here, tiny_overrides, tmp
     overrides = tiny_overrides(truth, compare=compare, region_dir=str(tmp_path / "regions"))
     run_here("inference", [INFERENCE, EVALUATE], overrides)
     case = the_case(tmp_path / "results")
-    metrics = json.loads((case / "metrics.json").read_text())
+    metrics = json.loads((case / "metrics.json").read_text(encoding="utf-8"))
     methods = {"input", "cubic", "cubic_consistent", "smoothest", "recon"}
     assert metrics.keys() == methods | ({"independent", "identical", "slerp", "independent_tv"} if compare else set())
     for name in methods - {"cubic"}:
@@ -131,15 +131,15 @@ def test_the_server_reads_what_it_needs_without_the_rest(tiny_overrides, thick_f
 
 
 def test_training_and_inference_share_one_network_and_one_schedule():
-    train, inference = (json.loads((ROOT / c).read_text()) for c in (TRAIN, INFERENCE))
+    train, inference = (json.loads((ROOT / c).read_text(encoding="utf-8")) for c in (TRAIN, INFERENCE))
     assert train["network_def"] == inference["network_def"]
     assert train["scheduler"] == inference["scheduler"]
 
 
 def test_every_config_is_run_by_a_test():
-    tested = (
-        "".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py")) + (ROOT / "tests/conftest.py").read_text()
-    )
+    tested = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py")) + (
+        ROOT / "tests/conftest.py"
+    ).read_text(encoding="utf-8")
     for path in Path(ROOT / "configs").glob("*.json"):
         named = path.stem in tested or (path.stem.startswith("noise_") and path.stem[6:] in tested)
         assert named, path

@@ -98,7 +98,7 @@ def test_json_is_written_whole(tmp_path):
     write_json(path, {"seed": 1})
     with pytest.raises(TypeError):
         write_json(path, {"seed": object()})
-    assert json.loads(path.read_text()) == {"seed": 1}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"seed": 1}
     assert files(tmp_path) == ["run.json"]
 
 
@@ -184,7 +184,7 @@ def test_a_run_writes_a_result_whose_slices_average_to_the_scan(tmp_path, run_he
 
 def test_the_run_record_tells_how_the_result_was_made(tmp_path, run_here, tiny_overrides, thick_file):
     run_here("inference", INFERENCE, tiny_overrides(thick_file, seed=7, slice_axis=0, slice_batch_size=5))
-    record = json.loads((tmp_path / "results" / "thick" / "run.json").read_text())
+    record = json.loads((tmp_path / "results" / "thick" / "run.json").read_text(encoding="utf-8"))
     assert record["source"] == str(thick_file)
     assert (record["input_shape"], record["output_shape"]) == ([20, 18, 6], [20, 18, 24])
     assert record["output_spacing_mm"] == [1, 1, 1]

@@ -79,7 +79,7 @@ class Archives:
             ["--output_dir", str(output_dir), "--archive_dir", str(self.folder), "--sources", str(listed),
              "--training_heads", str(training), "--validation_heads", str(validation)]
         )  # fmt: skip
-        return json.loads((output_dir / "manifest.json").read_text())
+        return json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_failing_client_is_told_in_its_own_words(monkeypatch, tmp_path, client
 
 
 def test_the_pinned_sources_name_each_volume_once_and_hold_a_person_out():
-    sources = json.loads(prepare_data.SOURCES.read_text())
+    sources = json.loads(prepare_data.SOURCES.read_text(encoding="utf-8"))
     files = [f for s in sources.values() for f in s["files"]]
     assert len({f["sha256"] for f in files}) == len({f["name"] for f in files}) == len(files)
     assert all(len(f["sha256"]) == 64 for f in files)
@@ -171,10 +171,10 @@ def test_the_pinned_sources_name_each_volume_once_and_hold_a_person_out():
 
 @pytest.mark.network
 def test_the_real_sources_are_what_they_were(tmp_path):
-    sources = json.loads(prepare_data.SOURCES.read_text())
+    sources = json.loads(prepare_data.SOURCES.read_text(encoding="utf-8"))
     entries = prepare_data.collect(tmp_path, None, sources)
+    prepare_data.check_roles(tmp_path, sources)
     assert {e["sha256"] for e in entries} == {f["sha256"] for s in sources.values() for f in s["files"]}
-    prepare_data.check_roles(entries, sources)
 
 
 # -- heads ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import CHANNELS, GROUPS, ROOT, head_voxels, random_network, thick_voxels, write_volume
 from tests.test_configs import TRAINED_HERE
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.strip().splitlines()]
 BUNDLE_COMMANDS = [c[c.index("python -m monai.bundle") :] for c in COMMANDS if "python -m monai.bundle" in c]
@@ -23,7 +23,7 @@ def test_the_two_commands_do_all_the_set_up():
 
 
 def test_ci_runs_the_commands_of_the_readme():
-    script = (ROOT / ".ci/run").read_text()
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert script.count("eval \"$(readme_command 'pip install -r requirements") == 2
 
 
@@ -95,7 +95,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
 )
 def test_links_lead_to_files(page):
     folder = (ROOT / page).parent
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in links if not (folder / link).exists()] == []
 
 

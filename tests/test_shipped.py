@@ -44,7 +44,7 @@ def test_the_sample_script_cuts_and_samples(tmp_path):
 
 
 def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen():
-    config = json.loads((ROOT / INFERENCE).read_text())
+    config = json.loads((ROOT / INFERENCE).read_text(encoding="utf-8"))
     options = {k: v for k, v in config["network_def"].items() if k != "_target_"}
     network = load_weights(SliceUNet(**options), ROOT / "models/model.pt").eval()
     volume = torch.from_numpy(nib.load(TRUTH).get_fdata(dtype=np.float32))
@@ -65,11 +65,15 @@ def test_no_shipped_file_is_too_large():
 
 
 def test_metadata_follows_the_schema_and_lists_its_version():
-    metadata = json.loads((ROOT / "configs/metadata.json").read_text())
-    jsonschema.validate(metadata, json.loads((ROOT / "tests/data/meta_schema.json").read_text()))
+    metadata = json.loads((ROOT / "configs/metadata.json").read_text(encoding="utf-8"))
+    jsonschema.validate(metadata, json.loads((ROOT / "tests/data/meta_schema.json").read_text(encoding="utf-8")))
     assert metadata["version"] in metadata["changelog"]
-    assert f"[{metadata['version']}]" in (ROOT / "CHANGELOG.md").read_text()
-    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
+    assert f"[{metadata['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
     pins = {name: version.split()[0] for name, version in pins.items()}
     assert metadata["monai_version"] == pins["monai"] and metadata["pytorch_version"] == pins["torch"]
     for package, version in metadata["required_packages_version"].items():
@@ -80,4 +84,4 @@ def test_metadata_follows_the_schema_and_lists_its_version():
 def test_no_file_names_a_machine(word):
     texts = [p for p in ROOT.rglob("*") if p.suffix in (".json", ".md", ".txt", ".toml") and ".git" not in p.parts]
     texts = [p for p in texts if not {"eval", "runs", "data"} & set(p.relative_to(ROOT).parts[:1])]
-    assert [str(p) for p in texts if word in p.read_text()] == []
+    assert [str(p) for p in texts if word in p.read_text(encoding="utf-8")] == []

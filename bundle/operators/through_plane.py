@@ -25,6 +25,8 @@ from bundle.operators.linear_operator import LinearOperator
 
 MIN_RATIO, MAX_RATIO = 1.5, 10.0
 PROFILES = ("box", "gaussian")
+EDGE = 0.01
+"""Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
 SINGULAR_CUTOFF = 1e-3
 """Relative cutoff of the pseudo-inverse: a Gaussian profile hardly passes the finest detail of its slices."""
 
@@ -202,7 +204,7 @@ class ThroughPlaneSampling:
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
         thickness = self._thickness(pitch)
         length = (shape[axis] - 1) * pitch + thickness
-        return self._build(shape, axis, math.ceil(length / fine - 1e-3), fine, shape[axis], pitch, thickness)
+        return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
     def for_volume(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
         """The operator that samples a fine volume of this shape and spacing (mm) every `ratio` voxels.
@@ -218,13 +220,13 @@ class ThroughPlaneSampling:
         pitch = self.ratio * fine
         thickness = self._thickness(pitch)
         length = shape[axis] * fine
-        num_thick = math.floor((length - thickness) / pitch + 1e-3) + 1
+        num_thick = math.floor((length - thickness + EDGE * fine) / pitch) + 1
         if num_thick < 1:
             raise ValueError(
                 f"the volume is {length:g} mm thick along axis {axis}, less than one slice of {thickness:g} mm: "
                 "lower the ratio or the thickness"
             )
-        num_fine = math.ceil(((num_thick - 1) * pitch + thickness) / fine - 1e-3)
+        num_fine = math.ceil(((num_thick - 1) * pitch + thickness) / fine - EDGE)
         return self._build(shape, axis, num_fine, fine, num_thick, pitch, thickness)
 
     def _build(self, shape, axis, num_fine, fine, num_thick, pitch, thickness) -> ThroughPlane:
