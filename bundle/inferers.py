@@ -7,7 +7,8 @@ For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
     3. re-noise        x_s = sqrt(ab_s) x0 + sqrt(1 - ab_s - sigma^2) eps + sigma NOISE
 
 NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
-Volumes are (X, Y, Z); at most five arrays of the volume's size are alive at once, whatever the number of steps.
+Volumes are (X, Y, Z); with a closed-form data step at most five arrays of the volume's size are alive at once, whatever
+the number of steps (conjugate gradients keep four of their own).
 The parts are known by what they are called with: see prior.py, data_consistency.py, noise.py, operators/.
 """
 
@@ -149,6 +150,7 @@ class DiffusionInverseInferer(VolumeInferer):
                 bar.update()
             if not last:
                 x = self._renoise(x, x0, eps, ab_s, sigma, axes[i + 1], key + i + 1)
+                x0 = eps = None  # or they would live on beside the next x0
         return x0
 
     def _axes(self, operator: VolumeOperator, draw: int) -> list[int]:

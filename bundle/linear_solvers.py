@@ -36,7 +36,10 @@ def conjugate_gradient(
         if rr <= stop:
             break
         np_ = normal(p)
-        alpha = rr / (p * np_).sum()
+        curvature = (p * np_).sum()
+        if curvature <= 0:  # underflow, or a direction that N does not see
+            break
+        alpha = rr / curvature
         x.add_(alpha * p)
         r.sub_(alpha * np_)
         rr, previous = r.square().sum(), rr

@@ -7,7 +7,8 @@ Images are (N, 1, H, W) in [-1, 1]; timesteps are integers in [0, T).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ def resume_training(trainer: Engine, state: dict, folder: str | Path) -> None:
     if not found:
         raise FileNotFoundError(f"no checkpoint_epoch=*.pt in {folder} to resume from: train without --resume first")
     CheckpointLoader(str(found[-1]), state).attach(trainer)
+
+
+def cosine_decay(epochs: int, floor: float = 0.02) -> Callable[[int], float]:
+    """Factor of the learning rate in each epoch: from 1 along a cosine to `floor`.
+
+    A plain function, so that no checkpoint keeps its length: a run resumed with more epochs follows the longer cosine.
+    """
+    return lambda epoch: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
 
 
 class LowNoisePrepareBatch(DiffusionPrepareBatch):

@@ -101,7 +101,7 @@ class ThroughPlane(LinearOperator):
     def prox(self, x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor:
         if rho <= 0:
             raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use the null-space step")
-        return x + self._along(y - self.forward(x), rho)
+        return self._along(y - self.forward(x), rho).add_(x)
 
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """The least curved volume (along the axis) that agrees with the data."""
