@@ -7,6 +7,7 @@ then renamed, so that a run that is killed leaves no half-written result.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
@@ -39,9 +40,17 @@ def written_whole(path: Path):
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, whole or not at all; NaN and infinity, which JSON lacks, become null."""
     with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=4) + "\n")
+        partial.write_text(json.dumps(_finite(content), indent=4, allow_nan=False) + "\n")
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_nifti(path: Path, volume: torch.Tensor) -> None:

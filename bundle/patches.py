@@ -1,7 +1,7 @@
 """2-D patches of 3-D volumes, for training a slice prior.
 
 A volume (1, X, Y, Z) is cut along any of its axes; the slices across axis a lie in the plane of the other
-two. Of a thick scan only the planes whose two spacings are fine are sharp, and `planes="sharp"` finds them.
+two. Of a thick scan only the planes whose two spacings are fine are sharp, and `slice_axes="sharp"` finds them.
 """
 
 from __future__ import annotations

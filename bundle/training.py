@@ -21,6 +21,8 @@ from monai.handlers import CheckpointLoader
 from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
+from bundle.outputs import written_whole
+
 
 def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[dict]:
     """The patches of `volumes` that `transform` draws with `seed`: the same in every epoch and run."""
@@ -116,6 +118,31 @@ class ErrorPerNoiseLevel(Metric):
     def completed(self, engine: Engine, name: str) -> None:
         levels = self.compute()
         engine.state.metrics |= {**levels, name: -float(np.mean(list(levels.values())))}
+
+
+class KeepBest:
+    """Handler of an evaluator: writes `model`'s weights to `path` whenever the key metric is the best so far.
+
+    The best score is part of its state, so that a resumed training does not overwrite a better model.
+    """
+
+    def __init__(self, model: torch.nn.Module, path: str, metric: str = "neg_noise_mse") -> None:
+        self.model, self.path, self.metric, self.best = model, Path(path), metric, -math.inf
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.metrics[self.metric] > self.best:
+            self.best = float(engine.state.metrics[self.metric])
+            with written_whole(self.path) as partial:
+                torch.save(self.model.state_dict(), partial)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best = state["best"]
 
 
 class SampleGrid:

@@ -31,9 +31,12 @@ def run_one(folder: Path, overrides: dict) -> dict:
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+    run = json.loads((case / "run.json").read_text(encoding="utf-8"))
     return {
         "metrics": json.loads((case / "metrics.json").read_text(encoding="utf-8")),
-        "run": json.loads((case / "run.json").read_text(encoding="utf-8")),
+        "run": {
+            key: run[key] for key in ("seconds", "network_calls", "peak_memory_mb", "device", "threads", "versions")
+        },
     }
 
 

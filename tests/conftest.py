@@ -137,7 +137,7 @@ def run_bundle():
         for key, value in overrides.items():
             command += [f"--{key}", str(value)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300)
 
     return run_command
 

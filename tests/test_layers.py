@@ -33,7 +33,7 @@ ALLOWED = {
     "metrics": set(),
     "report": set(),
     "weights": set(),
-    "training": set(),
+    "training": {"outputs"},
     "outputs": {"inputs"},
     "baselines": {"operators"},
     "evaluation": {"baselines", "inputs", "metrics", "outputs", "report"},

@@ -102,6 +102,13 @@ def test_json_is_written_whole(tmp_path):
     assert files(tmp_path) == ["run.json"]
 
 
+def test_json_is_read_by_strict_readers(tmp_path):
+    """NaN and Infinity are no JSON: the PSNR of an exact result, or of an empty region, is null."""
+    write_json(tmp_path / "metrics.json", {"psnr": float("inf"), "regions": [{"psnr": float("nan")}], "ssim": 0.5})
+    content = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=lambda name: name)
+    assert content == {"psnr": None, "regions": [{"psnr": None}], "ssim": 0.5}
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_an_unwritable_place_is_named_with_the_fix(tmp_path, below):
     (tmp_path / "file").touch()

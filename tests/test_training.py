@@ -184,6 +184,22 @@ def test_a_resumed_learning_rate_goes_on_falling(tmp_path, overrides, run_here):
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_the_best_model(tmp_path, overrides, run_here):
+    """An epoch that is worse than those before the interruption does not replace model.pt."""
+    run = tmp_path / "run"
+    run_here("training", TRAIN, overrides)
+    best = (run / "model.pt").read_bytes()
+    checkpoint = torch.load(run / "checkpoint_epoch=2.pt", weights_only=True)
+    for part in ("network", "ema"):
+        checkpoint[part] = {name: weight + 1 for name, weight in checkpoint[part].items()}
+    torch.save(checkpoint, run / "checkpoint_epoch=2.pt")
+    run_here("training", TRAIN, overrides | {"resume": "True", "max_epochs": 3})
+    scores = [line["neg_noise_mse"] for line in history(run)]
+    assert scores[2] < max(scores[:2])
+    assert (run / "model.pt").read_bytes() == best
+
+
+@pytest.mark.slow
 def test_a_wrong_resume_is_told(tmp_path, overrides, run_here):
     with pytest.raises(RuntimeError) as failed:
         run_here("training", TRAIN, overrides | {"resume": True})
