@@ -12,8 +12,7 @@ from bundle.intensity import ScalePercentilesd
 from bundle.network import SliceUNet
 from bundle.operators import ThroughPlaneSampling
 from bundle.weights import load_weights
-from scripts import make_sample
-from tests.conftest import INFERENCE, ROOT, write_volume
+from tests.conftest import INFERENCE, ROOT
 
 TRUTH = ROOT / "sample_data/truth/colin27_t1.nii.gz"
 THICK = ROOT / "sample_data/thick/colin27_t1_5mm.nii.gz"
@@ -28,19 +27,6 @@ def test_the_thick_sample_is_the_truth_seen_by_the_operator():
     np.testing.assert_allclose(operator.domain_affine(torch.from_numpy(thick.affine)), truth.affine, atol=1e-6)
     again = ThroughPlaneSampling().for_measurement(thick.shape, thick.header.get_zooms())
     assert again.domain_shape == truth.shape
-
-
-def test_the_sample_script_cuts_and_samples(tmp_path):
-    rng = np.random.default_rng(0)
-    head = rng.integers(0, 200, (181, 217, 181)).astype(np.uint8)
-    path = write_volume(tmp_path / "head.nii.gz", head)
-    make_sample.main(["--volume", str(path), "--mask", str(path), "--output_dir", str(tmp_path / "sample")])
-    truth = nib.load(tmp_path / "sample/truth/colin27_t1.nii.gz")
-    assert np.array_equal(np.asarray(truth.dataobj), head[make_sample.BOX])
-    world = truth.affine @ [0, 0, 0, 1]
-    assert np.array_equal(world[:3], [b.start for b in make_sample.BOX])
-    region = np.asarray(nib.load(tmp_path / "sample/regions/colin27_t1.nii.gz").dataobj)
-    assert np.array_equal(region, head[make_sample.BOX] > 0)
 
 
 def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen():
