@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
+import nibabel as nib
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -97,7 +98,19 @@ class CheckVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         for key in self.key_iterator(data):
             check_volume(data[key])
+            check_nifti_spacing(data[key])
         return dict(data)
+
+
+def check_nifti_spacing(volume: torch.Tensor) -> None:
+    """Raise ValueError if the NIfTI file behind `volume` states a spacing that readers silently repair."""
+    path = str(volume.meta.get("filename_or_obj", "")) if isinstance(volume, MetaTensor) else ""
+    if not path.lower().endswith((".nii", ".nii.gz")):
+        return
+    with nib.openers.ImageOpener(path) as file:
+        stated = type(nib.load(path).header).from_fileobj(file, check=False)["pixdim"][1:4]
+    if not (stated > 0).all():
+        raise ValueError(f"{path}: spacing {stated.tolist()} mm is not positive in each direction; repair the header")
 
 
 class CheckOperatord(MapTransform):

@@ -1,5 +1,6 @@
 """Checks: a volume that cannot be reconstructed is refused with its name, the value and the fix; others pass."""
 
+import gzip
 import re
 import struct
 import warnings
@@ -109,3 +110,16 @@ def test_the_operator_has_a_say(spacing, passes):
     else:
         with pytest.raises(ValueError, match=r"^scan\.nii\.gz: .*(set the axis|set the spacing)"):
             check({"image": volume})
+
+
+@pytest.mark.parametrize("stated", [0.0, -4.0])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_spacing_that_readers_would_repair_is_refused(tmp_path, stated, suffix):
+    """nibabel reads a pixdim of 0 as 1 and of -4 as 4; neither is what the scanner meant."""
+    path = write_volume(tmp_path / "scan.nii", thick_voxels(), spacing=(1, 1, 4))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 76 + 3 * 4, stated)
+    path.unlink()
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(gzip.compress(bytes(content)) if suffix == ".nii.gz" else bytes(content))
+    assert "is not positive in each direction; repair the header" in refusal(path)

@@ -18,6 +18,16 @@ COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.s
 BUNDLE_COMMANDS = [c[c.index("python -m monai.bundle") :] for c in COMMANDS if "python -m monai.bundle" in c]
 
 
+def python(*words):
+    """Run Python from the repository root; its output, if it succeeds."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 def test_the_two_commands_do_all_the_set_up():
     first, second = COMMANDS[:2]
     assert first.startswith("pip install -r requirements.txt &&") and "run inference" in first
@@ -60,16 +70,7 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
             at = words.index(f"--{name}")
             del words[at : at + 2]
     words += [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "wrote" in done.stdout
+    assert "wrote" in python("-m", *words)
     assert any((tmp_path / "results").rglob("*"))
 
 
@@ -78,15 +79,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     (code,) = [block for kind, block in BLOCKS if kind == "python"]
     scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     code = code.replace('output_dir="results"', f'output_dir="{tmp_path / "results"}", dataset_dir="{scan}"')
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    python("-c", code)
     assert (tmp_path / "results" / "scan" / "scan_recon.nii.gz").exists()
 
 
