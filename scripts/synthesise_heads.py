@@ -15,15 +15,14 @@ Shapes are (X, Y, Z) on a 1 mm grid; tissue maps are in [0, 1]; the result is in
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.networks.blocks import Warp
 from monai.networks.layers import GaussianFilter
 from monai.transforms import RandBiasField, RandRicianNoise
 from scipy.ndimage import distance_transform_edt
+
+from scripts.deformation import displacement, smooth_noise, uniform
 
 # Mean T1-weighted intensity and spread, relative to white matter, and the texture of each tissue.
 T1_TISSUES = {
@@ -62,33 +61,16 @@ class HeadSynthesiser:
 
     # -- random numbers ---------------------------------------------------------------------------
     def _uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=self.rng).item()
+        return uniform(self.rng, low, high)
 
     def _smooth(self, scale_mm: float, channels: int = 1) -> torch.Tensor:
-        """Smooth N(0, 1) noise of (channels, X, Y, Z) whose features are about `scale_mm` wide."""
-        coarse = [max(2, math.ceil(n / scale_mm) + 1) for n in self.shape]
-        noise = torch.randn(1, channels, *coarse, generator=self.rng)
-        field = F.interpolate(noise, size=self.shape, mode="trilinear", align_corners=True)[0]
-        return field / field.std()
+        return smooth_noise(self.rng, self.shape, scale_mm, channels)
 
     # -- the four steps ---------------------------------------------------------------------------
     def _deform(self, maps: torch.Tensor) -> torch.Tensor:
-        shape = torch.tensor(self.shape, dtype=torch.float32)
         if self._uniform(0, 1) < 0.5:
             maps = maps.flip(1)
-        angles = [self._uniform(-0.15, 0.15) for _ in range(3)]
-        zoom = torch.diag(torch.tensor([1 / self._uniform(0.88, 1.08) for _ in range(3)]))
-        (cx, sx), (cy, sy), (cz, sz) = [(math.cos(a), math.sin(a)) for a in angles]
-        rotation = (
-            torch.tensor([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-            @ torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-            @ torch.tensor([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-        )
-        grid = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in self.shape], indexing="ij"))
-        centred = grid - ((shape - 1) / 2)[:, None, None, None]
-        ddf = torch.einsum("ij,jxyz->ixyz", rotation @ zoom - torch.eye(3), centred)
-        for scale, amplitude in ((48.0, 3.0), (18.0, 1.8), (8.0, 0.8)):
-            ddf += amplitude * self._uniform(0.5, 1.2) * self._smooth(scale, 3)
+        ddf = displacement(self.rng, self.shape, 0.15, (0.88, 1.08), ((48.0, 3.0), (18.0, 1.8), (8.0, 0.8)))
         return Warp("bilinear", "zeros")(maps[None], ddf[None])[0].clamp_(0, 1)
 
     def _sharpen(self, wm: torch.Tensor, gm: torch.Tensor, brain: torch.Tensor, t1: torch.Tensor) -> torch.Tensor:

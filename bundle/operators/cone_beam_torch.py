@@ -1,0 +1,60 @@
+"""Cone-beam rays in torch, on any device and in any float type. See cone_beam.py.
+
+Tables are [X * Y, Z] and [rays, rows]; both functions add to their last argument.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+CHUNK = 2**22
+"""Samples of the curtains that are handled at once: bounds the memory to some 100 MB."""
+
+
+def project(fans, table: torch.Tensor, rays: torch.Tensor) -> None:
+    """rays += A table, for the rays of `fans`."""
+    for part in _parts(fans):
+        pixel, weight, lower, share = _samples(fans, part, table)
+        curtain = (table[pixel] * weight[..., None]).sum(0)  # (fans, lines, slices)
+        curtain = F.pad(curtain, (1, 1))
+        read = torch.lerp(curtain.gather(2, lower), curtain.gather(2, lower + 1), share)
+        rays.index_add_(0, fans.ray[part].to(rays.device), read.sum(1) * fans.length[part].to(rays))
+
+
+def back_project(fans, rays: torch.Tensor, table: torch.Tensor) -> None:
+    """table += A^T rays, for the rays of `fans`."""
+    for part in _parts(fans):
+        pixel, weight, lower, share = _samples(fans, part, table)
+        written = (rays[fans.ray[part].to(rays.device)] * fans.length[part].to(rays))[:, None]
+        curtain = table.new_zeros(*lower.shape[:2], table.shape[1] + 2)
+        curtain.scatter_add_(2, lower, written * (1 - share)).scatter_add_(2, lower + 1, written * share)
+        curtain = curtain[..., 1:-1]
+        for p, w in zip(pixel, weight):
+            table.index_add_(0, p.flatten(), (curtain * w[..., None]).flatten(0, 1))
+
+
+def _parts(fans):
+    step = max(1, CHUNK // (len(fans.lines) * fans.rise.shape[1]))
+    return (slice(i, i + step) for i in range(0, len(fans.ray), step))
+
+
+def _samples(fans, part: slice, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Where the fans of a part meet the voxel lines.
+
+    Returns the two pixels of each (2, F, L) and their weights, and for every row the slice below it, counted in a
+    curtain with one empty slice on either side, and the share of the slice above, (F, L, R) both.
+    """
+    t = (fans.lines - fans.start[part, None]) / fans.step[part, None]
+    across = (fans.start_across[part, None] + t * fans.step_across[part, None] - fans.origin[0]) / fans.spacing[0]
+    lower = across.floor()
+    both = torch.stack([lower, lower + 1])
+    weight = torch.stack([lower + 1 - across, across - lower]) * ((both >= 0) & (both < fans.num_across))
+    pixel = both.clamp(0, fans.num_across - 1).long() * fans.stride_across
+    pixel = pixel + torch.arange(len(fans.lines)) * fans.stride
+    first = ((fans.start_up[part, None] - fans.origin[1]) / fans.spacing[1])[..., None].to(like.device)
+    rise = (fans.rise[part] / fans.spacing[1])[:, None].to(like.device)
+    up = torch.addcmul(first, t.to(like.device)[..., None], rise).clamp_(-1, like.shape[1])
+    below = up.floor().clamp_max_(like.shape[1] - 1)
+    share = (up - below).to(like.dtype)
+    return pixel.to(like.device), weight.to(like), (below + 1).long(), share
