@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 
 POWER_ITERATIONS = 30
+POWER_TOLERANCE = 1e-4
 
 
 class LinearOperator(ABC):
@@ -54,10 +55,16 @@ class LinearOperator(ABC):
     @cached_property
     def norm(self) -> float:
         """The largest singular value |A|, by power iteration on A^T A (a lower bound, close from below)."""
-        x = torch.randn(self.domain_shape, generator=torch.Generator().manual_seed(0))
+        # Most operators average or integrate: their first singular vector is positive, and so is this start.
+        x = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0))
+        before = 0.0
         for _ in range(POWER_ITERATIONS):
             x = self.normal(x / x.norm())
-        return float(x.norm().sqrt())
+            norm = float(x.norm().sqrt())
+            if abs(norm - before) <= POWER_TOLERANCE * norm:
+                break
+            before = norm
+        return norm
 
     def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
         """A^+ y, the least-squares solution of smallest norm, where a closed form exists."""

@@ -1,0 +1,92 @@
+"""Least squares with total variation, by a primal-dual method, on callables alone.
+
+    argmin_x  1/2 |A x - y|^2 / |A|^2  +  (rho / 2) |x - x0|^2  +  w TV(x)
+    TV(x) = sum over voxels of  sqrt( sum over axes a of (g_a D_a x)^2 ),   D_a the forward difference, none at the last
+
+    p <- (p + s (A xbar - y) / |A|) / (1 + s)              dual of the data term
+    q <- project(q + s D xbar) onto |q| <= w               dual of TV
+    x <- (x - t (A^T p / |A| + D^T q) + t rho x0) / (1 + t rho),       xbar = 2 x - x_old
+
+(Chambolle and Pock, "A first-order primal-dual algorithm for convex problems", J. Math. Imaging Vis. 2011; for CT: Sidky,
+Jorgensen, Pan, Phys. Med. Biol. 2012.) Volumes are (..., X, Y, Z).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+BALANCE = 0.03
+"""Step sizes t / s = (BALANCE / w)^2: the smaller w, the longer the steps of x. Found by trial on CT of range -1 to 1."""
+
+Map = Callable[[torch.Tensor], torch.Tensor]
+
+
+def differences(x: torch.Tensor, axes: Sequence[int] = (-3, -2, -1)) -> torch.Tensor:
+    """Forward differences along each axis, stacked in front; zero at the far border."""
+    out = x.new_zeros(len(axes), *x.shape)
+    for d, axis in zip(out, axes):
+        n = x.shape[axis]
+        torch.sub(x.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1), out=d.narrow(axis, 0, n - 1))
+    return out
+
+
+def differences_adjoint(q: torch.Tensor, axes: Sequence[int] = (-3, -2, -1)) -> torch.Tensor:
+    """The adjoint of `differences`: minus the divergence."""
+    x = q.new_zeros(q.shape[1:])
+    for d, axis in zip(q, axes):
+        n = x.shape[axis]
+        inner = d.narrow(axis, 0, n - 1)
+        x.narrow(axis, 1, n - 1).add_(inner)
+        x.narrow(axis, 0, n - 1).sub_(inner)
+    return x
+
+
+def minimise_total_variation(
+    forward: Map,
+    adjoint: Map,
+    norm: float,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: float,
+    iterations: int,
+    tolerance: float = 1e-4,
+    rho: float = 0.0,
+    gains: Sequence[float] = (1.0, 1.0, 1.0),
+) -> torch.Tensor:
+    """Solve the problem above.
+
+    Args:
+        forward, adjoint, norm: A, A^T and |A|.
+        y: the measurement.
+        x: start, and x0 of the quadratic term; not changed.
+        weight: w, in units of the volume's values.
+        iterations: at most this many.
+        tolerance: stop when a step changes x by less than this share of |x|.
+        rho: weight of the quadratic term, in units of |A|^2.
+        gains: g of each axis, for voxels that are not cubes.
+    """
+    if not (weight > 0 and norm > 0):
+        raise ValueError(f"weight and norm must be positive, got {weight} and {norm}")
+    gain = torch.tensor(gains, dtype=x.dtype, device=x.device).view(-1, *[1] * x.ndim)
+    # |K|^2 <= 1 + 4 sum g^2 for K = [A / |A|; D].
+    bound = (1 + 4 * float(gain.square().sum())) ** 0.5
+    s, t = weight / (bound * BALANCE), BALANCE / (bound * weight)
+    x0, x = x, x.clone()
+    average = x.clone()
+    p = torch.zeros_like(y)
+    q = x.new_zeros(3, *x.shape)
+    for _ in range(iterations):
+        p = p.add_(forward(average).sub_(y), alpha=s / norm).div_(1 + s)
+        q.add_(differences(average).mul_(gain), alpha=s)
+        q.div_((q.square().sum(0).sqrt_() / weight).clamp_min_(1))
+        old = x
+        x = old - t * (adjoint(p).div_(norm).add_(differences_adjoint(q * gain)))
+        if rho:
+            x = x.add_(x0, alpha=t * rho).div_(1 + t * rho)
+        change = x - old
+        average = x + change
+        if change.norm() <= tolerance * x.norm():
+            break
+    return x
