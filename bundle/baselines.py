@@ -1,13 +1,88 @@
-"""What a reconstruction has to beat: interpolation of the thick slices, and smoothing after the fact."""
+"""Reconstructions without a network: what the diffusion has to beat, and what it may start from.
+
+The classes are callables (y, operator) -> x, with a `label` for tables and pictures; y is (..., *range_shape) and x
+(..., *domain_shape), without batch or channel axes.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.ndimage import affine_transform
 from skimage.restoration import denoise_tv_chambolle
 
-from bundle.operators import ThroughPlane
+from bundle.linear_solvers import conjugate_gradient
+from bundle.operators import LinearOperator, ThroughPlane
+from bundle.total_variation import minimise_total_variation
+
+
+@dataclass
+class Interpolation:
+    """B-spline interpolation of thick slices.
+
+    Args:
+        order: 0 nearest, 1 linear, 3 cubic.
+        consistent: make it agree with the measurement: x + A^+ (y - A x).
+    """
+
+    order: int
+    consistent: bool = False
+    label: str = "Interpolation"
+
+    def __call__(self, y: torch.Tensor, operator: ThroughPlane) -> torch.Tensor:
+        return (interpolate_consistently if self.consistent else interpolate)(y, operator, self.order)
+
+
+@dataclass
+class LinearReconstruction:
+    """The operator's own quick reconstruction: least curved for thick slices, FBP or FDK for CT."""
+
+    label: str = "Linear reconstruction"
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        return operator.linear_reconstruction(y)
+
+
+@dataclass
+class LeastSquares:
+    """argmin |A x - y|^2 by conjugate gradients from the linear reconstruction, stopped early.
+
+    Args:
+        iterations: at most this many: the fewer, the smoother.
+        tolerance: stop when |A^T (A x - y)| <= tolerance |A^T y|.
+    """
+
+    iterations: int = 10
+    tolerance: float = 1e-3
+    label: str = "Least squares"
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        x = operator.linear_reconstruction(y)
+        return conjugate_gradient(operator.normal, operator.adjoint(y), x, self.iterations, self.tolerance)
+
+
+@dataclass
+class TotalVariation:
+    """Least squares with 3-D total variation (bundle.total_variation), from the linear reconstruction.
+
+    Args:
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        iterations: at most this many.
+        tolerance: stop when an iteration changes x by less than this share.
+    """
+
+    weight: float
+    iterations: int = 300
+    tolerance: float = 1e-5
+    label: str = "Total variation"
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        return minimise_total_variation(
+            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
+            self.iterations, self.tolerance,
+        )  # fmt: skip
 
 
 def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Tensor:
@@ -30,6 +105,6 @@ def interpolate_consistently(y: torch.Tensor, operator: ThroughPlane, order: int
     return x + operator.pseudo_inverse(y - operator.forward(x))
 
 
-def total_variation(x: torch.Tensor, weight: float) -> torch.Tensor:
+def smooth(x: torch.Tensor, weight: float) -> torch.Tensor:
     """3-D total-variation denoising of a finished volume (Chambolle, 2004)."""
     return torch.from_numpy(denoise_tv_chambolle(np.asarray(x.cpu()), weight=weight)).to(x)

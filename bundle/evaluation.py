@@ -7,7 +7,7 @@ All of it happens in the prior's intensity range and RAS+ orientation; `data_ran
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +17,16 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
-from bundle.baselines import interpolate, interpolate_consistently, total_variation
+from bundle.baselines import smooth
 from bundle.inputs import case_name
 from bundle.metrics import PLANES, evaluate
 from bundle.outputs import check_writable, write_json, written_whole
 from bundle.report import Panel, report
 
 DATA_RANGE = 2.0
-BASELINES = ("input", "cubic", "cubic_consistent", "smoothest")
-LABELS = {
-    "input": "Input (nearest)", "cubic": "Cubic B-spline", "cubic_consistent": "Cubic, data-consistent",
-    "smoothest": "Least curved, consistent", "independent": "Diffusion, independent noise",
-    "identical": "Diffusion, identical noise", "slerp": "Diffusion, slerp noise",
-    "independent_tv": "Independent + total variation", "recon": "Diffusion (this run)",
-}  # fmt: skip
+RECON = "Diffusion (this run)"
+Reconstruction = Callable[[torch.Tensor, object], torch.Tensor]
+"""(y, operator) -> x, with a `label` (see bundle.baselines)."""
 
 
 class SimulateMeasurementd(MapTransform):
@@ -55,7 +51,7 @@ class SimulateMeasurementd(MapTransform):
         d = dict(data)
         key = self.first_key(d)
         volume = d[key]
-        operator = self.operator.for_volume(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+        operator = self.operator.for_volume(volume)
         covered = (slice(None), *(slice(n) for n in operator.domain_shape))
         truth = volume[covered]
         if self.region_key in d:
@@ -83,28 +79,31 @@ class EvaluateReconstructiond(MapTransform):
         operator: builds the operator for a measurement.
         output_dir: as for the reconstruction.
         inferer, network: what made the result; `compare` runs them again with other noise.
+        baselines: name -> reconstruction to compare with (see bundle.baselines); the first is shown as the input.
         noise_fields: name -> noise field, used if `compare` is true.
         compare: also sample with every field of `noise_fields`, and smooth the independent result afterwards.
-        tv_weight: weight of that smoothing (see `bundle.baselines.total_variation`).
+        tv_weight: weight of that smoothing (see `bundle.baselines.smooth`).
+        window: grey window of the picture, in the prior's range.
         image_key, label_key, region_key: the measurement, the truth, and a mask with 1 inside.
     """
 
     def __init__(self, keys, operator, output_dir: str, inferer: Inferer, network: torch.nn.Module,
-                 noise_fields: Mapping[str, object], compare: bool = False, tv_weight: float = 0.03,
-                 image_key: str = "image", label_key: str = "label", region_key: str = "region") -> None:  # fmt: skip
+                 baselines: Mapping[str, Reconstruction], noise_fields: Mapping[str, object], compare: bool = False,
+                 tv_weight: float = 0.03, window: tuple[float, float] = (-1.0, 1.0), image_key: str = "image", label_key: str = "label", region_key: str = "region") -> None:  # fmt: skip
         super().__init__(keys)
         self.operator, self.output_dir = operator, check_writable(output_dir)
-        self.inferer, self.network, self.noise_fields = inferer, network, noise_fields
-        self.compare, self.tv_weight = compare, tv_weight
+        self.inferer, self.network = inferer, network
+        self.baselines, self.noise_fields = dict(baselines), noise_fields
+        self.compare, self.tv_weight, self.window = compare, tv_weight, tuple(window)
         self.image_key, self.label_key, self.region_key = image_key, label_key, region_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         result, image = data[self.first_key(data)], data[self.image_key]
         truth = data[self.label_key].as_tensor()[0].float().cpu()
         y = image.as_tensor()[0].float().cpu()
-        operator = self.operator.for_measurement(tuple(y.shape), tuple(image.pixdim.tolist()))
+        operator = self.operator.for_measurement(image)
         recon = result.as_tensor()[0].float().cpu()
-        methods = self._baselines(y, operator)
+        methods = {name: reconstruct(y, operator) for name, reconstruct in self.baselines.items()}
         if self.compare:
             methods |= self._noise_variants(image, recon)
         methods["recon"] = recon
@@ -124,14 +123,6 @@ class EvaluateReconstructiond(MapTransform):
         print(f"wrote {folder / 'metrics.json'} and report.png", flush=True)
         return dict(data)
 
-    def _baselines(self, y: torch.Tensor, operator) -> dict[str, torch.Tensor]:
-        return {
-            "input": interpolate(y, operator, 0),
-            "cubic": interpolate(y, operator, 3),
-            "cubic_consistent": interpolate_consistently(y, operator),
-            "smoothest": operator.linear_reconstruction(y),
-        }
-
     def _noise_variants(self, image: MetaTensor, recon: torch.Tensor) -> dict[str, torch.Tensor]:
         """The result with every noise field; that of the run's own field is there already."""
         device = next(self.network.parameters()).device
@@ -143,23 +134,26 @@ class EvaluateReconstructiond(MapTransform):
             else:
                 inferer = with_noise(self.inferer, field)
                 variants[name] = inferer(image[None].to(device), self.network).as_tensor()[0, 0].float().cpu()
-        variants["independent_tv"] = total_variation(variants["independent"], self.tv_weight)
+        variants["independent_tv"] = smooth(variants["independent"], self.tv_weight)
         return variants
 
     def _picture(self, path: Path, case: str, truth, methods, metrics, result: MetaTensor, operator) -> None:
-        best = max(BASELINES, key=lambda n: metrics[n]["volume"]["psnr"])
+        labels = {name: getattr(b, "label", name) for name, b in self.baselines.items()}
+        labels |= {name: f"Diffusion, {name} noise" for name in self.noise_fields}
+        labels |= {"recon": RECON, "independent_tv": "Independent + total variation"}
+        first = next(iter(self.baselines))
+        best = max(self.baselines, key=lambda n: metrics[n]["volume"]["psnr"])
         plane = next(p for p, axis in PLANES.items() if axis == operator.slice_axes[0])
 
         def panel(name: str) -> Panel:
             volume = metrics[name]["volume"]
-            return Panel(
-                LABELS[name], methods[name].numpy(), f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}"
-            )
+            caption = f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}"
+            return Panel(labels[name], methods[name].numpy(), caption)
 
-        shown = ["input", best, "recon"] if best != "input" else ["input", "recon"]
+        shown = [first, best, "recon"] if best != first else [first, "recon"]
         axis = operator.slice_axes[0]
         names = [*shown, "independent"] if self.compare else shown
-        differences = {"Truth": truth.diff(dim=axis)} | {LABELS[n]: methods[n].diff(dim=axis) for n in names}
+        differences = {"Truth": truth.diff(dim=axis)} | {labels[n]: methods[n].diff(dim=axis) for n in names}
 
         def profile(d: torch.Tensor) -> np.ndarray:
             return d.abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE
@@ -168,10 +162,10 @@ class EvaluateReconstructiond(MapTransform):
             Panel("Truth", truth.numpy()),
             [panel(n) for n in shown],
             tuple(float(s) for s in result.pixdim),
-            (-1.0, 1.0),
+            self.window,
             {name: profile(d) for name, d in differences.items()},
             plane,
-            f"{case}: slices {operator.pitch:g} mm apart, reconstructed at {operator.spacing:g} mm",
+            f"{case}: {operator}",
             {name: profile(d - differences["Truth"]) for name, d in differences.items() if name != "Truth"},
         )
         with written_whole(path) as partial:

@@ -39,14 +39,15 @@ class VolumeOperator(Protocol):
     domain_shape: tuple[int, ...]
     slice_axes: tuple[int, ...]
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor: ...
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor: ...
 
 
 class Sampling(Protocol):
-    """Builds the operator that fits a measurement of this shape and spacing (mm)."""
+    """Builds the operator that fits a measurement (1, ...), from its shape and metadata."""
 
-    def for_measurement(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> VolumeOperator: ...
+    def for_measurement(self, measurement: MetaTensor) -> VolumeOperator: ...
 
 
 class VolumeInferer(Inferer):
@@ -89,13 +90,15 @@ class DiffusionInverseInferer(VolumeInferer):
         num_draws: samples to draw; the result is their mean.
         seed: key of all draws.
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
+        start: (y, operator) -> x, what a warm start begins from (see bundle.baselines); the operator's
+            linear reconstruction by default.
         progress: show a bar with the time left.
     """
 
     def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 3,
                  start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
                  slice_axis: int | str = "alternate", num_draws: int = 4, seed: int = 0,
-                 timesteps: Sequence[int] | None = None, progress: bool = True) -> None:  # fmt: skip
+                 timesteps: Sequence[int] | None = None, start=None, progress: bool = True) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
@@ -116,29 +119,33 @@ class DiffusionInverseInferer(VolumeInferer):
             else check_time_steps(timesteps, num_train)
         )
         self.eta, self.sigma = eta, SIGMA_RULES[sigma_rule]
-        self.slice_axis, self.num_draws, self.seed, self.progress = slice_axis, num_draws, seed, progress
+        self.slice_axis, self.num_draws, self.seed = slice_axis, num_draws, seed
+        self.start, self.progress = start, progress
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y = measurement.as_tensor()[0].float()
-        operator = self.operator.for_measurement(tuple(y.shape), tuple(measurement.pixdim.tolist()))
+        operator = self.operator.for_measurement(measurement)
+        # A start that takes time is made once for all draws; the linear reconstruction is remade, which saves memory.
+        start = self.start(y, operator) if self.start is not None and not self.from_noise else None
+        steps = self.num_draws * len(self.timesteps)
         result = None
-        with tqdm(
-            total=self.num_draws * len(self.timesteps), desc="sampling", unit="step", disable=not self.progress
-        ) as bar:
+        with tqdm(total=steps, desc="sampling", unit="step", disable=not self.progress) as bar:
             for draw in range(self.num_draws):
-                if result is None:
-                    result = self.sample(y, operator, network, draw, bar)
-                else:
-                    result.add_(self.sample(y, operator, network, draw, bar))
-        return with_geometry(result.div_(self.num_draws), measurement, operator)
+                sample = self.sample(y, operator, network, draw, bar, start)
+                result = sample if result is None else result.add_(sample)
+                del sample
+        result.div_(self.num_draws)
+        misfit = float((operator.forward(result) - y).norm() / y.norm().clamp_min(1e-12))
+        return with_geometry(result, measurement, operator, {"data_residual": misfit})
 
     @torch.no_grad()
-    def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None) -> torch.Tensor:
+    def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None,
+               start: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
         """One sample (X, Y, Z) of the volume behind the measurement y. `draw` tells samples of one seed apart."""
         steps, ab = self.timesteps, self.alpha_bars
         axes = self._axes(operator, draw)
         key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
-        x = self._start(y, operator, axes[0], key)
+        x = self._start(y, operator, axes[0], key, start)
         for i, t in enumerate(steps):
             x0 = self.prior(network, x, t, axes[i])
             last = i == len(steps) - 1
@@ -159,12 +166,13 @@ class DiffusionInverseInferer(VolumeInferer):
         choices = named.get(self.slice_axis, (self.slice_axis,))
         return list(islice(cycle(choices), draw, draw + len(self.timesteps)))
 
-    def _start(self, y: torch.Tensor, operator: VolumeOperator, axis: int, step: int) -> torch.Tensor:
+    def _start(self, y, operator: VolumeOperator, axis: int, step: int, start: torch.Tensor | None) -> torch.Tensor:
         ab = self.alpha_bars[self.timesteps[0]]
         x = torch.empty(operator.domain_shape, dtype=y.dtype, device=y.device)
         if self.from_noise:
             return self._renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
-        return self._renoise(x, operator.linear_reconstruction(y), None, ab, math.sqrt(1 - ab), axis, step)
+        start = operator.linear_reconstruction(y) if start is None else start
+        return self._renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
     def _renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int) -> torch.Tensor:
         """Fill `out`, which may be eps, with x_s; the noise is drawn in chunks of slices across `axis`."""
@@ -198,13 +206,13 @@ class ForegroundInferer(VolumeInferer):
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y = measurement.as_tensor()
-        operator = self.operator.for_measurement(tuple(y.shape[1:]), tuple(measurement.pixdim.tolist()))
+        operator = self.operator.for_measurement(measurement)
         box = self._box(y, operator)
         crop = SpatialCrop(roi_slices=box)
         inner = self.inferer.reconstruct(crop(measurement), network)
         volume = operator.linear_reconstruction(y[0].float())
         volume[box] = inner.as_tensor()[0]
-        return with_geometry(volume, measurement, operator)
+        return with_geometry(volume, measurement, operator, {"data_residual": inner.meta["data_residual"]})
 
     def _box(self, y: torch.Tensor, operator: VolumeOperator) -> tuple[slice, ...]:
         """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""
@@ -216,10 +224,10 @@ class ForegroundInferer(VolumeInferer):
         return tuple(box)
 
 
-def with_geometry(volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator) -> MetaTensor:
-    """(1, X, Y, Z) result with the operator's affine and the history of the measurement it was made from."""
+def with_geometry(volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator, notes: dict) -> MetaTensor:
+    """(1, X, Y, Z) result with the operator's affine, the history of its measurement, and notes in its metadata."""
     meta = {k: copy.deepcopy(v) for k, v in measurement.meta.items() if k != "affine"}
-    meta["spatial_shape"] = list(volume.shape)
+    meta |= {"spatial_shape": list(volume.shape), **notes}
     return MetaTensor(
         volume[None],
         affine=operator.domain_affine(measurement.affine),

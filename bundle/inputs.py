@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,12 +14,13 @@ from monai.transforms import MapTransform
 COMPLEX_NIFTI = (32, 1792, 2048)
 """NIfTI's codes of complex voxel types."""
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+"""Volumes; a task whose measurements are no volumes passes its own list."""
 
 
 def case_name(path: str | Path) -> str:
     """File or folder name without its image suffixes: "scan.v2.nii.gz" -> "scan.v2"."""
     name = Path(path).name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+    for suffix in sorted((*SUFFIXES, ".npz"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
@@ -36,7 +37,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def list_volumes(source: str | Path) -> list[dict[str, str]]:
+def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
     """[{"image": path}, ...] of one file, one DICOM series folder, or a folder of volumes (sorted).
 
     Hidden files are left out. Raises FileNotFoundError if `source` does not exist or holds no volume, and
@@ -50,10 +51,10 @@ def list_volumes(source: str | Path) -> list[dict[str, str]]:
     if source.is_file() or is_dicom_series(source):
         return [{"image": str(source)}]
     visible = sorted(p for p in source.iterdir() if not p.name.startswith("."))
-    found = [p for p in visible if p.is_file() and p.name.lower().endswith(SUFFIXES)]
+    found = [p for p in visible if p.is_file() and p.name.lower().endswith(tuple(suffixes))]
     found += [p for p in visible if p.is_dir() and is_dicom_series(p)]
     if not found:
-        raise FileNotFoundError(f"no volume in {source}: expected {', '.join(SUFFIXES)} files or DICOM series folders")
+        raise FileNotFoundError(f"no volume in {source}: expected {', '.join(suffixes)} files or DICOM series folders")
     names = [case_name(p) for p in found]
     if twice := {n for n in names if names.count(n) > 1}:
         raise ValueError(
@@ -144,7 +145,7 @@ class CheckOperatord(MapTransform):
         for key in self.key_iterator(data):
             volume = data[key]
             try:
-                self.operator.for_measurement(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+                self.operator.for_measurement(volume)
             except ValueError as error:
                 raise ValueError(f"{volume.meta.get('filename_or_obj', 'the image')}: {error}") from None
         return dict(data)
@@ -159,15 +160,17 @@ class Cases:
         source: a volume, a DICOM series folder, or a folder of volumes.
         preprocessing: the transform that every volume must pass.
         region_dir: a folder of masks; a volume's mask, of the same file name, becomes its "region".
+        suffixes: of the files of a folder that are read.
 
     Raises:
         ValueError: no volume is usable.
     """
 
-    def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None) -> None:
+    def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
+                 suffixes: Sequence[str] = SUFFIXES) -> None:  # fmt: skip
         self.usable: list[dict[str, str]] = []
         self.refused: dict[str, str] = {}
-        for item in list_volumes(source):
+        for item in list_volumes(source, suffixes):
             if region_dir is not None and (region := Path(region_dir) / Path(item["image"]).name).is_file():
                 item["region"] = str(region)
             try:

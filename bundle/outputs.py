@@ -153,6 +153,7 @@ class RunRecord:
                 "source": source,
                 "seconds": round(time.perf_counter() - self.started, 2),
                 "network_calls": self.network_calls() - self.calls,
+                "data_residual": result["pred"].meta.get("data_residual"),
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "device": str(self.device),
                 "threads": torch.get_num_threads(),

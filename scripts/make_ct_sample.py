@@ -2,25 +2,31 @@
 
     python -m scripts.make_ct_sample --volume data_ct/held_out/lidc_idri_0001.nii.gz
 
-writes `sample_data/ct/truth/lidc_idri_0001.nii.gz` (2.5 mm, HU) and the noisy sinogram of 30 parallel views that
+writes `sample_data/ct/truth/lidc_idri_0001.nii.gz` (2.5 mm, HU) and the photon counts of 30 parallel views that
 `configs/task_svct.json` reconstructs, `sample_data/ct/measured/lidc_idri_0001_30views.npz` and `.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data import MetaTensor
 
+from bundle.attenuation import HounsfieldScale
+from bundle.operators import Tomography
 from bundle.operators.through_plane import slice_weights
 
 CORNER, SLICES = (42, 25), slice(46, 94)
 """In-plane voxel (RAS) at which the crop begins, and the slices that are kept."""
 SIZE, SPACING = 128, 2.5
 """Pixels and pixel size in mm of the crop: 320 mm, each pixel the mean over its area."""
+NUM_VIEWS, PHOTONS = 30, 1e5
 
 
 def crop(path: Path) -> nib.Nifti1Image:
@@ -38,6 +44,17 @@ def crop(path: Path) -> nib.Nifti1Image:
     return nib.Nifti1Image(volume.round().short().numpy(), affine)
 
 
+def counts(image: nib.Nifti1Image) -> tuple[np.ndarray, dict]:
+    """Photon counts (views, columns, rows) of the default sparse-view scan of a CT volume, and its description."""
+    volume = MetaTensor(torch.from_numpy(image.get_fdata(dtype=np.float32))[None], affine=image.affine)
+    operator = Tomography(beam="parallel", num_views=NUM_VIEWS).for_volume(volume)
+    projections = operator.forward(HounsfieldScale().attenuation(volume.as_tensor()))[0].double().numpy()
+    random = np.random.default_rng(0)
+    values = random.poisson(PHOTONS * np.exp(-projections)).astype(np.uint32)
+    fields = {**json.loads(operator.geometry.to_json()), "air_counts": PHOTONS, "grid": asdict(operator.grid)}
+    return values, fields
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volume", type=Path, required=True)
@@ -48,7 +65,13 @@ def main(argv: list[str] | None = None) -> None:
     image = crop(args.volume)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
-    print(f"wrote {path}: {image.shape}, {path.stat().st_size / 1e6:.2f} MB")
+    values, description = counts(image)
+    measured = args.output_dir / "measured/lidc_idri_0001_30views.npz"
+    measured.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(measured, projections=values)
+    measured.with_suffix(".json").write_text(json.dumps(description) + "\n")
+    for written, shape in ((path, image.shape), (measured, values.shape)):
+        print(f"wrote {written}: {shape}, {written.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

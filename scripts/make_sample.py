@@ -2,8 +2,8 @@
 
     python -m scripts.make_sample --volume data/held_out/colin27_t1.nii.gz --mask ch2bet.nii.gz
 
-writes `sample_data/truth/colin27_t1.nii.gz` (1 mm), `sample_data/thick/colin27_t1_5mm.nii.gz` (5 mm slices) and,
-given a brain-extracted volume of the same grid, `sample_data/regions/colin27_t1.nii.gz` (1 brain, 0 elsewhere).
+writes `sample_data/mri/truth/colin27_t1.nii.gz` (1 mm), `sample_data/mri/measured/colin27_t1_5mm.nii.gz` (5 mm slices) and,
+given a brain-extracted volume of the same grid, `sample_data/mri/regions/colin27_t1.nii.gz` (1 brain, 0 elsewhere).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volume", type=Path, required=True)
     parser.add_argument("--mask", type=Path, help="brain-extracted volume of the same grid")
-    parser.add_argument("--output_dir", type=Path, default=Path("sample_data"))
+    parser.add_argument("--output_dir", type=Path, default=Path("sample_data/mri"))
     parser.add_argument("--ratio", type=float, default=5.0)
     args = parser.parse_args(argv)
 
@@ -33,11 +33,11 @@ def main(argv: list[str] | None = None) -> None:
     truth = image.slicer[BOX]
     save(args.output_dir / "truth/colin27_t1.nii.gz", np.asarray(truth.dataobj), truth.affine, np.uint8)
 
-    operator = ThroughPlaneSampling(ratio=args.ratio).for_volume(truth.shape, truth.header.get_zooms())
+    operator = ThroughPlaneSampling(ratio=args.ratio).for_grid(truth.shape, truth.header.get_zooms())
     thick = operator.forward(torch.from_numpy(truth.get_fdata())[..., : operator.domain_shape[2]])
     affine = operator.range_affine(torch.from_numpy(truth.affine)).numpy()
     save(
-        args.output_dir / "thick/colin27_t1_5mm.nii.gz", thick.round().numpy(), affine, np.uint8
+        args.output_dir / "measured/colin27_t1_5mm.nii.gz", thick.round().numpy(), affine, np.uint8
     )  # integers, as scanners store
 
     if args.mask:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.baselines import interpolate, interpolate_consistently, total_variation
+from bundle.baselines import interpolate, interpolate_consistently, smooth
 from bundle.operators import ThroughPlaneSampling
 
 RATIOS = [2.0, 3.0, 4.0, 2.5]
@@ -15,7 +15,7 @@ def operator_for(ratio, axis, shape=(9, 10, 11), gap=0.0):
     measured[axis] = 8
     spacing = [1.0, 1.0, 1.0]
     spacing[axis] = ratio
-    return ThroughPlaneSampling(axis=axis, gap=gap).for_measurement(tuple(measured), tuple(spacing))
+    return ThroughPlaneSampling(axis=axis, gap=gap).for_scan(tuple(measured), tuple(spacing))
 
 
 def texture(shape, seed=0):
@@ -83,9 +83,9 @@ def variation(x):
 def test_total_variation_falls_with_the_weight_and_noise_falls_with_it(head):
     clean = torch.from_numpy(head[8:32, 6:30, 8:32]) / 1000
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    levels = [variation(noisy), *(variation(total_variation(noisy, w)) for w in (0.01, 0.05, 0.2))]
+    levels = [variation(noisy), *(variation(smooth(noisy, w)) for w in (0.01, 0.05, 0.2))]
     assert levels == sorted(levels, reverse=True) and levels[-1] < 0.5 * levels[0]
-    smoothed = total_variation(noisy, 0.05)
+    smoothed = smooth(noisy, 0.05)
     assert (smoothed - clean).square().mean() < 0.5 * (noisy - clean).square().mean()
     assert smoothed.mean() == pytest.approx(float(noisy.mean()), abs=1e-3)
     assert smoothed.dtype == noisy.dtype
@@ -93,4 +93,4 @@ def test_total_variation_falls_with_the_weight_and_noise_falls_with_it(head):
 
 def test_total_variation_leaves_constants_alone():
     flat = torch.full((6, 7, 8), 0.3)
-    torch.testing.assert_close(total_variation(flat, 0.2), flat)
+    torch.testing.assert_close(smooth(flat, 0.2), flat)

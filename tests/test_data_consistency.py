@@ -15,7 +15,7 @@ SHAPE = (4, 5, 24)
 def through_plane(ratio=4.0, profile="box", axis=2):
     shape = [4, 5, 6]
     shape[axis] = 24
-    return ThroughPlaneSampling(axis=axis, ratio=ratio, profile=profile).for_volume(shape, (1.0, 1.0, 1.0))
+    return ThroughPlaneSampling(axis=axis, ratio=ratio, profile=profile).for_grid(shape, (1.0, 1.0, 1.0))
 
 
 every_operator = pytest.mark.parametrize(

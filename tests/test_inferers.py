@@ -14,7 +14,7 @@ AB = alpha_bars()
 NETWORK = BlurringDenoiser(AB)
 THICK, FINE, SPACING = (12, 10, 4), (12, 10, 20), (1.0, 1.0, 5.0)
 Y = normal(*THICK, seed=6)
-OPERATOR = ThroughPlaneSampling(axis=2).for_measurement(THICK, SPACING)
+OPERATOR = ThroughPlaneSampling(axis=2).for_scan(THICK, SPACING)
 
 
 def batch(*values, **header):
@@ -104,7 +104,7 @@ def test_noise_is_white_in_the_planes_that_the_next_network_call_sees(axis, slic
     for noise, seen in zip(joined[::2], joined[1::2]):
         assert noise[1:] == seen[1:3]
     shapes = [seen[2] for seen in joined[1::2]]
-    fine = inferer.operator.for_measurement(tuple(thick), tuple(spacing)).domain_shape
+    fine = inferer.operator.for_scan(tuple(thick), tuple(spacing)).domain_shape
     planes = [tuple(n for a, n in enumerate(fine) if a != across) for across in range(3)]
     in_plane = [a for a in range(3) if a != axis]
     expected = {"auto": in_plane[:1] * 5, "alternate": (in_plane * 3)[:5]}.get(slice_axis, [slice_axis] * 5)

@@ -20,7 +20,7 @@ def head(axis, low=(4, 3, 5), high=(9, 8, 8)):
     spacing = [1.0, 1.0, 1.0]
     spacing[axis] = 3.0
     measurement = scan(values, tuple(spacing), origin=(5.0, -7.0, 11.0))
-    return measurement, ThroughPlaneSampling(axis=axis).for_measurement(SHAPE, tuple(spacing))
+    return measurement, ThroughPlaneSampling(axis=axis).for_scan(SHAPE, tuple(spacing))
 
 
 def expected_box(axis, margin, low=(4, 3, 5), high=(9, 8, 8)):

@@ -45,7 +45,7 @@ def moments(inferer, network, mean, variance):
 
 def samples(inferer, network, y, seeds):
     """Results (seeds, X, Y, Z) for seeds 0, 1, ... and the operator."""
-    operator = inferer.operator.for_measurement(tuple(y.shape), (1.0, 1.0, 5.0))
+    operator = inferer.operator.for_scan(tuple(y.shape), (1.0, 1.0, 5.0))
     results = []
     for inferer.seed in range(seeds):
         results.append(inferer.sample(y, operator, network))
@@ -147,7 +147,7 @@ def test_fields_do_change_the_error_where_the_data_couple_the_slices():
 def test_one_step_is_the_denoised_start_made_consistent(rule):
     network, y = GaussianDenoiser(AB), normal(*THICK, seed=6)
     inferer = sampler(timesteps=[300], sigma_rule=rule, slice_axis=1)
-    operator = inferer.operator.for_measurement(THICK, (1.0, 1.0, 5.0))
+    operator = inferer.operator.for_scan(THICK, (1.0, 1.0, 5.0))
     ab = float(AB[300])
     noise = IndependentNoise().draw(FINE[1], (FINE[0], FINE[2]), seed=0, step=0).movedim(0, 1)
     start = math.sqrt(ab) * operator.linear_reconstruction(y) + math.sqrt(1 - ab) * noise

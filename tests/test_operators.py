@@ -23,13 +23,13 @@ def operators(draw, profiles=("box", "gaussian")):
     width = draw(st.one_of(st.fixed_dictionaries({"gap": st.floats(-0.4 * pitch, 0.5 * pitch)}),
                            st.fixed_dictionaries({"thickness": st.floats(0.5 * pitch, 1.4 * pitch)})))  # fmt: skip
     sampling = ThroughPlaneSampling(axis=axis, ratio=ratio, profile=draw(st.sampled_from(profiles)), **width)
-    return sampling.for_volume(tuple(shape), (0.8, 0.8, 0.8))
+    return sampling.for_grid(tuple(shape), (0.8, 0.8, 0.8))
 
 
 def small(axis=2, ratio=2.5, profile="box", length=11):
     shape = list(TINY)
     shape[axis] = length
-    return ThroughPlaneSampling(axis=axis, ratio=ratio, profile=profile).for_volume(shape, (1.0, 1.0, 1.0))
+    return ThroughPlaneSampling(axis=axis, ratio=ratio, profile=profile).for_grid(shape, (1.0, 1.0, 1.0))
 
 
 def pair(operator, dtype=torch.float64):

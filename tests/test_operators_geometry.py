@@ -53,7 +53,7 @@ every_axis = pytest.mark.parametrize("axis", [0, 1, 2])
 @every_sampling
 @every_axis
 def test_affines_are_each_others_inverse(arguments, axis):
-    operator = ThroughPlaneSampling(axis=axis, **arguments).for_volume(SHAPE, SPACING)
+    operator = ThroughPlaneSampling(axis=axis, **arguments).for_grid(SHAPE, SPACING)
     affine = oblique()
     assert torch.allclose(operator.domain_affine(operator.range_affine(affine)), affine, atol=1e-10)
     assert torch.allclose(operator.range_affine(operator.domain_affine(affine)), affine, atol=1e-10)
@@ -62,7 +62,7 @@ def test_affines_are_each_others_inverse(arguments, axis):
 @every_sampling
 @every_axis
 def test_a_blob_stays_where_it_is_in_the_world(arguments, axis):
-    operator = ThroughPlaneSampling(axis=axis, **arguments).for_volume(SHAPE, SPACING)
+    operator = ThroughPlaneSampling(axis=axis, **arguments).for_grid(SHAPE, SPACING)
     affine = oblique()
     position = affine[:3, :3] @ torch.tensor([21.3, 19.6, 18.9], dtype=torch.float64) + affine[:3, 3]
     distance = (world_positions(operator.domain_shape, affine) - position).norm(dim=-1)
@@ -80,7 +80,7 @@ def test_a_blob_stays_where_it_is_in_the_world(arguments, axis):
 @every_sampling
 @every_axis
 def test_thick_voxels_lie_at_the_mean_position_of_their_fine_voxels(arguments, axis):
-    operator = ThroughPlaneSampling(axis=axis, **arguments).for_volume(SHAPE, SPACING)
+    operator = ThroughPlaneSampling(axis=axis, **arguments).for_grid(SHAPE, SPACING)
     affine = oblique()
     fine = world_positions(operator.domain_shape, affine)
     seen = torch.stack([operator.forward(fine[..., i]) for i in range(3)], -1)
@@ -94,7 +94,7 @@ def test_thick_voxels_lie_at_the_mean_position_of_their_fine_voxels(arguments, a
 
 @every_sampling
 def test_centres_stay_the_ratio_apart(arguments):
-    operator = ThroughPlaneSampling(axis=1, **arguments).for_volume(SHAPE, SPACING)
+    operator = ThroughPlaneSampling(axis=1, **arguments).for_grid(SHAPE, SPACING)
     columns = operator.range_affine(oblique())[:3, :3].norm(dim=0)
     assert torch.allclose(columns, torch.tensor([0.9, arguments["ratio"], 1.1], dtype=torch.float64))
     assert operator.pitch == pytest.approx(operator.thickness + arguments.get("gap", 0.0))
@@ -107,10 +107,10 @@ def test_a_scan_of_a_volume_is_reconstructed_on_its_grid(ratio, length, fine, ax
     shape = [5, 6, 7]
     shape[axis] = length
     sampling = ThroughPlaneSampling(axis=axis, ratio=ratio)
-    simulated = sampling.for_volume(tuple(shape), (fine, fine, fine))
+    simulated = sampling.for_grid(tuple(shape), (fine, fine, fine))
     header = [fine] * 3
     header[axis] = float(np.float32(ratio * fine))  # headers hold float32
-    scanned = sampling.for_measurement(simulated.range_shape, tuple(header))
+    scanned = sampling.for_scan(simulated.range_shape, tuple(header))
     assert scanned.domain_shape == simulated.domain_shape
     assert scanned.range_shape == simulated.range_shape
     assert torch.allclose(scanned.weights, simulated.weights, atol=1e-5)
@@ -125,7 +125,7 @@ def test_a_scan_of_a_volume_is_reconstructed_on_its_grid(ratio, length, fine, ax
 def test_the_sampled_domain_lies_within_the_volume_and_wastes_no_slice(ratio, length, width):
     sampling = ThroughPlaneSampling(axis=2, ratio=ratio, thickness=width * ratio)
     assume(width * ratio <= length)
-    operator = sampling.for_volume((2, 2, length), (1.0, 1.0, 1.0))
+    operator = sampling.for_grid((2, 2, length), (1.0, 1.0, 1.0))
     num_fine, num_thick = operator.domain_shape[2], operator.range_shape[2]
     assert num_fine <= length
     assert (num_thick - 1) * ratio + width * ratio <= num_fine + 0.01
@@ -137,13 +137,13 @@ def test_the_sampled_domain_lies_within_the_volume_and_wastes_no_slice(ratio, le
     [((1, 1, 5), 2, 1, 5), ((4, 0.8, 0.8), 0, 0.8, 5), ((0.5, 3, 0.6), 1, 0.5, 6), ((0.9, 0.5, 1.35), 2, 0.5, 2.7)],
 )
 def test_auto_takes_the_thickest_axis_and_the_finest_spacing(spacing, axis, fine, ratio):
-    operator = ThroughPlaneSampling().for_measurement((6, 6, 6), spacing)
+    operator = ThroughPlaneSampling().for_scan((6, 6, 6), spacing)
     assert (operator.axis, operator.spacing) == (axis, fine)
     assert operator.domain_shape[axis] == math.ceil(6 * ratio - 1e-3)
 
 
 def test_spacing_and_thickness_can_be_set():
-    operator = ThroughPlaneSampling(spacing=2.0, thickness=4.0).for_measurement((6, 6, 6), (1.0, 1.0, 5.0))
+    operator = ThroughPlaneSampling(spacing=2.0, thickness=4.0).for_scan((6, 6, 6), (1.0, 1.0, 5.0))
     assert operator.domain_shape == (6, 6, math.ceil((5 * 5 + 4) / 2))
     assert operator.pitch == 5.0
     assert operator.domain_affine(torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))[2, 2] == pytest.approx(2.0)
@@ -178,12 +178,12 @@ def test_bad_settings_are_refused(arguments, message):
 )
 def test_scans_that_cannot_be_super_resolved_are_refused(arguments, spacing, message):
     with pytest.raises(ValueError, match=message):
-        ThroughPlaneSampling(**arguments).for_measurement((8, 8, 8), spacing)
+        ThroughPlaneSampling(**arguments).for_scan((8, 8, 8), spacing)
 
 
 def test_a_volume_thinner_than_a_slice_is_refused():
     with pytest.raises(ValueError, match="less than one slice"):
-        ThroughPlaneSampling(axis=0, ratio=5).for_volume((4, 30, 30), (1.0, 1.0, 1.0))
+        ThroughPlaneSampling(axis=0, ratio=5).for_grid((4, 30, 30), (1.0, 1.0, 1.0))
 
 
 def test_weights_must_fit_the_volume():

@@ -159,7 +159,7 @@ def test_restored_moves_no_voxel_and_undoes_the_scale(tmp_path, affine, order):
     )
     measurement = preprocessing({"image": str(path)})["image"]
     scale = measurement.applied_operations[-1]["extra_info"]
-    operator = ThroughPlaneSampling().for_measurement(tuple(measurement.shape[1:]), tuple(measurement.pixdim.tolist()))
+    operator = ThroughPlaneSampling().for_scan(tuple(measurement.shape[1:]), tuple(measurement.pixdim.tolist()))
     fine = operator.domain_affine(measurement.affine)
     scaled = torch.from_numpy(world(fine, operator.domain_shape).sum(0)).float()
     restored = Restored("pred", preprocessing)({"pred": with_geometry(scaled, measurement, operator)})["pred"]

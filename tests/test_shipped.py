@@ -14,18 +14,18 @@ from bundle.operators import ThroughPlaneSampling
 from bundle.weights import load_weights
 from tests.conftest import INFERENCE, ROOT
 
-TRUTH = ROOT / "sample_data/truth/colin27_t1.nii.gz"
-THICK = ROOT / "sample_data/thick/colin27_t1_5mm.nii.gz"
+TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"
+THICK = ROOT / "sample_data/mri/measured/colin27_t1_5mm.nii.gz"
 LEVELS = (50, 150, 299)
 
 
 def test_the_thick_sample_is_the_truth_seen_by_the_operator():
     truth, thick = nib.load(TRUTH), nib.load(THICK)
-    operator = ThroughPlaneSampling(ratio=5).for_volume(truth.shape, truth.header.get_zooms())
+    operator = ThroughPlaneSampling(ratio=5).for_grid(truth.shape, truth.header.get_zooms())
     seen = operator.forward(torch.from_numpy(truth.get_fdata()))
     assert np.abs(seen.numpy() - thick.get_fdata()).max() <= 0.5 + 1e-6  # stored as integers
     np.testing.assert_allclose(operator.domain_affine(torch.from_numpy(thick.affine)), truth.affine, atol=1e-6)
-    again = ThroughPlaneSampling().for_measurement(thick.shape, thick.header.get_zooms())
+    again = ThroughPlaneSampling().for_scan(thick.shape, thick.header.get_zooms())
     assert again.domain_shape == truth.shape
 
 

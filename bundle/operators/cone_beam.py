@@ -20,9 +20,8 @@ import torch
 
 from bundle.operators import cone_beam_torch
 from bundle.operators.ct_geometry import Grid, ScanGeometry
-from bundle.operators.filtered_back_projection import filtered_back_projection
-from bundle.operators.linear_operator import LinearOperator
 from bundle.operators.sparse_radon import rays_in_plane
+from bundle.operators.ray_transform import RayTransform
 
 BACKENDS = ("auto", "torch", "numba")
 
@@ -81,21 +80,19 @@ def fans_along(along: int, geometry: ScanGeometry, grid: Grid) -> Fans:
     )  # fmt: skip
 
 
-class ConeBeam(LinearOperator):
+class ConeBeam(RayTransform):
     """Line integrals (mm) of a volume along the rays of a circular cone-beam scan.
 
     Args:
         geometry: beam "cone".
         grid: the volume.
         backend: "torch", "numba", or "auto": numba for float32 on CPUs where it can be imported.
-        background: value of air in the volume; see `linear_reconstruction`.
+        background: value of air in the volume; see RayTransform.
 
     Raises:
         ValueError: another beam, or a volume that reaches the source or the detector.
         ImportError: backend "numba" without numba.
     """
-
-    units = "the volume's own times mm"
 
     def __init__(self, geometry: ScanGeometry, grid: Grid, backend: str = "auto", background: float = 0.0) -> None:
         if geometry.beam != "cone":
@@ -111,9 +108,7 @@ class ConeBeam(LinearOperator):
                 f"the volume reaches {grid.radius:.0f} mm from the isocenter, but source and detector come as close as "
                 f"{room:g} mm: reconstruct a smaller grid, or check the distances"
             )
-        super().__init__(grid.shape, geometry.range_shape)
-        self.geometry, self.grid, self.background = geometry, grid, background
-        self.slice_axes = (2, 0, 1)  # as in SparseRadon
+        super().__init__(geometry, grid, background)
         self.backend = backend
         self._fans = [fans_along(axis, geometry, grid) for axis in (0, 1)]
 
@@ -134,10 +129,6 @@ class ConeBeam(LinearOperator):
             for fans in self._fans:
                 self._implementation(y).back_project(fans, rays, table)
         return x
-
-    def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
-        """FDK. Air, `background`, is taken to surround the volume."""
-        return filtered_back_projection(y, self)
 
     def _implementation(self, x: torch.Tensor):
         fits = x.device.type == "cpu" and x.dtype == torch.float32

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
 
@@ -110,6 +110,14 @@ class ScanGeometry:
             raise ValueError(f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one")
         return values
 
+    def __str__(self) -> str:
+        low, high = min(self.angles), max(self.angles)
+        return f"{len(self.angles)} {self.beam}-beam views from {low:g} to {high:g} degrees"
+
+    def one_row(self) -> ScanGeometry:
+        """The same scan of a single slice: what all slices of a parallel or fan beam share."""
+        return replace(self, num_rows=1, row_size=1.0, row_offset=0.0, source_row_offset=0.0, world=IDENTITY)
+
     @property
     def range_shape(self) -> tuple[int, int, int]:
         return len(self.angles), self.num_columns, self.num_rows
@@ -197,6 +205,9 @@ class Grid:
     def coordinates(self, axis: int) -> torch.Tensor:
         """(shape[axis],) voxel centres in mm, float64."""
         return centred(self.shape[axis], self.spacing[axis]) + self.center[axis]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
     @property
     def radius(self) -> float:

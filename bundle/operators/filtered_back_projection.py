@@ -22,7 +22,7 @@ from bundle.operators.ct_geometry import Grid, ScanGeometry
 WINDOWS = ("ramp", "hann", "cosine")
 
 
-class Tomograph(Protocol):
+class Scanner(Protocol):
     """An operator with a scan geometry."""
 
     geometry: ScanGeometry
@@ -33,7 +33,7 @@ class Tomograph(Protocol):
     def forward(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
-def filtered_back_projection(y: torch.Tensor, operator: Tomograph, window: str = "hann") -> torch.Tensor:
+def filtered_back_projection(y: torch.Tensor, operator: Scanner, window: str = "hann") -> torch.Tensor:
     """FBP (parallel, fan) or FDK (cone) of projections (views, columns, rows); returns (X, Y, Z).
 
     `operator.background`, the value of air, is taken out first: outside the volume there is air, not zero.

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 
 POWER_ITERATIONS = 30
-POWER_TOLERANCE = 1e-4
+POWER_TOLERANCE = 1e-3
 
 
 class LinearOperator(ABC):

@@ -24,29 +24,26 @@ import torch
 import torch.nn.functional as F
 
 from bundle.operators.ct_geometry import Grid, ScanGeometry
-from bundle.operators.filtered_back_projection import filtered_back_projection
-from bundle.operators.linear_operator import LinearOperator
+from bundle.operators.ray_transform import RayTransform
 
 MODELS = ("auto", "joseph", "strip")
 BYTES_PER_ENTRY = 40
 """Peak while the matrix is built: two copies of index and weight, and what sorting needs."""
 
 
-class SparseRadon(LinearOperator):
+class SparseRadon(RayTransform):
     """Line integrals (mm) of every slice of a volume, for parallel and fan beams.
 
     Args:
         geometry: its rows are the slices; beam "parallel" or "fan".
         grid: as many slices as the geometry has rows.
         model: "joseph", "strip", or "auto": strip where the detector's bins, at the isocenter, are wider than pixels.
-        background: value of air in the volume; see `linear_reconstruction`.
+        background: value of air in the volume; see RayTransform.
 
     Raises:
         ValueError: another beam, or a grid whose slices are not the geometry's rows.
         MemoryError: the matrix would not fit.
     """
-
-    units = "the volume's own times mm"
 
     def __init__(self, geometry: ScanGeometry, grid: Grid, model: str = "auto", background: float = 0.0) -> None:
         if geometry.beam not in ("parallel", "fan"):
@@ -58,15 +55,13 @@ class SparseRadon(LinearOperator):
                 f"the volume has {grid.shape[2]} slices, the projections have {geometry.num_rows} rows: "
                 f"in a {geometry.beam} beam they must agree"
             )
-        super().__init__(grid.shape, geometry.range_shape)
-        self.geometry, self.grid, self.background = geometry, grid, background
-        self.slice_axes = (2, 0, 1)  # views are missing within axial slices; the other planes see their streaks, too
+        super().__init__(geometry, grid, background)
         if model == "auto":
             pixel = min(grid.spacing[:2])
             model = "strip" if geometry.column_size / geometry.magnification > 1.01 * pixel else "joseph"
         self.model = model
         in_plane = Grid((*grid.shape[:2], 1), (*grid.spacing[:2], 1.0), (*grid.center[:2], 0.0))
-        self._rows, self._transposed = system_matrix(_one_row(geometry), in_plane, model)
+        self._rows, self._transposed = system_matrix(geometry.one_row(), in_plane, model)
         self._cast: dict[tuple, tuple[torch.Tensor, ...]] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -76,10 +71,6 @@ class SparseRadon(LinearOperator):
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.range_shape, "sinogram")
         return self._apply(y, "transposed", self.range_shape, self.domain_shape)
-
-    def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
-        """Filtered back-projection. Air, `background`, is taken to surround the volume."""
-        return filtered_back_projection(y, self)
 
     def _apply(self, x: torch.Tensor, name: str, source: tuple[int, ...], target: tuple[int, ...]) -> torch.Tensor:
         batch = x.shape[:-3]
@@ -103,13 +94,6 @@ class SparseRadon(LinearOperator):
 
 Csr = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Row pointers, column indices (both int32) and weights (float32)."""
-
-
-def _one_row(geometry: ScanGeometry) -> ScanGeometry:
-    """The same scan of one slice, so that volumes of any thickness share one matrix."""
-    from dataclasses import replace
-
-    return replace(geometry, num_rows=1, row_size=1.0, row_offset=0.0, source_row_offset=0.0)
 
 
 @lru_cache(maxsize=4)

@@ -113,6 +113,9 @@ class ThroughPlane(LinearOperator):
         return float(torch.linalg.matrix_norm(self.weights, 2))
 
     # -- geometry ---------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        return f"slices {self.pitch:g} mm apart, reconstructed at {self.spacing:g} mm"
+
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
         """Affine (4, 4) of the fine volume, given the affine of the thick one; every voxel stays in place."""
         # Position of fine voxel 0, counted in thick slices from the centre of thick slice 0.
@@ -171,7 +174,7 @@ class ThroughPlaneSampling:
         gap: empty space between slices in mm; negative for slices that overlap.
         profile: "box" or "gaussian" (FWHM = thickness).
         spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing.
-        ratio: for `for_volume`, the distance of thick slices in fine voxels; 1.5 to 10, whole or not.
+        ratio: for `for_grid`, the distance of thick slices in fine voxels; 1.5 to 10, whole or not.
     """
 
     axis: int | str = "auto"
@@ -192,7 +195,15 @@ class ThroughPlaneSampling:
                 raise ValueError(f"{name} must be positive (mm), got {value}")
         self._check_ratio(self.ratio)
 
-    def for_measurement(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
+    def for_measurement(self, scan) -> ThroughPlane:
+        """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
+        return self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()))
+
+    def for_volume(self, volume) -> ThroughPlane:
+        """The operator that samples this volume, (1, X, Y, Z) with its spacing; see `for_grid`."""
+        return self.for_grid(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+
+    def for_scan(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
         """The operator whose measurement is a thick scan of this shape and spacing (mm).
 
         Raises:
@@ -206,7 +217,7 @@ class ThroughPlaneSampling:
         length = (shape[axis] - 1) * pitch + thickness
         return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
-    def for_volume(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
+    def for_grid(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
         """The operator that samples a fine volume of this shape and spacing (mm) every `ratio` voxels.
 
         The domain ends with the last whole thick slice: crop the volume to `domain_shape`. With axis "auto" the
