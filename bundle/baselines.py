@@ -6,7 +6,7 @@ The classes are callables (y, operator) -> x, with a `label` for tables and pict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -71,18 +71,30 @@ class TotalVariation:
         weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
         iterations: at most this many.
         tolerance: stop when an iteration changes x by less than this share.
+
+    The last result is kept: a comparison asks for it as a baseline and as the start of every sampler.
     """
 
     weight: float
     iterations: int = 300
     tolerance: float = 1e-5
     label: str = "Total variation"
+    _last: tuple | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
-        return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
-            self.iterations, self.tolerance,
-        )  # fmt: skip
+        key = (self.weight, self.iterations, self.tolerance, operator)
+        if self._last is None or self._last[0] != key or not same(self._last[1], y):
+            x = minimise_total_variation(
+                operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
+                self.iterations, self.tolerance,
+            )  # fmt: skip
+            self._last = (key, y.clone(), x)
+        return self._last[2].clone()
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal, element by element, and in the same place."""
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Where the time and memory of a run go; prints JSON.
 
     python -m scripts.benchmark                            the default run on the embedded sample
+    python -m scripts.benchmark --task svct                that of another task; projectors: scripts.benchmark_projectors
     python -m scripts.benchmark --batch_sizes 1 2 4 8 16   and network throughput per batch size and memory format
 
 One run is timed as a whole (reading, sampling, writing). Its network calls are timed twice: inside the run, and bare,
@@ -64,15 +65,29 @@ def bare_calls(network: torch.nn.Module, shapes: Counter, device: torch.device) 
     return seconds
 
 
-def time_run(overrides: dict) -> dict:
-    """Time one run of configs/inference.json with some ids overridden."""
+class StepClock:
+    """Wraps a data-consistency step and times its calls."""
+
+    def __init__(self, step) -> None:
+        self.step, self.seconds = step, 0.0
+
+    def __call__(self, x0, y, operator, noise_ratio):
+        start = now(x0.device)
+        result = self.step(x0, y, operator, noise_ratio)
+        self.seconds += now(x0.device) - start
+        return result
+
+
+def time_run(overrides: dict, task: str | None = None) -> dict:
+    """Time one run of configs/inference.json, or of a task, with some ids overridden."""
+    configs = ["configs/inference.json"] + ([f"configs/task_{task}.json"] if task else [])
     with tempfile.TemporaryDirectory() as folder:
-        workflow = ConfigWorkflow(
-            "configs/inference.json", workflow_type="inference", logging_file=False, output_dir=folder, **overrides
-        )
+        workflow = ConfigWorkflow(configs, workflow_type="inference", logging_file=False, output_dir=folder, **overrides)
         workflow.initialize()
         evaluator, device = workflow.evaluator, workflow.parser.get_parsed_content("device")
         clock = NetworkClock(evaluator.network)
+        sampler = workflow.parser.get_parsed_content("sampler")
+        sampler.data_consistency = step = StepClock(sampler.data_consistency)
         start = now(device)
         evaluator.run()
         whole = now(device) - start
@@ -84,6 +99,8 @@ def time_run(overrides: dict) -> dict:
         "whole_run_s": round(whole, 2),
         "network_in_run_s": round(clock.seconds, 2),
         "bare_network_s": round(bare, 2),
+        "data_fidelity_s": round(step.seconds, 2),
+        "data_fidelity_share": round(step.seconds / whole, 4),
         "outside_network": round(1 - clock.seconds / whole, 4),
         "bare_over_whole": round(bare / whole, 4),
         "network_calls": sum(clock.shapes.values()),
@@ -127,10 +144,11 @@ def main(argv: list[str] | None = None) -> None:
         "--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)"
     )
     parser.add_argument("--output", help="write the JSON here as well")
+    parser.add_argument("--task", help="svct, lact, ...: configs/task_TASK.json")
     args = parser.parse_args(argv)
 
     overrides = {} if args.num_steps is None else {"num_steps": args.num_steps}
-    result = {"run": time_run(overrides)}
+    result = {"run": time_run(overrides, args.task)}
     if args.batch_sizes:
         result["throughput"] = throughput(args.batch_sizes, args.bfloat16)
     text = json.dumps(result, indent=4)

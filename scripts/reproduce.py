@@ -1,10 +1,13 @@
-"""Run the evaluation behind the published figures and write them as tables and pictures.
+"""Run the evaluations behind the published figures and write them as tables and pictures.
 
     python -m scripts.reproduce                      run what is missing, then write the tables
-    python -m scripts.reproduce --tables_only        write the tables from docs/results.json
+    python -m scripts.reproduce --only ct            the CT part of it; or mri
+    python -m scripts.reproduce --tables_only        write the tables from docs/results*.json
 
-The grid is the embedded sample, sampled from several seeds with independent, identical and slerp noise (paired: the
-same seeds for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those.
+MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
+for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the embedded
+chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
+docs/tuning_ct.json (scripts.tune_ct). A seed is the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
 
@@ -19,15 +22,25 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.tables import write_tables
 
-CASE = "colin27_t1"
+CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
 CONFIGS = ["configs/inference.json", "configs/evaluate.json"]
+FEW_STEPS = {"num_steps": 6, "num_draws": 1, "compare": True}
+"""Comparisons of noise need many runs and no mean of draws, which would hide what the noise does."""
+CT_RUNS = {
+    "30 views, parallel, no noise": (["svct", "parallel"], None, 1, {}),
+    "30 views, parallel, 1e5 photons": (["svct", "parallel"], 1e5, 3, {}),
+    "100 degrees, parallel, 1e5 photons": (["lact", "parallel"], 1e5, 1, {}),
+    "noise fields: cone beam, 30 views, 1e5 photons": (["svct", "cone"], 1e5, 5, FEW_STEPS),
+    "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 5, FEW_STEPS),
+}
+"""Name: task and geometry, photons per detector element (None: no noise), seeds, other ids."""
 
 
-def run_one(folder: Path, overrides: dict) -> dict:
+def run_one(folder: Path, overrides: dict, configs: list[str] = CONFIGS, case_name: str = CASE) -> dict:
     """Metrics and run record of one evaluation; read from `folder` if it is already there."""
-    case = folder / CASE
+    case = folder / case_name
     if not (case / "metrics.json").exists() or not (case / "run.json").exists():
-        workflow = ConfigWorkflow(CONFIGS, workflow_type="inference", output_dir=str(folder), **overrides)
+        workflow = ConfigWorkflow(configs, workflow_type="inference", output_dir=str(folder), **overrides)
         workflow.initialize()
         workflow.run()
         workflow.finalize()
@@ -40,28 +53,58 @@ def run_one(folder: Path, overrides: dict) -> dict:
     }
 
 
+def run_mri(work_dir: Path, seeds: list[int], adapted: Path | None) -> None:
+    """docs/results.json and docs/report.png."""
+    grid = {"shipped prior": {"compare": True}}
+    if adapted:
+        grid["adapted to the scan"] = {"checkpoint": str(adapted)}
+    record: dict[str, dict] = {}
+    for name, overrides in grid.items():
+        for seed in seeds:
+            folder = work_dir / f"{name.replace(' ', '_')}_seed{seed}"
+            record.setdefault(name, {})[str(seed)] = run_one(folder, {"seed": seed, **overrides})
+    Path("docs/results.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.copy(work_dir / f"shipped_prior_seed{seeds[0]}" / CASE / "report.png", "docs/report.png")
+
+
+def run_ct(work_dir: Path) -> None:
+    """docs/results_ct.json, and docs/report_ct.png of the run that the README shows."""
+    tuned = json.loads(Path("docs/tuning_ct.json").read_text(encoding="utf-8"))["chosen"]
+    record: dict[str, dict] = {}
+    for name, ((task, geometry), photons, seeds, others) in CT_RUNS.items():
+        noise = "no noise" if photons is None else f"{photons:g} photons"
+        weights = tuned[f"{task}, {geometry}, {noise}"]
+        overrides = {
+            "baselines#total_variation#weight": weights["total_variation"],
+            "tv_weight": weights["smoothing"],
+            "data_consistency#rho": weights["rho"],
+            "photons": photons,
+            **others,
+        }
+        configs = [*CONFIGS, f"configs/task_{task}.json", f"configs/geometry_{geometry}.json"]
+        for seed in range(seeds):
+            folder = work_dir / f"{name.replace(' ', '_').replace(',', '').replace(':', '')}_seed{seed}"
+            record.setdefault(name, {})[str(seed)] = run_one(folder, {"seed": seed, **overrides}, configs, CT_CASE)
+            if name == "30 views, parallel, 1e5 photons" and seed == 0:
+                shutil.copy(folder / CT_CASE / "report.png", "docs/report_ct.png")
+        Path("docs/results_ct.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the MRI part")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--adapted", type=Path, help="weights that configs/adapt.json wrote, to be compared")
+    parser.add_argument("--only", choices=["mri", "ct"])
     parser.add_argument("--tables_only", action="store_true")
     args = parser.parse_args(argv)
 
-    results = Path("docs/results.json")
     if not args.tables_only:
-        grid = {"shipped prior": {"compare": True}}
-        if args.adapted:
-            grid["adapted to the scan"] = {"checkpoint": str(args.adapted)}
-        record: dict[str, dict] = {}
-        for name, overrides in grid.items():
-            for seed in args.seeds:
-                folder = args.work_dir / f"{name.replace(' ', '_')}_seed{seed}"
-                record.setdefault(name, {})[str(seed)] = run_one(folder, {"seed": seed, **overrides})
-        results.write_text(json.dumps(record, indent=1) + "\n")
-        first = args.work_dir / f"shipped_prior_seed{args.seeds[0]}" / CASE / "report.png"
-        shutil.copy(first, "docs/report.png")
-    for path in write_tables(results):
+        if args.only != "ct":
+            run_mri(args.work_dir, args.seeds, args.adapted)
+        if args.only != "mri":
+            run_ct(args.work_dir)
+    for path in write_tables(Path("docs")):
         print(f"wrote {path}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +29,12 @@ METHODS = {
     "slerp": "diffusion, slerp noise",
     "recon": "diffusion, slerp noise",
 }
-INTERPOLATIONS = ("input", "cubic", "cubic_consistent", "smoothest")
+CT_METHODS = METHODS | {
+    "input": "filtered back-projection",
+    "least_squares": "least squares (CG, 10 iterations)",
+    "total_variation": "3-D total variation",
+}
+CT_ORDER = ("input", "least_squares", "total_variation", "independent", "independent_tv", "identical", "slerp", "recon")
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -64,10 +70,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def measured(runs: dict) -> list[str]:
-    """The methods that the runs hold, in the order of METHODS; `recon` is slerp, and listed if slerp is not."""
+def measured(runs: dict, order: Iterable[str] = METHODS) -> list[str]:
+    """The methods that the runs hold, in that order; `recon` is slerp, and listed if slerp is not."""
     held = next(iter(runs.values()))["metrics"]
-    return [m for m in METHODS if m in held and not (m == "recon" and "slerp" in held)]
+    return [m for m in order if m in held and not (m == "recon" and "slerp" in held)]
 
 
 def main_table(runs: dict) -> str:
@@ -85,13 +91,26 @@ def main_table(runs: dict) -> str:
     return table(header, rows)
 
 
-def plane_table(runs: dict) -> str:
+def plane_table(runs: dict, names: dict[str, str] = METHODS, order: Iterable[str] = METHODS) -> str:
     """PSNR and SSIM per plane and method."""
     rows = [
-        [METHODS[m]] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
-        for m in measured(runs)
+        [names[m]] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
+        for m in measured(runs, order)
     ]
     return table(["method"] + [f"{p} {k}" for p in PLANES for k in ("PSNR", "SSIM")], rows)
+
+
+def ct_table(runs: dict) -> str:
+    """Volume metrics, inter-slice errors and ratios, and the misfit to the data, per method."""
+    header = ["method", "PSNR (dB)", "SSIM"] + [f"inter-slice error x 1000, {p}" for p in PLANES]
+    header += [f"inter-slice ratio, {p}" for p in PLANES]
+    rows = [
+        [CT_METHODS[m], cell(pick(runs, m, "volume.psnr"), 2), cell(pick(runs, m, "volume.ssim"), 3)]
+        + [cell([1000 * e for e in pick(runs, m, f"inter_slice.{p}.error")], 2) for p in PLANES]
+        + [cell(pick(runs, m, f"inter_slice.{p}.ratio"), 2) for p in PLANES]
+        for m in measured(runs, CT_ORDER)
+    ]
+    return table(header, rows)
 
 
 def paired_table(runs: dict) -> str:
@@ -99,16 +118,30 @@ def paired_table(runs: dict) -> str:
     rows = []
     slerp = measured(runs)[-1]
     for method in measured(runs)[:-1]:
-        row = [METHODS[method]]
-        for region in ("volume", "regions.inside", "regions.outside"):
-            ours, theirs = pick(runs, slerp, f"{region}.psnr"), pick(runs, method, f"{region}.psnr")
-            row.append(cell([a - b for a, b in zip(ours, theirs)], 2, sign="+"))
-        for plane in PLANES:
-            ours, theirs = (pick(runs, m, f"inter_slice.{plane}.error") for m in (slerp, method))
-            row.append(cell([a / b for a, b in zip(ours, theirs)], 3))
-        rows.append(row)
+        gains = [paired(runs, slerp, method, f"{r}.psnr") for r in ("volume", "regions.inside", "regions.outside")]
+        ratios = [paired(runs, slerp, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
+        rows.append([METHODS[method], *(cell(g, 2, sign="+") for g in gains), *(cell(r, 3) for r in ratios)])
     header = ["slerp noise against", "gain (dB)", "brain", "outside"]
     return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
+
+
+def ct_paired_table(runs: dict) -> str:
+    """The result against each method, paired by seed: gains in PSNR and SSIM per plane, ratios of inter-slice errors."""
+    methods = measured(runs, CT_ORDER)
+    ours, rows = methods[-1], []
+    for method in methods[:-1]:
+        ssim = [paired(runs, ours, method, f"{p}.ssim") for p in PLANES]
+        ratios = [paired(runs, ours, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
+        gain = cell(paired(runs, ours, method, "volume.psnr"), 2, sign="+")
+        rows.append([CT_METHODS[method], gain, *(cell(g, 4, sign="+") for g in ssim), *(cell(r, 3) for r in ratios)])
+    header = ["slerp noise against", "gain (dB)"] + [f"gain in SSIM, {p}" for p in PLANES]
+    return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
+
+
+def paired(runs: dict, ours: str, theirs: str, path: str, ratio: bool = False) -> list[float]:
+    """Differences, or ratios, of a figure of two methods, per seed."""
+    pairs = zip(pick(runs, ours, path), pick(runs, theirs, path))
+    return [a / b if ratio else a - b for a, b in pairs]
 
 
 def benchmark_text(path: Path) -> str:
@@ -145,29 +178,53 @@ def fill(path: Path, name: str, text: str) -> bool:
     return f"<!-- {name} -->" in old
 
 
-def write_tables(results: Path) -> list[Path]:
-    """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
-    record = json.loads(results.read_text(encoding="utf-8"))
+def mri_text(record: dict) -> tuple[str, str]:
+    """The short text of the README and the full one of docs/results.md."""
     seeds = len(next(iter(record.values())))
     note = (
         f"Embedded sample (Colin 27, held out), 5x, {seeds} seeds: mean ± 95 percent interval over seeds, paired where "
         "methods are compared. Made by `python -m scripts.reproduce`."
     )
     shipped = record["shipped prior"]
-    short = f"{note}\n\n{main_table(shipped)}\n\n{paired_table(shipped)}"
-    benchmark = Path("docs/benchmark.json")
-    if benchmark.exists():
-        short += f"\n\n{benchmark_text(benchmark)} Made by `python -m scripts.benchmark --output docs/benchmark.json`."
     full = note
     for name, runs in record.items():
         tables = (main_table(runs), paired_table(runs), plane_table(runs))
         full += f"\n\n## {name[0].upper()}{name[1:]}\n\n" + "\n\n".join(tables)
+    return f"{note}\n\n{main_table(shipped)}\n\n{paired_table(shipped)}", full
+
+
+def ct_text(record: dict) -> tuple[str, str]:
+    """The short text of the README and the full one of docs/results.md."""
+    note = (
+        "Embedded chest (LIDC-IDRI-0001, held out), full scale 2000 HU; mean ± 95 percent interval over seeds, paired "
+        "where methods are compared. Made by `python -m scripts.reproduce --only ct`."
+    )
+    short, full = note, note
+    for name, runs in record.items():
+        seeds = f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        if not name.startswith("noise fields"):
+            short += f"\n\n**{seeds[0].upper()}{seeds[1:]}**\n\n{ct_table(runs)}"
+        tables = (ct_table(runs), ct_paired_table(runs), plane_table(runs, CT_METHODS, CT_ORDER))
+        full += f"\n\n### {seeds[0].upper()}{seeds[1:]}\n\n" + "\n\n".join(tables)
+    return short, full
+
+
+def write_tables(docs: Path) -> list[Path]:
+    """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
     written = []
-    for path, text in ((Path("README.md"), short), (Path("docs/README.md"), short), (Path("docs/results.md"), full)):
-        if path.exists() and fill(path, "results", text):
-            written.append(path)
-    history = Path("docs/prior_history.jsonl")
-    if history.exists():
-        training_curve(history, Path("docs/prior_training.png"))
-        written.append(Path("docs/prior_training.png"))
-    return written
+    benchmark = docs / "benchmark.json"
+    for name, source, text in (("results", "results.json", mri_text), ("results ct", "results_ct.json", ct_text)):
+        if not (docs / source).exists():
+            continue
+        short, full = text(json.loads((docs / source).read_text(encoding="utf-8")))
+        if name == "results" and benchmark.exists():
+            command = "python -m scripts.benchmark --output docs/benchmark.json"
+            short += f"\n\n{benchmark_text(benchmark)} Made by `{command}`."
+        for path, content in ((Path("README.md"), short), (docs / "README.md", short), (docs / "results.md", full)):
+            if path.exists() and fill(path, name, content):
+                written.append(path)
+    for history, picture in (("prior_history.jsonl", "prior_training.png"), ("prior_ct_history.jsonl", "prior_ct_training.png")):
+        if (docs / history).exists():
+            training_curve(docs / history, docs / picture)
+            written.append(docs / picture)
+    return list(dict.fromkeys(written))

@@ -179,7 +179,7 @@ def test_the_held_out_volumes_are_never_in_training(archives, tmp_path):
 
 
 def test_a_second_run_gives_the_same_manifest(archives, tmp_path):
-    first, again, elsewhere = (archives.prepare(tmp_path / name) for name in ("data", "data", "other"))
+    first, again, elsewhere = (archives.prepare(tmp_path / name, 1) for name in ("data", "data", "other"))
     assert first == again == elsewhere
 
 
@@ -232,7 +232,7 @@ def test_a_held_out_volume_that_was_planted_is_found(archives, tmp_path, role, n
     planted.parent.mkdir(parents=True)
     shutil.copy(archives.held_out, planted)
     with pytest.raises(RuntimeError, match=rf"{role}/{planted.name} is a held-out volume: remove it"):
-        archives.prepare(tmp_path / "data")
+        archives.prepare(tmp_path / "data", 1)
 
 
 @pytest.mark.parametrize("client", ["pip", "pip-source", "apt"])
@@ -342,7 +342,7 @@ def test_a_held_out_body_that_was_planted_is_found(body_archives, tmp_path, role
     planted.parent.mkdir(parents=True)
     shutil.copy(body_archives.held_out, planted)
     with pytest.raises(RuntimeError, match=rf"{role}/{planted.name} is a held-out volume: remove it"):
-        body_archives.prepare(tmp_path / "data")
+        body_archives.prepare(tmp_path / "data", 1)
 
 
 def test_a_missing_source_archive_is_named(body_archives, tmp_path):
