@@ -109,7 +109,7 @@ def count_photons(line_integrals: torch.Tensor, photons: float, electronic_noise
         electronic_noise: standard deviation of the read-out, in counts.
         seed: of the random draws.
     """
-    if not photons > 0 or electronic_noise < 0:
+    if not (photons > 0 and electronic_noise >= 0):
         raise ValueError(
             f"photons must be positive and electronic_noise not negative, got {photons} and {electronic_noise}"
         )

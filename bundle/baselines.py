@@ -86,7 +86,7 @@ class TotalVariation:
         if self._last is None or self._last[0] != key or not same(self._last[1], y):
             x = minimise_total_variation(
                 operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
-                self.iterations, self.tolerance,
+                self.iterations, self.tolerance, gains=operator.gains,
             )  # fmt: skip
             self._last = (key, y.clone(), x)
         return self._last[2].clone()

@@ -4,6 +4,8 @@
     null space     x0 + A^+ (y - A x0)                       DDNM (Wang et al., 2023), the limit rho -> 0
     conjugate      the proximal problem by CG from x0        DDS (Chung et al., 2024); needs no closed form
     gradients
+    total          argmin_z 1/2 |A z - y|^2 / |A|^2 + rho/2 |z - x0|^2 + w TV(z), by a primal-dual
+    variation      method from x0
 
 Each is a callable (x0, y, operator, noise_ratio) -> x0_hat on volumes (..., X, Y, Z), where noise_ratio is
 (1 - ab_t) / ab_t, the variance of the noise that x0 was estimated from. It may reuse x0's memory.
@@ -16,12 +18,14 @@ from typing import Protocol
 import torch
 
 from bundle.linear_solvers import conjugate_gradient
+from bundle.total_variation import minimise_total_variation
 
 
 class Operator(Protocol):
     """What data consistency asks of an operator (see bundle.operators.LinearOperator)."""
 
     norm: float
+    gains: tuple[float, float, float]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: ...
     def adjoint(self, y: torch.Tensor) -> torch.Tensor: ...
@@ -77,3 +81,26 @@ class ConjugateGradient(_Weighted):
         rho = self.weight(operator, noise_ratio)
         b = torch.add(operator.adjoint(y), x0, alpha=rho)
         return conjugate_gradient(lambda x: operator.normal(x, rho), b, x0, self.iterations, self.tolerance)
+
+
+class TotalVariationProximal(_Weighted):
+    """The proximal step with total variation beside the prior: for noisy data, or for the mean of the draws.
+
+    Args:
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        iterations, tolerance: see `bundle.total_variation.minimise_total_variation`.
+    """
+
+    def __init__(self, rho: float, weight: float, iterations: int = 60, tolerance: float = 1e-5,
+                 scale_by_noise: bool = False) -> None:  # fmt: skip
+        super().__init__(rho, scale_by_noise)
+        if not weight > 0:
+            raise ValueError(f"weight must be positive, got {weight}; without total variation use ConjugateGradient")
+        self.tv_weight, self.iterations, self.tolerance = weight, iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
+        rho = self.rho / noise_ratio if self.scale_by_noise else self.rho
+        return minimise_total_variation(
+            operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance, rho,
+            operator.gains,
+        )  # fmt: skip

@@ -92,13 +92,15 @@ class DiffusionInverseInferer(VolumeInferer):
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         start: (y, operator) -> x, what a warm start begins from (see bundle.baselines); the operator's
             linear reconstruction by default.
+        finish: a data-consistency step for the mean of the draws (bundle.data_consistency), or None.
         progress: show a bar with the time left.
     """
 
     def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 3,
                  start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
                  slice_axis: int | str = "alternate", num_draws: int = 4, seed: int = 0,
-                 timesteps: Sequence[int] | None = None, start=None, progress: bool = True) -> None:  # fmt: skip
+                 timesteps: Sequence[int] | None = None, start=None, finish=None,
+                 progress: bool = True) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
@@ -120,7 +122,7 @@ class DiffusionInverseInferer(VolumeInferer):
         )
         self.eta, self.sigma = eta, SIGMA_RULES[sigma_rule]
         self.slice_axis, self.num_draws, self.seed = slice_axis, num_draws, seed
-        self.start, self.progress = start, progress
+        self.start, self.finish, self.progress = start, finish, progress
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y = measurement.as_tensor()[0].float()
@@ -135,6 +137,8 @@ class DiffusionInverseInferer(VolumeInferer):
                 result = sample if result is None else result.add_(sample)
                 del sample
         result.div_(self.num_draws)
+        if self.finish is not None:
+            result = self.finish(result, y, operator, 1.0)
         misfit = float((operator.forward(result) - y).norm() / y.norm().clamp_min(1e-12))
         return with_geometry(result, measurement, operator, {"data_residual": misfit})
 

@@ -117,17 +117,18 @@ def check_nifti_spacing(volume: torch.Tensor) -> None:
 class CheckHounsfieldd(MapTransform):
     """Passes on volumes in Hounsfield units; raises ValueError, naming the file, for what plainly is not.
 
-    A CT scan reaches from air (-1000) to soft tissue (0 to 80) at least. Many scanners write values below -1024
-    outside the field of view: these become -1024.
+    Even a crop without air reaches down to fat (about -100), and none is all air. Many scanners write values below
+    -1024 outside the field of view: these become -1024.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             low, high = float(d[key].min()), float(d[key].max())
-            if not (low < -200 and -200 < high < 40000):
+            if not (low < -50 and -200 < high < 40000):
+                name = d[key].meta.get("filename_or_obj", "the image") if isinstance(d[key], MetaTensor) else "the image"
                 raise ValueError(
-                    f"{d[key].meta.get('filename_or_obj', 'the image')}: values from {low:g} to {high:g} are not "
+                    f"{name}: values from {low:g} to {high:g} are not "
                     "Hounsfield units (air is -1000, water 0); rescale the volume, or apply its rescale slope and intercept"
                 )
             d[key] = d[key].clamp_min(-1024.0)

@@ -101,7 +101,12 @@ def collect(output_dir: Path, archive_dir: Path | None, sources: dict) -> list[d
                 print(f"fetching {source['package']} ...", flush=True)
                 fetch(source, work)
             archive = find_archive(source, archive_dir or work)
-            extract(archive, [f["path"] for f in source["files"]], work)
+            try:
+                extract(archive, [f["path"] for f in source["files"]], work)
+            except KeyError as error:
+                raise RuntimeError(
+                    f"{archive.name}: {error.args[0]}: use {source['package']} as pinned in {SOURCES.name}"
+                ) from None
             for file in source["files"]:
                 path = work / file["path"]
                 digest = sha256(path)
@@ -137,16 +142,21 @@ def body_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nif
     volumes: dict[str, list] = {"training": [], "validation": []}
     for file in (f for s in sources.values() for f in s["files"] if f["role"] == "bodies"):
         image = nib.as_closest_canonical(nib.load(output_dir / "bodies" / f"{file['name']}.nii.gz"))
-        spacing = float(image.header.get_zooms()[0])
+        spacing, *others = map(float, image.header.get_zooms())
+        if not np.allclose(others, spacing, rtol=1e-3):
+            raise ValueError(f"{file['name']} has voxels of {(spacing, *others)} mm: bodies are made from cubic voxels")
         volume = torch.from_numpy(image.get_fdata(dtype=np.float32))
         rest, kept = pieces(volume, file.get("validation_slices"))
         volumes["training"] += [(piece, spacing) for piece in rest]
         volumes["validation"] += [(kept, spacing)] if kept is not None else []
+    for role, found in volumes.items():
+        if not found:
+            raise ValueError(f"no volume for {role} bodies: a source needs validation_slices, and slices besides them")
     drawers = {role: BodySynthesiser(*zip(*found)) for role, found in volumes.items()}
 
     def draw(role: str, seed: int) -> nib.Nifti1Image:
         body, spacing = drawers[role](seed)
-        return nib.Nifti1Image(body.round().short().numpy(), np.diag([spacing, spacing, spacing, 1.0]))
+        return nib.Nifti1Image(body.round().clamp(-32768, 32767).short().numpy(), np.diag([spacing, spacing, spacing, 1.0]))
 
     return draw
 

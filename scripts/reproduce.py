@@ -24,8 +24,8 @@ from scripts.tables import write_tables
 
 CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
 CONFIGS = ["configs/inference.json", "configs/evaluate.json"]
-FEW_STEPS = {"num_steps": 6, "num_draws": 1, "compare": True}
-"""Comparisons of noise need many runs and no mean of draws, which would hide what the noise does."""
+FEW_STEPS = {"num_steps": 10, "num_draws": 1, "compare": True, "finish": None}
+"""Comparisons of noise need many runs, and no mean of draws and no final smoothing, which would hide what noise does."""
 CT_RUNS = {
     "30 views, parallel, no noise": (["svct", "parallel"], None, 1, {}),
     "30 views, parallel, 1e5 photons": (["svct", "parallel"], 1e5, 3, {}),
@@ -75,7 +75,7 @@ def run_ct(work_dir: Path) -> None:
         noise = "no noise" if photons is None else f"{photons:g} photons"
         weights = tuned[f"{task}, {geometry}, {noise}"]
         overrides = {
-            "baselines#total_variation#weight": weights["total_variation"],
+            "total_variation_weight": weights["total_variation"],
             "tv_weight": weights["smoothing"],
             "data_consistency#rho": weights["rho"],
             "photons": photons,

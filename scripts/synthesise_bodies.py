@@ -13,6 +13,7 @@ Volumes are (X, Y, Z) in Hounsfield units.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,8 @@ def pieces(volume: torch.Tensor, kept: tuple[int, int] | None, margin: int = 4) 
     if kept is None:
         return [volume], None
     first, last = kept
+    if not 0 <= first < last <= volume.shape[2]:
+        raise ValueError(f"slices {first} to {last} cannot be kept of a volume of {volume.shape[2]}")
     rest = [volume[..., : max(0, first - margin)], volume[..., last + margin :]]
     return [p for p in rest if p.shape[2] >= MIN_SLICES], volume[..., first:last]
 
@@ -44,7 +47,9 @@ def resample(volume: torch.Tensor, spacing: float, new_spacing: float) -> torch.
     if zoom < 1:
         # Gaussian whose width adds, in quadrature, to that of the finer voxel.
         sigma = 0.42 * (1 / zoom**2 - 1) ** 0.5
-        volume = GaussianFilter(3, sigma)(volume[None, None])[0, 0]
+        reach = math.ceil(4 * sigma) + 1
+        padded = F.pad(volume[None, None], [reach] * 6, mode="replicate")  # MONAI's filter pads with zeros
+        volume = GaussianFilter(3, sigma)(padded)[0, 0, reach:-reach, reach:-reach, reach:-reach]
     size = [max(1, int(n * zoom)) for n in volume.shape]
     # Voxel centres of the new grid, from the same corner.
     axes = [((torch.arange(m) + 0.5) / zoom - 0.5) / max(n - 1, 1) * 2 - 1 for m, n in zip(size, volume.shape)]

@@ -24,33 +24,38 @@ from bundle.baselines import TotalVariation, smooth
 from bundle.evaluation import with_noise
 from bundle.metrics import psnr
 from bundle.noise import IndependentNoise
+from bundle.weights import load_weights
 from scripts.prepare_data import SOURCES
 from scripts.reproduce import CT_RUNS, FEW_STEPS
 from scripts.synthesise_bodies import resample
 
 SPACING = 2.5
-WEIGHTS = (3e-5, 6e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3)
-RHOS = (1e-3, 3e-3, 1e-2, 3e-2)
-SMOOTHING = (0.003, 0.006, 0.01, 0.02, 0.03, 0.05)
+SIZE = 96
+"""Pixels of the middle of each slice that are used."""
+WEIGHTS = (5e-5, 1e-4, 2e-4, 3e-4, 5e-4)
+RHOS = (1e-3, 3e-3, 1e-2)
+SMOOTHING = (0.003, 0.006, 0.01, 0.02, 0.03)
 
 
 def kept_slices(path: Path) -> torch.Tensor:
-    """The validation slices of the thorax at 2.5 mm, (X, Y, Z) in HU."""
+    """The middle of the validation slices of the thorax at 2.5 mm, (X, Y, Z) in HU."""
     files = [f for s in json.loads(SOURCES.read_text()).values() for f in s["files"] if "validation_slices" in f]
     first, last = files[0]["validation_slices"]
     image = nib.as_closest_canonical(nib.load(path))
     volume = torch.from_numpy(image.get_fdata(dtype=np.float32))[..., first:last]
-    return resample(volume, float(image.header.get_zooms()[0]), SPACING).clamp_min(-1024)
+    volume = resample(volume, float(image.header.get_zooms()[0]), SPACING).clamp_min(-1024)
+    x, y = ((n - SIZE) // 2 for n in volume.shape[:2])
+    return volume[x : x + SIZE, y : y + SIZE].contiguous()
 
 
 def tune(volume: torch.Tensor, task: str, geometry: str, photons: float | None) -> dict:
     """PSNR of every setting that is tried, for one kind of scan."""
     configs = ["configs/inference.json", f"configs/task_{task}.json", f"configs/geometry_{geometry}.json"]
     workflow = ConfigWorkflow(configs, workflow_type="inference", logging_file=False, photons=photons,
-                              num_steps=FEW_STEPS["num_steps"], num_draws=FEW_STEPS["num_draws"])  # fmt: skip
+                              **{k: v for k, v in FEW_STEPS.items() if k != "compare"})  # fmt: skip
     workflow.initialize()
     get = workflow.parser.get_parsed_content
-    get("handlers")[0](None)  # the weights
+    load_weights(get("network_def"), get("checkpoint"))
     scale = HounsfieldScale()
     image = MetaTensor(volume[None], affine=torch.diag(torch.tensor([SPACING] * 3 + [1.0])))
     data = SimulateProjectionsd("image", get("operator"), scale, photons)({"image": image})

@@ -36,6 +36,11 @@ def head_voxels(shape=(40, 36, 40), seed=0):
     return (volume + texture * (radius < 1) + rng.normal(0, 8, shape)).clip(0).astype(np.float32)
 
 
+def chest_voxels(shape=(24, 24, 8), seed=0):
+    """The same shells in Hounsfield units: air, fat, lung-like and bone-like layers."""
+    return head_voxels(shape, seed) * 1.1 - 1000
+
+
 def write_volume(path, voxels, affine=None, spacing=(1.0, 1.0, 1.0)):
     """Write voxels as NIfTI; without an affine, a straight one of this spacing."""
     path.parent.mkdir(parents=True, exist_ok=True)

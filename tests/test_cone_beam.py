@@ -127,7 +127,7 @@ def test_off_centre_ellipsoids_have_their_known_projections_and_errors_shrink_wi
         grid = Grid((n, n + n // 8, n), (80 / n, 84 / n, 64 / n), (2.0, -3.0, 1.0))
         y = ConeBeam(geometry, grid).forward(phantom(grid).float())
         errors.append(float((y - expected).square().mean().sqrt() / expected.square().mean().sqrt()))
-    assert errors[2] < 3e-3
+    assert errors[2] < 5e-3
     assert errors[1] < errors[0] / 2.5 and errors[2] < errors[1] / 2.5
 
 
@@ -242,6 +242,17 @@ def test_numba_gives_the_same_bits_on_any_number_of_threads_and_puts_its_number_
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_numba_compiles_once_whichever_way_the_rays_run():
+    pytest.importorskip("numba")
+    compiled = importlib.import_module("bundle.operators.cone_beam_numba")
+    grid = Grid((4, 5, 3), (1.0, 1.0, 1.0))
+    for angles, columns in (((0.0, 90.0), 6), ((0.0, 10.0), 6), ((80.0, 90.0), 6), ((0.0, 90.0), 1)):
+        operator = ConeBeam(scan(angles, columns), grid, "numba")
+        operator.adjoint(operator.forward(normal(4, 5, 3)))
+    # Arrays in another memory layout would make it compile again, for tens of seconds.
+    assert len(compiled._project.signatures) == len(compiled._back_project.signatures) == 1
 
 
 def test_double_precision_never_goes_through_single_precision(backend):

@@ -17,7 +17,13 @@ FREE = {
     "dataclasses",
     "typing",
     "__future__",
+    "json",
+    "os",
+    "warnings",
+    "importlib.util",
+    "numba",
 }
+"""What the maths may import besides itself; numba is optional and kept to one module."""
 ALLOWED = {
     "noise": set(),
     "diffusion": set(),
@@ -25,7 +31,8 @@ ALLOWED = {
     "operators": {"operators"},
     "network": set(),
     "prior": {"diffusion"},
-    "data_consistency": {"linear_solvers"},
+    "total_variation": set(),
+    "data_consistency": {"linear_solvers", "total_variation"},
     "inferers": {"diffusion"},
     "intensity": set(),
     "inputs": set(),
@@ -35,7 +42,10 @@ ALLOWED = {
     "weights": set(),
     "training": {"outputs"},
     "outputs": {"inputs"},
-    "baselines": {"operators"},
+    "baselines": {"linear_solvers", "operators", "total_variation"},
+    "attenuation": set(),
+    "rtk_geometry": {"operators"},
+    "projections": {"attenuation", "inputs", "operators", "rtk_geometry"},
     "evaluation": {"baselines", "inputs", "metrics", "outputs", "report"},
 }
 """Modules of the package that each part may import."""

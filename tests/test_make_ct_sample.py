@@ -1,5 +1,7 @@
 """The embedded CT sample: means over 2.5 mm pixels that lie where its affine says."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -81,3 +83,6 @@ def test_the_script_writes_the_sample_where_it_is_told(monkeypatch, chest, sampl
     np.testing.assert_array_equal(written.get_fdata(), sample.get_fdata())
     np.testing.assert_allclose(written.affine, sample.affine)
     assert written.header.get_xyzt_units()[0] == "mm"
+    measured = tmp_path / "measured/lidc_idri_0001_30views.npz"
+    angles = json.loads(measured.with_suffix(".json").read_text())["angles"]
+    assert len(np.load(measured)["projections"]) == len(angles) == 30

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import CHANNELS, GROUPS, ROOT, head_voxels, random_network, thick_voxels, write_volume
+from tests.conftest import CHANNELS, GROUPS, ROOT, chest_voxels, head_voxels, random_network, thick_voxels, write_volume
 from tests.test_configs import TRAINED_HERE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,6 +55,12 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
         for seed in (0, 1):
             write_volume(tmp_path / "my_volumes" / f"head{seed}.nii.gz", head_voxels((24, 20, 24), seed))
         overrides |= TRAINED_HERE | {"dataset_dir": tmp_path / "my_volumes"}
+    elif "task_" in command:
+        overrides |= {"num_steps": 2, "num_draws": 1, "checkpoint": weights, "baselines#total_variation#iterations": 20}
+        if "evaluate" in command:
+            overrides["dataset_dir"] = write_volume(tmp_path / "chest.nii.gz", chest_voxels((24, 24, 8)))
+        else:  # the embedded projections, reconstructed coarsely
+            overrides |= {"operator#spacing": 10.0, "operator#shape": [32, 32, 48]}
     elif "evaluate" in command:
         overrides |= {
             "dataset_dir": write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 25))),

@@ -153,6 +153,7 @@ class ScanGeometry:
         edge = (self.num_columns * self.column_size / 2 - self.per_view("column_offset").abs()).clamp_min(0)
         if self.beam == "parallel":
             return float(edge.min())
+        edge = (edge - self.per_view("source_column_offset").abs()).clamp_min(0)
         fan = torch.atan2(edge, self.per_view("source_to_detector"))
         return float((self.per_view("source_to_isocenter") * torch.sin(fan)).min())
 

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from bundle.operators.ct_geometry import Grid, ScanGeometry
 
 WINDOWS = ("ramp", "hann", "cosine")
+MISSING = 3.0
+"""Steps of the golden angle differ by less than this."""
 
 
 class Scanner(Protocol):
@@ -57,14 +59,14 @@ def filtered_back_projection(y: torch.Tensor, operator: Scanner, window: str = "
 def angular_weights(geometry: ScanGeometry) -> torch.Tensor:
     """(views,) the angle in radians that each view stands for, halved in a full turn, where lines are seen twice.
 
-    It is half the way to either neighbour; where views are missing, no more than 1.5 times the usual step.
+    It is half the way to either neighbour; a gap of more than `MISSING` usual steps is a missing wedge, and no view's.
     """
     period = math.pi if geometry.beam == "parallel" else 2 * math.pi
     angles, order = (geometry.radians % period).sort()
     # Views at one angle share its step.
     gaps = torch.cat([angles[1:], angles[:1] + period]) - angles
     usual = gaps[gaps > 1e-6].median()
-    gaps = gaps.clamp_max(1.5 * usual)
+    gaps = gaps.where(gaps <= MISSING * usual, usual)
     weights = torch.empty_like(gaps)
     weights[order] = (gaps + gaps.roll(1)) / 2
     turn = float(weights.sum()) / period

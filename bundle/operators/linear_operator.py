@@ -33,6 +33,9 @@ class LinearOperator(ABC):
     slice_axes: tuple[int, ...] = (0, 1, 2)
     """Axes across which a slice shows what the measurement lacks; alternating planes takes these in turn."""
 
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """How much a difference between neighbouring voxels counts along each axis: less for voxels that are longer."""
+
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
 

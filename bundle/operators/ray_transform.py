@@ -24,6 +24,7 @@ class RayTransform(LinearOperator):
     def __init__(self, geometry: ScanGeometry, grid: Grid, background: float) -> None:
         super().__init__(grid.shape, geometry.range_shape)
         self.geometry, self.grid, self.background = geometry, grid, background
+        self.gains = tuple(min(grid.spacing) / s for s in grid.spacing)
 
     def __str__(self) -> str:
         return f"{self.geometry}, voxels of {' x '.join(f'{s:.3g}' for s in self.grid.spacing)} mm"

@@ -117,6 +117,8 @@ def expected_entries(geometry: ScanGeometry, grid: Grid, model: str) -> int:
 
 def check_memory(entries: int) -> None:
     """Raise MemoryError if a matrix of so many entries would not fit into the memory that is free."""
+    if entries >= 2**31:
+        raise MemoryError(f"the system matrix would have {entries:.2g} entries, more than 2^31: use larger pixels or bins")
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not known on this system

@@ -39,8 +39,8 @@ class Tomography:
 
     Args:
         shape, spacing, center: voxels, voxel size (mm; one number for cubes) and centre (mm, scanner frame); by default
-            those of the simulated volume, or else the field of view in voxels of the size of a detector element at the
-            isocenter.
+            those that come with the projections (a simulated volume's, or the file's), or else the field of view in
+            voxels of the size of a detector element at the isocenter.
 
     The computation:
 
@@ -64,7 +64,7 @@ class Tomography:
     row_offset: float = 0.0
     shape: Sequence[int] | None = None
     spacing: float | Sequence[float] | None = None
-    center: Sequence[float] = (0.0, 0.0, 0.0)
+    center: Sequence[float] | None = None
     model: str = "auto"
     backend: str = "auto"
     background: float = -1.0
@@ -72,6 +72,13 @@ class Tomography:
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
             raise ValueError(f"beam must be one of {BEAMS}, got {self.beam!r}")
+        sizes = ["column_size", "row_size"]
+        if self.beam != "parallel":
+            sizes += ["source_to_isocenter", "source_to_detector"]
+        for name in sizes:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
         if self.angles is None:
             if not isinstance(self.num_views, int) or self.num_views < 2:
                 raise ValueError(f"num_views must be a whole number from 2, got {self.num_views!r}")
@@ -97,7 +104,7 @@ class Tomography:
                 "correct one of them"
             )
         known = projections.meta.get("grid")
-        if self.shape is None and self.spacing is None and known:
+        if self.shape is None and self.spacing is None and self.center is None and known:
             grid = Grid(**json.loads(known))
         else:
             grid = self._chosen_grid(geometry)
@@ -142,10 +149,12 @@ class Tomography:
         height = geometry.row_size / (geometry.magnification if geometry.beam == "cone" else 1.0)
         spacing = self.spacing if self.spacing is not None else (size, size, height)
         spacing = (spacing,) * 3 if isinstance(spacing, (int, float)) else tuple(spacing)
-        center = tuple(self.center)
+        if len(spacing) != 3 or not all(isinstance(s, (int, float)) and s > 0 and math.isfinite(s) for s in spacing):
+            raise ValueError(f"spacing must be one positive voxel size in mm, or three, got {self.spacing}")
+        middle = float(geometry.rows.mean()) * height / geometry.row_size
+        center = (0.0, 0.0, middle) if self.center is None else tuple(self.center)
         if geometry.beam != "cone":  # the rows are the slices
-            spacing = (*spacing[:2], geometry.row_size)
-            center = (*center[:2], float(geometry.rows[0].mean()))
+            spacing, center = (*spacing[:2], geometry.row_size), (*center[:2], middle)
         shape = self.shape
         if shape is None:
             across = [MULTIPLE * max(1, round(2 * geometry.field_radius / s / MULTIPLE)) for s in spacing[:2]]
@@ -165,6 +174,7 @@ def build(geometry: ScanGeometry, grid: Grid, model: str, backend: str, backgrou
         )
     if geometry.beam == "cone":
         return ConeBeam(geometry, grid, backend, background)
+    check_rows(geometry, grid)
     return SparseRadon(geometry, grid, model, background)
 
 
@@ -178,3 +188,15 @@ def shortfall(geometry: ScanGeometry, grid: Grid) -> tuple[float, float]:
     top = abs(grid.center[2]) + grid.shape[2] * grid.spacing[2] / 2
     rows = geometry.num_rows * geometry.row_size / 2 - float(geometry.per_view("row_offset").abs().max())
     return across, max(0.0, top - rows / geometry.magnification - grid.spacing[2] / 2)
+
+
+def check_rows(geometry: ScanGeometry, grid: Grid) -> None:
+    """Raise ValueError unless the slices of the grid are where the rows of a parallel or fan beam are."""
+    rows = geometry.rows
+    apart = abs(grid.spacing[2] - geometry.row_size) > 1e-3 * geometry.row_size
+    if apart or float((rows - rows[0]).abs().max()) > 0 or abs(grid.center[2] - float(rows.mean())) > 1e-2:
+        raise ValueError(
+            f"in a {geometry.beam} beam the slices are the detector's rows, the same in every view: the grid has slices of "
+            f"{grid.spacing[2]:g} mm around {grid.center[2]:g} mm, the rows are {geometry.row_size:g} mm apart around "
+            f"{float(rows.mean()):g} mm; correct one of them"
+        )
