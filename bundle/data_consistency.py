@@ -101,6 +101,6 @@ class TotalVariationProximal(_Weighted):
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
         rho = self.rho / noise_ratio if self.scale_by_noise else self.rho
         return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance, rho,
-            operator.gains,
+            operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
+            rho, operator.gains,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Evaluation against a known truth: simulate the measurement, run every method on it, measure and picture them.
 
-All of it happens in the prior's intensity range and RAS+ orientation; `data_range` is the span of
-`bundle.intensity.intensity_range` of the measurement, which the scaling turns into b_max - b_min = 2.
+All of it happens in the prior's intensity range and RAS+ orientation; the full scale of the metrics is what the task's
+scaling maps to -1 and 1: the intensity range of the measurement in MRI, the window of Hounsfield units in CT.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class EvaluateReconstructiond(MapTransform):
 
     def __init__(self, keys, operator, output_dir: str, inferer: Inferer, network: torch.nn.Module,
                  baselines: Mapping[str, Reconstruction], noise_fields: Mapping[str, object], compare: bool = False,
-                 tv_weight: float = 0.03, window: tuple[float, float] = (-1.0, 1.0), image_key: str = "image", label_key: str = "label", region_key: str = "region") -> None:  # fmt: skip
+                 tv_weight: float = 0.03, window: tuple[float, float] = (-1.0, 1.0), image_key: str = "image",
+                 label_key: str = "label", region_key: str = "region") -> None:  # fmt: skip
         super().__init__(keys)
         self.operator, self.output_dir = operator, check_writable(output_dir)
         self.inferer, self.network = inferer, network

@@ -140,7 +140,8 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.finish is not None:
             result = self.finish(result, y, operator, 1.0)
         misfit = float((operator.forward(result) - y).norm() / y.norm().clamp_min(1e-12))
-        return with_geometry(result, measurement, operator, {"data_residual": misfit})
+        notes = {"relative_residual": misfit, "scan": str(operator)}
+        return with_geometry(result, measurement, operator, notes)
 
     @torch.no_grad()
     def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None,
@@ -216,7 +217,8 @@ class ForegroundInferer(VolumeInferer):
         inner = self.inferer.reconstruct(crop(measurement), network)
         volume = operator.linear_reconstruction(y[0].float())
         volume[box] = inner.as_tensor()[0]
-        return with_geometry(volume, measurement, operator, {"data_residual": inner.meta["data_residual"]})
+        notes = {name: inner.meta.get(name) for name in ("relative_residual", "scan")}
+        return with_geometry(volume, measurement, operator, notes)
 
     def _box(self, y: torch.Tensor, operator: VolumeOperator) -> tuple[slice, ...]:
         """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""

@@ -126,10 +126,12 @@ class CheckHounsfieldd(MapTransform):
         for key in self.key_iterator(d):
             low, high = float(d[key].min()), float(d[key].max())
             if not (low < -50 and -200 < high < 40000):
-                name = d[key].meta.get("filename_or_obj", "the image") if isinstance(d[key], MetaTensor) else "the image"
+                name = (
+                    d[key].meta.get("filename_or_obj", "the image") if isinstance(d[key], MetaTensor) else "the image"
+                )
                 raise ValueError(
                     f"{name}: values from {low:g} to {high:g} are not "
-                    "Hounsfield units (air is -1000, water 0); rescale the volume, or apply its rescale slope and intercept"
+                    "Hounsfield units (air is -1000, water 0); apply the rescale slope and intercept of the volume"
                 )
             d[key] = d[key].clamp_min(-1024.0)
         return d

@@ -1,7 +1,7 @@
 """How close a reconstruction is to the truth, per plane and between slices.
 
 Volumes are (X, Y, Z) tensors in RAS+ orientation: slices across axis 0 are sagittal, 1 coronal, 2 axial. `data_range`
-is the intensity span that counts as full scale: the measurement's `bundle.intensity.intensity_range`.
+is the intensity span that counts as full scale: what the task's scaling maps to -1 and 1.
 
     PSNR = 10 log10(data_range^2 / mean squared error)
     SSIM with an 11 x 11 Gaussian window of sigma 1.5 (Wang et al., 2004); 11^3 for the volume

@@ -114,7 +114,10 @@ def _read_array(path: Path) -> np.ndarray:
                 raise ValueError(f"the file holds {', '.join(arrays.files) or 'nothing'}, but no array `projections`")
             values = arrays["projections"]
     elif name.endswith((".nii", ".nii.gz")):
-        values = nib.load(path).get_fdata(dtype=np.float32)
+        image = nib.load(path)
+        if np.issubdtype(image.get_data_dtype(), np.complexfloating):
+            raise ValueError("the projections are complex numbers: save line integrals or counts")
+        values = image.get_fdata(dtype=np.float32)
     else:
         values = np.ascontiguousarray(itk.array_from_image(itk.imread(str(path))).T)
     if values.ndim == 2:  # one slice
@@ -136,7 +139,9 @@ def _read_stack(path: Path, rtk: Path) -> tuple[np.ndarray, ScanGeometry]:
         raise ValueError(f"an RTK projection stack has three axes, got {values.shape}")
     spacing, origin = np.asarray(image.GetSpacing()), np.asarray(image.GetOrigin())
     if not np.allclose(np.asarray(image.GetDirection())[:2, :2], np.eye(2)):
-        raise ValueError("the detector's axes are turned in the image header: save the stack with an identity direction")
+        raise ValueError(
+            "the detector's axes are turned in the image header: save the stack with an identity direction"
+        )
     size = (values.shape[2], values.shape[1])
     geometry = read_rtk_geometry(rtk, size, tuple(map(float, spacing[:2])), tuple(map(float, origin[:2])))
     return np.ascontiguousarray(values.transpose(0, 2, 1), dtype=np.float32), geometry
@@ -166,8 +171,8 @@ def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarra
     # Through air, counts reach air_counts and scatter about it; a detector that stops below has met its limit.
     if share > SATURATED and clipped >= 10 and highest < 0.98 * air_counts:
         warnings.warn(
-            f"{path}: {share:.1%} of the counts are at the maximum, {highest:g}: the detector looks saturated, and what "
-            "lies behind is thicker than it seems",
+            f"{path}: {share:.1%} of the counts are at the maximum, {highest:g}: the detector looks saturated, and "
+            "what lies behind is thicker than it seems",
             stacklevel=4,
         )
     return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy()

@@ -7,8 +7,8 @@
     q <- project(q + s D xbar) onto |q| <= w               dual of TV
     x <- (x - t (A^T p / |A| + D^T q) + t rho x0) / (1 + t rho),       xbar = 2 x - x_old
 
-(Chambolle and Pock, "A first-order primal-dual algorithm for convex problems", J. Math. Imaging Vis. 2011; for CT: Sidky,
-Jorgensen, Pan, Phys. Med. Biol. 2012.) Volumes are (..., X, Y, Z).
+(Chambolle and Pock, "A first-order primal-dual algorithm for convex problems", J. Math. Imaging Vis. 2011; for CT:
+Sidky, Jorgensen, Pan, Phys. Med. Biol. 2012.) Volumes are (..., X, Y, Z).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 BALANCE = 0.03
-"""Step sizes t / s = (BALANCE / w)^2: the smaller w, the longer the steps of x. Found by trial on CT of range -1 to 1."""
+"""Step sizes t / s = (BALANCE / w)^2: the smaller w, the longer the steps of x. Found by trial, for a range of 2."""
 
 Map = Callable[[torch.Tensor], torch.Tensor]
 

@@ -1,7 +1,7 @@
 """Where the time and memory of a run go; prints JSON.
 
     python -m scripts.benchmark                            the default run on the embedded sample
-    python -m scripts.benchmark --task svct                that of another task; projectors: scripts.benchmark_projectors
+    python -m scripts.benchmark --task svct                another task's; projectors: scripts.benchmark_projectors
     python -m scripts.benchmark --batch_sizes 1 2 4 8 16   and network throughput per batch size and memory format
 
 One run is timed as a whole (reading, sampling, writing). Its network calls are timed twice: inside the run, and bare,
@@ -82,7 +82,9 @@ def time_run(overrides: dict, task: str | None = None) -> dict:
     """Time one run of configs/inference.json, or of a task, with some ids overridden."""
     configs = ["configs/inference.json"] + ([f"configs/task_{task}.json"] if task else [])
     with tempfile.TemporaryDirectory() as folder:
-        workflow = ConfigWorkflow(configs, workflow_type="inference", logging_file=False, output_dir=folder, **overrides)
+        workflow = ConfigWorkflow(
+            configs, workflow_type="inference", logging_file=False, output_dir=folder, **overrides
+        )
         workflow.initialize()
         evaluator, device = workflow.evaluator, workflow.parser.get_parsed_content("device")
         clock = NetworkClock(evaluator.network)

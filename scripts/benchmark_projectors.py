@@ -29,7 +29,9 @@ FAR = 1e6
 def rtk_projector(geometry: ScanGeometry, grid: Grid) -> tuple[Callable[[], object], Callable[[], object]]:
     """RTK's Joseph forward and back projection of one volume on the CPU."""
     matched = rtk.ThreeDCircularProjectionGeometry.New()
-    iso, det = (geometry.source_to_isocenter, geometry.source_to_detector) if geometry.beam == "cone" else (FAR, FAR + 1)
+    iso, det = (
+        (geometry.source_to_isocenter, geometry.source_to_detector) if geometry.beam == "cone" else (FAR, FAR + 1)
+    )
     for angle in geometry.angles:
         matched.AddProjection(iso, det, angle)
     floats = itk.Image[itk.F, 3]

@@ -156,7 +156,9 @@ def body_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nif
 
     def draw(role: str, seed: int) -> nib.Nifti1Image:
         body, spacing = drawers[role](seed)
-        return nib.Nifti1Image(body.round().clamp(-32768, 32767).short().numpy(), np.diag([spacing, spacing, spacing, 1.0]))
+        return nib.Nifti1Image(
+            body.round().clamp(-32768, 32767).short().numpy(), np.diag([spacing, spacing, spacing, 1.0])
+        )
 
     return draw
 

@@ -5,8 +5,8 @@
     python -m scripts.reproduce --tables_only        write the tables from docs/results*.json
 
 MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
-for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the embedded
-chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
+for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the
+embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
 docs/tuning_ct.json (scripts.tune_ct). A seed is the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
@@ -24,8 +24,8 @@ from scripts.tables import write_tables
 
 CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
 CONFIGS = ["configs/inference.json", "configs/evaluate.json"]
-FEW_STEPS = {"num_steps": 10, "num_draws": 1, "compare": True, "finish": None}
-"""Comparisons of noise need many runs, and no mean of draws and no final smoothing, which would hide what noise does."""
+FEW_STEPS = {"num_steps": 5, "num_draws": 1, "compare": True, "finish": None}
+"""Comparisons of noise need many runs, no mean of draws and no final smoothing: they would hide what noise does."""
 CT_RUNS = {
     "30 views, parallel, no noise": (["svct", "parallel"], None, 1, {}),
     "30 views, parallel, 1e5 photons": (["svct", "parallel"], 1e5, 3, {}),

@@ -30,7 +30,9 @@ MIN_SLICES = 24
 """Thinner pieces are not worth deforming."""
 
 
-def pieces(volume: torch.Tensor, kept: tuple[int, int] | None, margin: int = 4) -> tuple[list[torch.Tensor], torch.Tensor | None]:  # fmt: skip
+def pieces(
+    volume: torch.Tensor, kept: tuple[int, int] | None, margin: int = 4
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     """What is left of a volume for training, and the slab of slices [first, last) of axis 2 that is not."""
     if kept is None:
         return [volume], None

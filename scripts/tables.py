@@ -126,7 +126,7 @@ def paired_table(runs: dict) -> str:
 
 
 def ct_paired_table(runs: dict) -> str:
-    """The result against each method, paired by seed: gains in PSNR and SSIM per plane, ratios of inter-slice errors."""
+    """The result against each method, paired by seed: gains in PSNR and SSIM, ratios of inter-slice errors."""
     methods = measured(runs, CT_ORDER)
     ours, rows = methods[-1], []
     for method in methods[:-1]:
@@ -223,7 +223,10 @@ def write_tables(docs: Path) -> list[Path]:
         for path, content in ((Path("README.md"), short), (docs / "README.md", short), (docs / "results.md", full)):
             if path.exists() and fill(path, name, content):
                 written.append(path)
-    for history, picture in (("prior_history.jsonl", "prior_training.png"), ("prior_ct_history.jsonl", "prior_ct_training.png")):
+    for history, picture in (
+        ("prior_history.jsonl", "prior_training.png"),
+        ("prior_ct_history.jsonl", "prior_ct_training.png"),
+    ):
         if (docs / history).exists():
             training_curve(docs / history, docs / picture)
             written.append(docs / picture)

@@ -26,7 +26,7 @@ from bundle.metrics import psnr
 from bundle.noise import IndependentNoise
 from bundle.weights import load_weights
 from scripts.prepare_data import SOURCES
-from scripts.reproduce import CT_RUNS, FEW_STEPS
+from scripts.reproduce import CT_RUNS
 from scripts.synthesise_bodies import resample
 
 SPACING = 2.5
@@ -52,7 +52,7 @@ def tune(volume: torch.Tensor, task: str, geometry: str, photons: float | None) 
     """PSNR of every setting that is tried, for one kind of scan."""
     configs = ["configs/inference.json", f"configs/task_{task}.json", f"configs/geometry_{geometry}.json"]
     workflow = ConfigWorkflow(configs, workflow_type="inference", logging_file=False, photons=photons,
-                              **{k: v for k, v in FEW_STEPS.items() if k != "compare"})  # fmt: skip
+                              num_draws=1, finish=None)  # fmt: skip
     workflow.initialize()
     get = workflow.parser.get_parsed_content
     load_weights(get("network_def"), get("checkpoint"))

@@ -202,6 +202,21 @@ def test_a_derived_grid_is_no_reason_to_warn(beam, columns):
         tomography(beam).for_measurement(projections(scan(beam, num_columns=columns)))
 
 
+@pytest.mark.parametrize("offset", [12.0, -30.0])
+def test_the_derived_grid_of_a_detector_that_was_moved_up_or_down_is_no_reason_to_warn(offset):
+    """It lies where the rows look."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        operator = tomography("cone").for_measurement(projections(scan("cone", row_offset=offset)))
+    assert operator.grid.center == pytest.approx((0, 0, offset * 200 / 350))
+
+
+def test_a_grid_above_the_rows_is_warned_of():
+    geometry = scan("cone", row_offset=28.0)  # 56 mm of rows see 0 to 32 mm at the isocenter
+    with pytest.warns(UserWarning, match="it misses 0 mm at the sides and 15 mm at the ends"):
+        tomography("cone", shape=(24, 24, 16), spacing=2.0, center=(0, 0, 0)).for_measurement(projections(geometry))
+
+
 def test_an_operator_warns_when_it_is_built_and_not_again():
     settings = tomography(num_columns=8)
     with pytest.warns(UserWarning, match="misses"):
@@ -246,6 +261,24 @@ def test_the_slices_of_parallel_and_fan_beams_are_the_rows(beam):
     operator = tomography(beam, spacing=4.0, center=(1.0, 2.0, 99.0)).for_measurement(projections(geometry))
     assert operator.grid.spacing == (4.0, 4.0, 3.0) and operator.grid.shape[2] == 6
     assert operator.grid.center == (1.0, 2.0, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "geometry"),
+    [
+        ({"spacing": (2.0, 2.0, 2.0)}, {}),
+        ({"center": (0.0, 0.0, 3.0)}, {}),
+        ({}, {"row_offset": 3.0}),
+        ({}, {"row_offset": tuple(0.1 * i for i in range(8))}),
+    ],
+    ids=["another distance", "higher", "a moved detector", "a moving detector"],
+)
+@pytest.mark.parametrize("beam", ["parallel", "fan"])
+def test_a_grid_whose_slices_are_not_the_rows_is_refused(beam, change, geometry):
+    """It would be reconstructed as if they were, and lie at the wrong place."""
+    grid = Grid(**{"shape": (24, 24, 6), "spacing": (2.0, 2.0, 3.0), "center": (0.0, 0.0, 0.0)} | change)
+    with pytest.raises(ValueError, match=f"in a {beam} beam the slices are the detector's rows"):
+        tomography(beam).for_measurement(projections(scan(beam, **geometry), grid))
 
 
 def test_spacing_alone_keeps_the_field_of_view():

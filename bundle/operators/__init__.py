@@ -8,5 +8,6 @@ from bundle.operators.through_plane import ThroughPlane, ThroughPlaneSampling
 from bundle.operators.tomography import Tomography
 
 __all__ = [
-    "ConeBeam", "Grid", "LinearOperator", "ScanGeometry", "SparseRadon", "ThroughPlane", "ThroughPlaneSampling", "Tomography",
+    "ConeBeam", "Grid", "LinearOperator", "ScanGeometry", "SparseRadon", "ThroughPlane", "ThroughPlaneSampling",
+    "Tomography",
 ]  # fmt: skip

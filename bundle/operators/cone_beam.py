@@ -7,8 +7,8 @@ between the four nearest voxels across it; `length` is the ray's path per step, 
 lie in one upright plane, a fan. So the volume is first interpolated onto that plane (a curtain of [lines, slices]), and
 the rays of the rows then read the curtain; the adjoint does the same in reverse order, hence it is exact.
 
-Two modules compute the same numbers: cone_beam_torch on any device, and cone_beam_numba on CPUs where numba is installed,
-several times faster. Volumes are (..., X, Y, Z), projections (..., views, columns, rows).
+Two modules compute the same numbers: cone_beam_torch on any device, and cone_beam_numba on CPUs where numba is
+installed, several times faster. Volumes are (..., X, Y, Z), projections (..., views, columns, rows).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 
 from bundle.operators import cone_beam_torch
 from bundle.operators.ct_geometry import Grid, ScanGeometry
-from bundle.operators.sparse_radon import rays_in_plane
 from bundle.operators.ray_transform import RayTransform
+from bundle.operators.sparse_radon import rays_in_plane
 
 BACKENDS = ("auto", "torch", "numba")
 

@@ -29,7 +29,11 @@ def back_project(fans, rays: torch.Tensor, table: torch.Tensor) -> None:
 def _arrays(fans) -> tuple:
     tensors = (fans.ray, fans.start, fans.step, fans.start_across, fans.step_across, fans.start_up, fans.rise,
                fans.length, fans.lines)  # fmt: skip
-    return *(t.numpy() for t in tensors), (*fans.origin, *fans.spacing), (fans.num_across, fans.stride, fans.stride_across)
+    return (
+        *(t.numpy() for t in tensors),
+        (*fans.origin, *fans.spacing),
+        (fans.num_across, fans.stride, fans.stride_across),
+    )
 
 
 class _threads:
@@ -81,7 +85,9 @@ def _project(ray, start, step, start_across, step_across, start_up, rise, length
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
-def _back_project(ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, rays, table):
+def _back_project(
+    ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, rays, table
+):
     num_slices, num_rows = table.shape[1], rays.shape[1]
     num_across, stride, stride_across = counts
     for i in numba.prange(len(lines)):

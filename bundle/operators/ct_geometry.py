@@ -23,6 +23,8 @@ import torch
 
 BEAMS = ("parallel", "fan", "cone")
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+LARGEST = 1e9
+"""No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
 PER_VIEW = (
     "source_to_isocenter", "source_to_detector", "column_offset", "row_offset",
     "source_column_offset", "source_row_offset",
@@ -94,7 +96,10 @@ class ScanGeometry:
                     f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
                     f"({self.source_to_isocenter} mm): are the two distances swapped?"
                 )
-        world = torch.tensor(self.world, dtype=torch.float64)
+        try:
+            world = torch.tensor(self.world, dtype=torch.float64)
+        except (TypeError, ValueError):
+            world = torch.zeros(0)
         if world.shape != (4, 4) or not torch.isfinite(world).all() or abs(float(torch.linalg.det(world))) < 1e-9:
             raise ValueError(f"world must be an invertible 4 x 4 matrix, got {self.world}")
         object.__setattr__(self, "world", tuple(tuple(float(v) for v in row) for row in self.world))
@@ -107,7 +112,9 @@ class ScanGeometry:
             return float(value)
         values = _numbers(name, value)
         if len(values) != len(self.angles):
-            raise ValueError(f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one")
+            raise ValueError(
+                f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one"
+            )
         return values
 
     def __str__(self) -> str:
@@ -150,12 +157,16 @@ class ScanGeometry:
     @property
     def field_radius(self) -> float:
         """Radius in mm of the largest circle around the isocenter that every view sees whole."""
-        edge = (self.num_columns * self.column_size / 2 - self.per_view("column_offset").abs()).clamp_min(0)
+        half = self.num_columns * self.column_size / 2
+        right, left = self.per_view("column_offset") + half, self.per_view("column_offset") - half
         if self.beam == "parallel":
-            return float(edge.min())
-        edge = (edge - self.per_view("source_column_offset").abs()).clamp_min(0)
-        fan = torch.atan2(edge, self.per_view("source_to_detector"))
-        return float((self.per_view("source_to_isocenter") * torch.sin(fan)).min())
+            return max(0.0, float(torch.minimum(right, -left).min()))
+        iso, det, source = (
+            self.per_view(n) for n in ("source_to_isocenter", "source_to_detector", "source_column_offset")
+        )
+        # Signed distance of the isocenter from the ray to either edge of the detector.
+        ends = [(source * det + iso * (edge - source)) / torch.hypot(det, edge - source) for edge in (right, left)]
+        return max(0.0, float(torch.minimum(ends[0], -ends[1]).min()))
 
     def to_json(self) -> str:
         """The published form: docs/ct_geometry.schema.json."""
@@ -172,9 +183,13 @@ class ScanGeometry:
         known = {f.name for f in fields(cls)}
         required = {"beam", "angles", "num_columns", "column_size", "num_rows", "row_size"}
         if not isinstance(values, dict) or (missing := required - values.keys()):
-            raise ValueError(f"the geometry lacks {', '.join(sorted(missing)) if isinstance(values, dict) else 'fields'}")
+            raise ValueError(
+                f"the geometry lacks {', '.join(sorted(missing)) if isinstance(values, dict) else 'fields'}"
+            )
         if unknown := values.keys() - known:
-            raise ValueError(f"the geometry has unknown fields {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"the geometry has unknown fields {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+            )
         return cls(**values)
 
 
@@ -230,7 +245,7 @@ def centred(count: int, size: float) -> torch.Tensor:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _numbers(name: str, values) -> tuple[float, ...]:

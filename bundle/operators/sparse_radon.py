@@ -55,6 +55,7 @@ class SparseRadon(RayTransform):
                 f"the volume has {grid.shape[2]} slices, the projections have {geometry.num_rows} rows: "
                 f"in a {geometry.beam} beam they must agree"
             )
+        check_source(geometry, grid)
         super().__init__(geometry, grid, background)
         if model == "auto":
             pixel = min(grid.spacing[:2])
@@ -87,9 +88,7 @@ class SparseRadon(RayTransform):
         if table.dtype == torch.float64:
             matrix = torch.sparse_csr_tensor(pointer, index, weight, (num_out, num_in), check_invariants=False)
             return matrix @ table
-        return F.embedding_bag(
-            index, table, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True
-        )
+        return F.embedding_bag(index, table, pointer, mode="sum", per_sample_weights=weight, include_last_offset=True)
 
 
 Csr = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -100,9 +99,14 @@ Csr = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def system_matrix(geometry: ScanGeometry, grid: Grid, model: str) -> tuple[Csr, Csr]:
     """R and its transpose, built once per geometry and process."""
     num_rays, num_pixels = geometry.range_shape[0] * geometry.num_columns, grid.shape[0] * grid.shape[1]
-    check_memory(expected_entries(geometry, grid, model))
-    entries = _joseph if model == "joseph" else _strip
-    rays, pixels, weights = (torch.cat(part) for part in zip(*entries(geometry, grid)))
+    entries = expected_entries(geometry, grid, model)
+    if entries >= 2**31:
+        raise MemoryError(
+            f"the system matrix would have {entries:.2g} entries, more than 2^31: use larger pixels or bins"
+        )
+    check_memory(entries)
+    build = _joseph if model == "joseph" else _strip
+    rays, pixels, weights = (torch.cat(part) for part in zip(*build(geometry, grid)))
     rows = _compress(rays, pixels, weights, num_rays)
     return rows, _compress(pixels, rays, weights, num_pixels)
 
@@ -117,8 +121,6 @@ def expected_entries(geometry: ScanGeometry, grid: Grid, model: str) -> int:
 
 def check_memory(entries: int) -> None:
     """Raise MemoryError if a matrix of so many entries would not fit into the memory that is free."""
-    if entries >= 2**31:
-        raise MemoryError(f"the system matrix would have {entries:.2g} entries, more than 2^31: use larger pixels or bins")
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not known on this system
@@ -184,17 +186,18 @@ def _strip(geometry: ScanGeometry, grid: Grid):
     x, y = torch.meshgrid(grid.coordinates(0), grid.coordinates(1), indexing="ij")
     hx, hy = grid.spacing[0] / 2, grid.spacing[1] / 2
     width, num_columns = geometry.column_size, geometry.num_columns
-    bins = _bins_per_pixel(geometry, grid)
     pixels = torch.arange(x.numel())
     for view in range(len(geometry.angles)):
         corners = torch.stack([project(geometry, view, x + sx * hx, y + sy * hy)[0].flatten()
                                for sx in (-1, 1) for sy in (-1, 1)]).sort(0).values  # fmt: skip
         direction = project(geometry, view, x, y)[1].flatten(1)
-        chord = torch.minimum(2 * hx / direction[0].abs().clamp_min(1e-12), 2 * hy / direction[1].abs().clamp_min(1e-12))
+        chord = torch.minimum(
+            2 * hx / direction[0].abs().clamp_min(1e-12), 2 * hy / direction[1].abs().clamp_min(1e-12)
+        )
         first_edge = geometry.columns[view][0] - width / 2
         first = ((corners[0] - first_edge) / width).floor()
         below = trapezoid_integral(corners, first_edge + first * width)
-        for k in range(bins):
+        for k in range(int(((corners[3] - corners[0]) / width).max().ceil()) + 1):
             above = trapezoid_integral(corners, first_edge + (first + k + 1) * width)
             column, weight = first + k, chord * (above - below) / width
             keep = (column >= 0) & (column < num_columns) & (weight > 0)
@@ -231,17 +234,24 @@ def trapezoid_integral(corners: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return ramp(a, b) + flat + falling
 
 
+def check_source(geometry: ScanGeometry, grid: Grid) -> None:
+    """Raise ValueError if the source of a fan beam runs through the volume."""
+    if geometry.beam == "parallel":
+        return
+    nearest = float(geometry.per_view("source_to_isocenter").min())
+    if not nearest > grid.radius:
+        raise ValueError(
+            f"the source, {nearest:g} mm from the isocenter, lies within the volume, which reaches {grid.radius:.0f} "
+            "mm: reconstruct a smaller grid, or check source_to_isocenter"
+        )
+
+
 def _bins_per_pixel(geometry: ScanGeometry, grid: Grid) -> int:
-    """Most detector columns that the shadow of one pixel touches."""
+    """About the most detector columns that the shadow of one pixel touches."""
     diagonal = math.hypot(*grid.spacing[:2])
     if geometry.beam == "parallel":
         return math.ceil(diagonal / geometry.column_size) + 1
     iso, det = geometry.per_view("source_to_isocenter"), geometry.per_view("source_to_detector")
-    if not float(iso.min()) > grid.radius:
-        raise ValueError(
-            f"the source, {float(iso.min()):g} mm from the isocenter, lies within the volume, which reaches "
-            f"{grid.radius:.0f} mm: reconstruct a smaller grid, or check source_to_isocenter"
-        )
     # The shadow is largest nearest to the source and is stretched where rays meet the detector obliquely.
     near = float((det / (iso - grid.radius)).max())
     slant = 1 / math.cos(math.asin(min(0.95, grid.radius / float(iso.min()))))

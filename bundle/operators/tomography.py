@@ -131,12 +131,12 @@ class Tomography:
                 )
             half_width = det * math.tan(math.asin(grid.radius / iso))
             half_height = grid.shape[2] * slice_distance / 2 * det / (iso - grid.radius)
-        column_size = self.column_size or pixel * magnification
-        columns = self.num_columns or 2 * math.ceil((half_width + abs(self.column_offset)) / column_size)
+        column_size = chosen(self.column_size, pixel * magnification)
+        columns = chosen(self.num_columns, 2 * math.ceil((half_width + abs(self.column_offset)) / column_size))
         row_size, rows = slice_distance, grid.shape[2]
         if self.beam == "cone":
-            row_size = self.row_size or slice_distance * magnification
-            rows = self.num_rows or 2 * math.ceil((half_height + abs(self.row_offset)) / row_size)
+            row_size = chosen(self.row_size, slice_distance * magnification)
+            rows = chosen(self.num_rows, 2 * math.ceil((half_height + abs(self.row_offset)) / row_size))
         return ScanGeometry(
             beam=self.beam, angles=tuple(self.angles), num_columns=columns, column_size=column_size, num_rows=rows,
             row_size=row_size, column_offset=self.column_offset, world=world, **distances,
@@ -162,6 +162,11 @@ class Tomography:
         return Grid(tuple(shape), spacing, center)
 
 
+def chosen(value, default):
+    """The user's value, or the default where there is none."""
+    return default if value is None else value
+
+
 @lru_cache(maxsize=4)
 def build(geometry: ScanGeometry, grid: Grid, model: str, backend: str, background: float) -> SparseRadon | ConeBeam:
     """The operator, built once per process; warns if the scan does not cover the grid."""
@@ -185,9 +190,11 @@ def shortfall(geometry: ScanGeometry, grid: Grid) -> tuple[float, float]:
     across = max(0.0, half - geometry.field_radius - MULTIPLE / 2 * max(grid.spacing[:2]))
     if geometry.beam != "cone":
         return across, 0.0
-    top = abs(grid.center[2]) + grid.shape[2] * grid.spacing[2] / 2
-    rows = geometry.num_rows * geometry.row_size / 2 - float(geometry.per_view("row_offset").abs().max())
-    return across, max(0.0, top - rows / geometry.magnification - grid.spacing[2] / 2)
+    low, high = (grid.center[2] + sign * grid.shape[2] * grid.spacing[2] / 2 for sign in (-1, 1))
+    half = geometry.num_rows * geometry.row_size / 2
+    offsets = geometry.per_view("row_offset")
+    seen_low, seen_high = (float(v) / geometry.magnification for v in ((offsets - half).max(), (offsets + half).min()))
+    return across, max(0.0, seen_low - low - grid.spacing[2] / 2, high - seen_high - grid.spacing[2] / 2)
 
 
 def check_rows(geometry: ScanGeometry, grid: Grid) -> None:
@@ -196,7 +203,7 @@ def check_rows(geometry: ScanGeometry, grid: Grid) -> None:
     apart = abs(grid.spacing[2] - geometry.row_size) > 1e-3 * geometry.row_size
     if apart or float((rows - rows[0]).abs().max()) > 0 or abs(grid.center[2] - float(rows.mean())) > 1e-2:
         raise ValueError(
-            f"in a {geometry.beam} beam the slices are the detector's rows, the same in every view: the grid has slices of "
-            f"{grid.spacing[2]:g} mm around {grid.center[2]:g} mm, the rows are {geometry.row_size:g} mm apart around "
+            f"in a {geometry.beam} beam the slices are the detector's rows, the same in every view: the grid has slices "
+            f"of {grid.spacing[2]:g} mm around {grid.center[2]:g} mm, the rows are {geometry.row_size:g} mm apart around "
             f"{float(rows.mean()):g} mm; correct one of them"
         )
