@@ -3,7 +3,7 @@
     python -m scripts.make_sample --volume data/held_out/colin27_t1.nii.gz --mask ch2bet.nii.gz
 
 writes `sample_data/mri/truth/colin27_t1.nii.gz` (1 mm), `sample_data/mri/measured/colin27_t1_5mm.nii.gz` (5 mm slices)
-and, given a brain-extracted volume of the same grid, `sample_data/mri/regions/colin27_t1.nii.gz` (1 brain, 0 elsewhere).
+and, given a brain-extracted volume of that grid, `sample_data/mri/regions/colin27_t1.nii.gz` (1 brain, 0 elsewhere).
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def check_rows(geometry: ScanGeometry, grid: Grid) -> None:
     apart = abs(grid.spacing[2] - geometry.row_size) > 1e-3 * geometry.row_size
     if apart or float((rows - rows[0]).abs().max()) > 0 or abs(grid.center[2] - float(rows.mean())) > 1e-2:
         raise ValueError(
-            f"in a {geometry.beam} beam the slices are the detector's rows, the same in every view: the grid has slices "
-            f"of {grid.spacing[2]:g} mm around {grid.center[2]:g} mm, the rows are {geometry.row_size:g} mm apart around "
+            f"in a {geometry.beam} beam slices are detector rows, the same in every view: the grid has slices "
+            f"of {grid.spacing[2]:g} mm around {grid.center[2]:g} mm, the rows are {geometry.row_size:g} mm around "
             f"{float(rows.mean()):g} mm; correct one of them"
         )
