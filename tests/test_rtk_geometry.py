@@ -239,10 +239,18 @@ SCANS = {
 """What each view is like, and the origin of the projections, of 64 x 58 elements of 2 mm."""
 
 
+def toolkit():
+    """ITK and RTK, where both are installed."""
+    itk = pytest.importorskip("itk")
+    rtk = getattr(itk, "RTK", None)  # a lazily loaded attribute, no module
+    if rtk is None:
+        pytest.skip("itk-rtk is not installed")
+    return itk, rtk
+
+
 def project_by_rtk(folder, view, origin):
     """scan.mha and scan.xml, both written by RTK and ITK."""
-    itk = pytest.importorskip("itk")
-    rtk = pytest.importorskip("itk.RTK", reason="itk-rtk is not installed")
+    itk, rtk = toolkit()
     image_type = itk.Image[itk.F, 3]
     geometry = rtk.ThreeDCircularProjectionGeometry.New()
     for i in range(VIEWS):
@@ -302,7 +310,7 @@ def test_what_rtk_projects_is_reconstructed_at_its_place_with_its_values(tmp_pat
 @pytest.mark.slow
 def test_our_projections_are_those_of_rtk(tmp_path):
     """Both after Joseph: the same volume on the same voxels gives the same line integrals, ray by ray."""
-    itk = pytest.importorskip("itk")
+    itk, _ = toolkit()
     y = read_projections(project_by_rtk(tmp_path, moving, (-60.0, -58.5)))
     # The scanner's (x, y, z) is RTK's (X, -Z, Y).
     volume = torch.from_numpy(itk.array_from_image(ball_image(itk)).T.copy()).permute(0, 2, 1).flip(1).contiguous()
