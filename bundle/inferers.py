@@ -230,10 +230,12 @@ class ForegroundInferer(VolumeInferer):
         return tuple(box)
 
 
-def with_geometry(volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator, notes: dict) -> MetaTensor:
+def with_geometry(
+    volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator, notes: dict | None = None
+) -> MetaTensor:
     """(1, X, Y, Z) result with the operator's affine, the history of its measurement, and notes in its metadata."""
     meta = {k: copy.deepcopy(v) for k, v in measurement.meta.items() if k != "affine"}
-    meta |= {"spatial_shape": list(volume.shape), **notes}
+    meta |= {"spatial_shape": list(volume.shape), **(notes or {})}
     return MetaTensor(
         volume[None],
         affine=operator.domain_affine(measurement.affine),

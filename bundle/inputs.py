@@ -130,8 +130,8 @@ class CheckHounsfieldd(MapTransform):
                     d[key].meta.get("filename_or_obj", "the image") if isinstance(d[key], MetaTensor) else "the image"
                 )
                 raise ValueError(
-                    f"{name}: values from {low:g} to {high:g} are not "
-                    "Hounsfield units (air is -1000, water 0); apply the rescale slope and intercept of the volume"
+                    f"{name}: values from {low:g} to {high:g} are not Hounsfield units (air is -1000, water 0); "
+                    "rescale the volume, or apply its rescale slope and intercept"
                 )
             d[key] = d[key].clamp_min(-1024.0)
         return d

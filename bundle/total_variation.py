@@ -54,6 +54,7 @@ def minimise_total_variation(
     tolerance: float = 1e-4,
     rho: float = 0.0,
     gains: Sequence[float] = (1.0, 1.0, 1.0),
+    scale: float = 1.0,
 ) -> torch.Tensor:
     """Solve the problem above.
 
@@ -66,23 +67,24 @@ def minimise_total_variation(
         tolerance: stop when a step changes x by less than this share of |x|.
         rho: weight of the quadratic term, in units of |A|^2.
         gains: g of each axis, for voxels that are not cubes.
+        scale: half the range of the values, for which the step sizes are balanced.
     """
     if not (weight > 0 and norm > 0):
         raise ValueError(f"weight and norm must be positive, got {weight} and {norm}")
     gain = torch.tensor(gains, dtype=x.dtype, device=x.device).view(-1, *[1] * x.ndim)
     # |K|^2 <= 1 + 4 sum g^2 for K = [A / |A|; D].
     bound = (1 + 4 * float(gain.square().sum())) ** 0.5
-    s, t = weight / (bound * BALANCE), BALANCE / (bound * weight)
+    s, t = weight / (bound * BALANCE * scale), BALANCE * scale / (bound * weight)
     x0, x = x, x.clone()
     average = x.clone()
     p = torch.zeros_like(y)
     q = x.new_zeros(3, *x.shape)
     for _ in range(iterations):
-        p = p.add_(forward(average).sub_(y), alpha=s / norm).div_(1 + s)
+        p = p.add_(forward(average) - y, alpha=s / norm).div_(1 + s)
         q.add_(differences(average).mul_(gain), alpha=s)
         q.div_((q.square().sum(0).sqrt_() / weight).clamp_min_(1))
         old = x
-        x = old - t * (adjoint(p).div_(norm).add_(differences_adjoint(q * gain)))
+        x = old - t * (adjoint(p) / norm + differences_adjoint(q * gain))
         if rho:
             x = x.add_(x0, alpha=t * rho).div_(1 + t * rho)
         change = x - old

@@ -31,7 +31,7 @@ CT_RUNS = {
     "30 views, parallel, 1e5 photons": (["svct", "parallel"], 1e5, 3, {}),
     "100 degrees, parallel, 1e5 photons": (["lact", "parallel"], 1e5, 1, {}),
     "noise fields: cone beam, 30 views, 1e5 photons": (["svct", "cone"], 1e5, 5, FEW_STEPS),
-    "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 5, FEW_STEPS),
+    "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 3, FEW_STEPS),
 }
 """Name: task and geometry, photons per detector element (None: no noise), seeds, other ids."""
 

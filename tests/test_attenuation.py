@@ -137,7 +137,9 @@ def test_scaled_projections_are_those_of_the_prior_s_values(beam, scale):
     scaled = ScaleProjectionsd("image", operator, scale)(data)
     built = operator.for_volume(volume)
     expected = built.forward(scale.from_hu(volume.as_tensor()))
-    torch.testing.assert_close(scaled["image"].as_tensor(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        scaled["image"].as_tensor(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
     assert expected.std() > 1
     torch.testing.assert_close(scaled["label"].as_tensor(), scale.from_hu(volume.as_tensor()))
     assert scaled["image"].meta["geometry"] == built.geometry.to_json()
@@ -165,9 +167,7 @@ def test_only_what_was_scaled_is_scaled_back():
 def test_restored_undoes_the_scale_through_the_preprocessing():
     """The way of the configs: the inverse of the whole preprocessing, on the key of the result."""
     scale, operator = HounsfieldScale(), scanner()
-    steps = Compose(
-        [SimulateProjectionsd("image", operator, scale), ScaleProjectionsd("image", operator, scale)]
-    )
+    steps = Compose([SimulateProjectionsd("image", operator, scale), ScaleProjectionsd("image", operator, scale)])
     data = steps({"image": ct_volume()})
     label = MetaTensor(data["label"].as_tensor(), applied_operations=list(data["image"].applied_operations))
     restored = Restored("pred", steps)({"pred": label, "image": data["image"]})["pred"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from bundle.attenuation import HounsfieldScale
 from bundle.operators import Tomography
@@ -16,7 +17,7 @@ from tests.test_configs import TRAINED_HERE
 
 SHAPE = (24, 24, 8)
 AFFINE = np.array([[-2.5, 0, 0, 40], [0, 2.5, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])  # right to left
-TASKS, GEOMETRIES = ("svct", "lact"), ("parallel", "fan", "cone")
+TASKS, GEOMETRIES = ("task_svct", "task_lact"), ("geometry_parallel", "geometry_fan", "geometry_cone")
 QUICK = {"baselines#total_variation#iterations": 20, "finish#iterations": 5}
 
 
@@ -26,14 +27,12 @@ def chest(tmp_path):
 
 
 def configs(task, geometry, *others):
-    return [INFERENCE, f"configs/task_{task}.json", f"configs/geometry_{geometry}.json", *others]
+    return [INFERENCE, f"configs/{task}.json", f"configs/{geometry}.json", *others]
 
 
 def measure(folder, beam, values=None):
     """Projections of a tiny chest as a file with its geometry."""
     volume = torch.from_numpy(chest_voxels(SHAPE))
-    from monai.data import MetaTensor
-
     image = MetaTensor(volume[None], affine=torch.diag(torch.tensor([2.5, 2.5, 2.5, 1.0])))
     operator = Tomography(beam=beam, num_views=12).for_volume(image)
     projections = operator.forward(HounsfieldScale().attenuation(volume)).numpy()
@@ -46,7 +45,7 @@ def measure(folder, beam, values=None):
 
 
 def test_the_tasks_differ_in_their_views_alone():
-    svct, lact = (json.loads((ROOT / f"configs/task_{t}.json").read_text(encoding="utf-8")) for t in TASKS)
+    svct, lact = (json.loads((ROOT / f"configs/{t}.json").read_text(encoding="utf-8")) for t in TASKS)
     assert {k for k in svct if svct[k] != lact[k]} == {"num_views", "arc"} and svct.keys() == lact.keys()
     assert (svct["num_views"], lact["num_views"], lact["arc"]) == (30, 100, 100.0)
 
@@ -78,7 +77,7 @@ def test_a_simulated_scan_is_reconstructed_where_the_volume_was(
     metrics = json.loads((case / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics) == ["input", "least_squares", "total_variation", "recon"]
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
-    assert geometry in record["scan"] and 0 <= record["relative_residual"] < 1
+    assert geometry.removeprefix("geometry_") in record["scan"] and 0 <= record["relative_residual"] < 1
     assert record["settings"]["photons"] == 1e5 and record["settings"]["finish"] == "TotalVariationProximal"
 
 
@@ -86,14 +85,15 @@ def test_a_simulated_scan_is_reconstructed_where_the_volume_was(
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_measured_projections_bring_their_own_geometry(geometry, run_here, tiny_overrides, tmp_path):
     """The task says parallel; the file knows better. With the data step alone the result is near the truth in HU."""
-    overrides = tiny_overrides(measure(tmp_path / "scans", geometry), start_fraction=0.001, num_steps=1, **QUICK)
+    beam = geometry.removeprefix("geometry_")
+    overrides = tiny_overrides(measure(tmp_path / "scans", beam), start_fraction=0.001, num_steps=1, **QUICK)
     overrides |= {"data_consistency#iterations": 60, "data_consistency#rho": 1e-6, "finish": None}
-    run_here("inference", configs("svct", "parallel"), overrides)
+    run_here("inference", configs("task_svct", "geometry_parallel"), overrides)
     case = tmp_path / "results" / "scan"
     recon = nib.load(case / "scan_recon.nii.gz").get_fdata()
     truth = chest_voxels(SHAPE)
     assert np.sqrt(np.square(recon - truth).mean()) < 0.5 * truth.std()
-    assert geometry in json.loads((case / "run.json").read_text(encoding="utf-8"))["scan"]
+    assert beam in json.loads((case / "run.json").read_text(encoding="utf-8"))["scan"]
 
 
 def test_the_embedded_projections_are_those_of_the_embedded_chest():
@@ -116,10 +116,10 @@ def test_the_embedded_projections_are_those_of_the_embedded_chest():
 def test_bad_input_is_refused_before_any_sampling(what, message, run_here, tiny_overrides, tmp_path):
     if what == "not HU":
         source = write_volume(tmp_path / "mri.nii.gz", chest_voxels(SHAPE) / 2000 + 0.5)
-        files = configs("svct", "parallel", EVALUATE)
+        files = configs("task_svct", "geometry_parallel", EVALUATE)
     else:
         damage = {"NaN": lambda p: np.where(p == p.max(), np.nan, p), "size": lambda p: p[1:]}[what]
-        source, files = measure(tmp_path / "scans", "parallel", damage), configs("svct", "parallel")
+        source, files = measure(tmp_path / "scans", "parallel", damage), configs("task_svct", "geometry_parallel")
     with pytest.raises(Exception) as error:
         run_here("inference", files, tiny_overrides(source, **QUICK))
     causes, cause = [], error.value

@@ -14,7 +14,7 @@ def test_the_sample_is_a_crop_and_the_means_of_its_slices(tmp_path):
     path = write_volume(tmp_path / "head.nii.gz", whole, affine)
     mask = write_volume(tmp_path / "brain.nii.gz", (whole > 100).astype(np.uint8), affine)
     make_sample.main(["--volume", str(path), "--mask", str(mask), "--output_dir", str(tmp_path), "--ratio", "5"])
-    truth, thick = nib.load(tmp_path / "truth/colin27_t1.nii.gz"), nib.load(tmp_path / "thick/colin27_t1_5mm.nii.gz")
+    truth, thick = nib.load(tmp_path / "truth/colin27_t1.nii.gz"), nib.load(tmp_path / "measured/colin27_t1_5mm.nii.gz")
     voxels = truth.get_fdata()
     np.testing.assert_array_equal(voxels, whole[make_sample.BOX])
     np.testing.assert_allclose(thick.get_fdata(), voxels.reshape(*voxels.shape[:2], -1, 5).mean(3), atol=0.5)

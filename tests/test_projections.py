@@ -1,4 +1,4 @@
-"""Measured projections: what is read is what was written, with its geometry, and what is none is refused or warned of."""
+"""Measured projections: what is read is what was written, with its geometry, and what is none is refused."""
 
 import json
 import re
@@ -200,7 +200,10 @@ ARRAYS = {
     "complex": (lambda v: v + 1j * v, "the projections are complex numbers: save line integrals or counts"),
     "a view too many": (lambda v: v[[*range(20), 0]], r"are \(21, 32, 4\) .* geometry says \(20, 32, 4\): correct one"),
     "other axes": (lambda v: v.transpose(2, 1, 0), r"are \(4, 32, 20\) \(views, columns, rows\), the geometry says"),
-    "4-D": (lambda v: np.stack([v, v], 3), r"projections are \(views, columns, rows\), got an array of shape \(20, 32, 4, 2\)"),
+    "4-D": (
+        lambda v: np.stack([v, v], 3),
+        r"projections are \(views, columns, rows\), got an array of shape \(20, 32, 4, 2\)",
+    ),
     "1-D": (lambda v: v[:, 0, 0], r"projections are \(views, columns, rows\), got an array of shape \(20,\)"),
     "words": (lambda v: np.full(v.shape, "dense"), "could not convert string to float"),
     "nothing": (lambda v: v[:0], r"are \(0, 32, 4\)"),
@@ -244,9 +247,15 @@ FIELDS = {
     "unknown field": ({"pitch": 1.0}, "unknown fields pitch; known: angles"),
     "angle NaN": ({"angles": [float("nan")] * 20}, r"angles\[0\] is nan, not a finite number"),
     "fan without distances": ({"beam": "fan"}, "a fan beam needs source_to_isocenter"),
-    "too few angles": ({"angles": [0, 1, 2]}, r"are \(20, 32, 4\) \(views, columns, rows\), the geometry says \(3, 32, 4\)"),
+    "too few angles": (
+        {"angles": [0, 1, 2]},
+        r"are \(20, 32, 4\) \(views, columns, rows\), the geometry says \(3, 32, 4\)",
+    ),
     "offsets of another count": ({"column_offset": [0, 1]}, "column_offset has 2 values for 20 angles"),
-    "grid of two axes": ({"grid": {"shape": [16, 16], "spacing": [2, 2, 3]}}, "a grid needs three positive whole numbers"),
+    "grid of two axes": (
+        {"grid": {"shape": [16, 16], "spacing": [2, 2, 3]}},
+        "a grid needs three positive whole numbers",
+    ),
     "grid without spacing": ({"grid": {"shape": [16, 16, 4]}}, "spacing"),
     "grid with more": ({"grid": asdict(GRID) | {"origin": 0}}, "origin"),
     "grid is a number": ({"grid": 5}, "."),
@@ -428,7 +437,8 @@ def test_the_angles_must_go_with_their_views(tmp_path, values, sorted_volume):
 
 
 @pytest.mark.parametrize(
-    "order", [[*range(20), 3], [0, 0, *range(1, 20)], [*range(20), *range(20)], [4, 1, 1, 0, 2, 3, *range(19, 4, -1), 9, 1]],
+    "order",
+    [[*range(20), 3], [0, 0, *range(1, 20)], [*range(20), *range(20)], [4, 1, 1, 0, 2, 3, *range(19, 4, -1), 9, 1]],
     ids=["one twice", "the first twice", "all twice", "mixed"],
 )  # fmt: skip
 def test_views_measured_twice_do_not_count_twice(tmp_path, values, sorted_volume, order):

@@ -44,7 +44,8 @@ def read(path, origin=CENTRED):
 def test_a_plain_geometry(tmp_path):
     geometry = read(write_xml(tmp_path / "scan.xml"))
     expected = {
-        "beam": "cone", "angles": (0.0, 90.5, 270.0), "num_columns": 40, "column_size": 2.0, "num_rows": 30, "row_size": 3.0,
+        "beam": "cone", "angles": (0.0, 90.5, 270.0), "num_columns": 40, "column_size": 2.0,
+        "num_rows": 30, "row_size": 3.0,
         "source_to_isocenter": 300.0, "source_to_detector": 500.0, "column_offset": 0.0, "row_offset": 0.0,
         "source_column_offset": 0.0, "source_row_offset": 0.0, "world": RAS_FROM_SCANNER,
     }  # fmt: skip
@@ -167,7 +168,9 @@ def test_json_is_preferred_to_xml(tmp_path, stack_values):
 def test_an_npz_has_no_header_for_an_rtk_geometry(tmp_path, stack_values):
     write_xml(tmp_path / "scan.xml")
     np.savez(tmp_path / "scan.npz", projections=stack_values)
-    with pytest.raises(ValueError, match="scan.xml describes an image with spacing and origin, which an .npz lacks: use JSON"):
+    with pytest.raises(
+        ValueError, match="scan.xml describes an image with spacing and origin, which an .npz lacks: use JSON"
+    ):
         read_projections(tmp_path / "scan.npz")
 
 
@@ -224,7 +227,8 @@ def moving(i):
     """Uneven angles, in another order, and every value of a view for itself."""
     turned = 360 * ((7 * i) % VIEWS) / VIEWS + 3 * np.sin(i)
     return {
-        "GantryAngle": turned, "iso": 300 + 4 * np.sin(i), "det": 500 - 5 * np.cos(i), "ProjectionOffsetX": 3 * np.cos(2 * i),
+        "GantryAngle": turned, "iso": 300 + 4 * np.sin(i), "det": 500 - 5 * np.cos(i),
+        "ProjectionOffsetX": 3 * np.cos(2 * i),
         "ProjectionOffsetY": -2 * np.sin(i), "SourceOffsetX": 2 * np.sin(3 * i), "SourceOffsetY": 1.5 * np.cos(i),
     }  # fmt: skip
 

@@ -158,7 +158,7 @@ def test_units_of_the_operator_cancel():
 def test_values_in_other_units_give_the_same_solution_in_those_units(scale):
     y = two_levels(0)
     weight = 0.2
-    scaled = denoise(scale * y, scale * weight, tolerance=1e-4) / scale
+    scaled = denoise(scale * y, scale * weight, tolerance=1e-4, scale=scale) / scale
     torch.testing.assert_close(scaled, two_levels(0, weight / 4, 1 - weight / 6), rtol=0, atol=0.01)
 
 

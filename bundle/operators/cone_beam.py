@@ -72,8 +72,8 @@ def fans_along(along: int, geometry: ScanGeometry, grid: Grid) -> Fans:
     across = 1 - along
     z = grid.coordinates(2)
     return Fans(
-        ray=ray, start=start[:, along], step=step[:, along], start_across=start[:, across],
-        step_across=step[:, across], start_up=start_up, rise=rise,
+        ray=ray, start=start[:, along].clone(), step=step[:, along].clone(), start_across=start[:, across].clone(),
+        step_across=step[:, across].clone(), start_up=start_up.clone(), rise=rise,
         length=grid.spacing[along] * whole / step[:, along, None].abs(), lines=grid.coordinates(along),
         origin=(float(grid.coordinates(across)[0]), float(z[0])), spacing=(grid.spacing[across], grid.spacing[2]),
         num_across=grid.shape[across], stride=(grid.shape[1], 1)[along], stride_across=(1, grid.shape[1])[along],

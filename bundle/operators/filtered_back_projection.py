@@ -57,7 +57,7 @@ def filtered_back_projection(y: torch.Tensor, operator: Scanner, window: str = "
 
 
 def angular_weights(geometry: ScanGeometry) -> torch.Tensor:
-    """(views,) the angle in radians that each view stands for, halved in a full turn, where lines are seen twice.
+    """(views,) the angle in radians that each view stands for, together at most half a turn.
 
     It is half the way to either neighbour; a gap of more than `MISSING` usual steps is a missing wedge, and no view's.
     """
@@ -69,8 +69,8 @@ def angular_weights(geometry: ScanGeometry) -> torch.Tensor:
     gaps = gaps.where(gaps <= MISSING * usual, usual)
     weights = torch.empty_like(gaps)
     weights[order] = (gaps + gaps.roll(1)) / 2
-    turn = float(weights.sum()) / period
-    return weights / 2 if geometry.beam != "parallel" and turn > 0.75 else weights
+    # Beyond half a turn lines are seen twice, each view then counts less; exactly so for a full turn only.
+    return weights * min(1.0, math.pi / float(weights.sum()))
 
 
 def ramp_kernel(size: int, spacing: float) -> torch.Tensor:
