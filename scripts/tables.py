@@ -147,11 +147,24 @@ def paired(runs: dict, ours: str, theirs: str, path: str, ratio: bool = False) -
 def benchmark_text(path: Path) -> str:
     """Time and memory of the default run."""
     run = json.loads(path.read_text(encoding="utf-8"))["run"]
+    share = f", {100 * run['data_fidelity_share']:.0f} % in the data step" if "data_fidelity_share" in run else ""
     return (
         f"The default run takes {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} % "
-        f"of it outside the network (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), with a "
-        f"peak of {run['peak_memory_mb'] / 1000:.2f} GB."
+        f"of it outside the network{share} (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), "
+        f"with a peak of {run['peak_memory_mb'] / 1000:.2f} GB."
     )
+
+
+def projector_table(path: Path) -> str:
+    """Seconds of the projectors, per case."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [case, name, f"{s['forward']:.3f}", f"{s['adjoint']:.3f}"]
+        for case, projectors in record["seconds"].items()
+        for name, s in projectors.items()
+    ]
+    note = f"Seconds for 30 views, {record['threads']} threads; by `python -m scripts.benchmark_projectors`."
+    return f"{note}\n\n{table(['beam and volume', 'projector', 'forward', 'adjoint'], rows)}"
 
 
 def training_curve(history: Path, picture: Path) -> None:
@@ -217,9 +230,12 @@ def write_tables(docs: Path) -> list[Path]:
         if not (docs / source).exists():
             continue
         short, full = text(json.loads((docs / source).read_text(encoding="utf-8")))
-        if name == "results" and benchmark.exists():
-            command = "python -m scripts.benchmark --output docs/benchmark.json"
-            short += f"\n\n{benchmark_text(benchmark)} Made by `{command}`."
+        timed, options = (benchmark, "") if name == "results" else (docs / "benchmark_svct.json", "--task svct ")
+        if timed.exists():
+            command = f"python -m scripts.benchmark {options}--output {docs.name}/{timed.name}"
+            short += f"\n\n{benchmark_text(timed)} Made by `{command}`."
+        if name == "results ct" and (docs / "benchmark_projectors.json").exists():
+            full += f"\n\n### Projectors\n\n{projector_table(docs / 'benchmark_projectors.json')}"
         for path, content in ((Path("README.md"), short), (docs / "README.md", short), (docs / "results.md", full)):
             if path.exists() and fill(path, name, content):
                 written.append(path)
