@@ -1,14 +1,17 @@
 """Noise fields: the random draws of all slices of a volume, as one field along the slice axis.
 
-A field of S slices is white within each slice and has covariance k(i, j) between slices i and j; every slice
-alone is exactly N(0, I), which is all that a 2-D network ever sees.
+A field of slices at positions z_i (mm) is white within each slice and has covariance k(z_i, z_j) between slices i and
+j; every slice alone is exactly N(0, I), which is all that a 2-D network ever sees.
 
-    independent   k = delta_ij         what sampling slice by slice does
-    identical     k = 1                one draw for all slices
-    slerp         NOISE_i = [sin((1 - a_i) W) z_1 + sin(a_i W) z_S] / sin(W),   a_i = (i - 1) / (S - 1)
+    independent   k = delta_ij                          what sampling slice by slice does
+    identical     k = 1                                 one draw for all slices
+    mixed         k = c + (1 - c) delta_ij              c of the variance is shared, the rest is each slice's own
+    slerp         NOISE_i = [sin((1 - a_i) W) z_1 + sin(a_i W) z_S] / sin(W),   a_i = (z_i - z_1) / (z_S - z_1)
                   k = cos(pi / 2 (a_i - a_j)) for W = pi / 2
                   (Du et al., "Improving 2D Diffusion Models for 3D Medical Imaging with Inter-Slice
                   Consistent Stochasticity", ICLR 2026, eq. 9: two anchors z_1, z_S drawn anew at each step)
+    piecewise     slerp between neighbours of several anchors
+    OU, Matern    k = exp(-d / l) and its smoother kin, d = |z_i - z_j|: see bundle/markov_noise.py
 
 Draws are keyed by (seed, step, slice or anchor) on a counter-based generator (Philox; Salmon et al., "Parallel
 random numbers: as easy as 1, 2, 3", 2011) on the CPU, so that batch size, chunks, device and resumed runs do not
@@ -21,9 +24,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+Positions = int | Sequence[float] | torch.Tensor
+"""Where the slices of a whole stack lie, in mm from its beginning; a number S stands for S slices 1 mm apart."""
+Scheduled = float | Sequence[float]
+"""A constant, or (value at pure noise, value at the clean image)."""
 
 
 def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> torch.Tensor:
@@ -39,53 +48,129 @@ def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> to
     return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))
 
 
+def as_positions(positions: Positions) -> torch.Tensor:
+    """Positions in mm, float64 (S,); raises ValueError for negative or non-finite ones."""
+    if isinstance(positions, int):
+        return torch.arange(positions, dtype=torch.float64)
+    z = torch.as_tensor(positions, dtype=torch.float64)
+    if z.ndim != 1 or not bool((torch.isfinite(z) & (z >= 0)).all()):
+        raise ValueError(f"positions must be a list of finite numbers of mm, not negative, got {positions}")
+    return z
+
+
+def at_level(value: Scheduled, level: float) -> float:
+    """A scheduled value where the noise has standard deviation `level`: geometric between its two ends."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    noisy, clean = value
+    return float(noisy) ** level * float(clean) ** (1 - level)
+
+
+def check_positive(name: str, value: Scheduled, unit: str = "mm") -> Scheduled:
+    """Return `value`; raises ValueError unless it is one positive number, or two."""
+    ends = [value] if isinstance(value, (int, float)) else list(value)
+    if len(ends) not in (1, 2) or not all(isinstance(v, (int, float)) and 0 < v < math.inf for v in ends):
+        raise ValueError(
+            f"{name} must be a positive number of {unit}, or two (at pure noise, at the clean image), got {value}"
+        )
+    return ends[0] if len(ends) == 1 else tuple(ends)
+
+
 class NoiseField(ABC):
     """A Gaussian field over slices; subclasses say how slices share their randomness."""
 
-    @abstractmethod
     def draw(
-        self, num_slices: int, slice_shape: tuple[int, int], *, seed: int, step: int, slices: range | None = None
+        self,
+        positions: Positions,
+        slice_shape: Sequence[int],
+        *,
+        seed: int,
+        step: int,
+        level: float = 1.0,
+        slices: range | None = None,
     ) -> torch.Tensor:
         """Draw the field of one step, or a part of it.
 
         Args:
-            num_slices: slices S of the whole field.
-            slice_shape: (H, W) of a slice.
+            positions: of the slices of the whole stack, in mm from its beginning.
+            slice_shape: of a slice: (H, W), or (C, H, W) for slices of several channels.
             seed, step: the key of the draw.
-            slices: which of the S slices to return; all by default. A part of a field is the field of the part.
+            level: standard deviation of the noise in the image that is made, sqrt(1 - ab), from 0 (clean) to 1 (pure
+                noise); matters to fields whose parameters follow the schedule.
+            slices: which of the slices to return; all by default. A part of a field is the field of the part.
 
         Returns:
-            (len(slices), H, W) float32 tensor on the CPU.
+            (len(slices), *slice_shape) float32 tensor on the CPU.
         """
+        z = as_positions(positions)
+        slices = range(len(z)) if slices is None else slices
+        return self._draw(z, tuple(slice_shape), seed, step, level, slices)
 
     @abstractmethod
-    def covariance(self, num_slices: int) -> torch.Tensor:
+    def _draw(
+        self, z: torch.Tensor, slice_shape: tuple[int, ...], seed: int, step: int, level: float, slices: range
+    ) -> torch.Tensor:
+        """`draw`, of checked positions z (S,)."""
+
+    @abstractmethod
+    def covariance(self, positions: Positions, level: float = 1.0) -> torch.Tensor:
         """Stated covariance (S, S) between slices, float64."""
 
 
 class IndependentNoise(NoiseField):
     """Every slice draws its own noise."""
 
-    def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
-        slices = range(num_slices) if slices is None else slices
+    def _draw(self, z, slice_shape, seed, step, level, slices):
         field = torch.empty(len(slices), *slice_shape)
         for row, i in enumerate(slices):
             field[row] = keyed_normal(slice_shape, seed, step, i)
         return field
 
-    def covariance(self, num_slices):
-        return torch.eye(num_slices, dtype=torch.float64)
+    def covariance(self, positions, level=1.0):
+        return torch.eye(len(as_positions(positions)), dtype=torch.float64)
 
 
 class IdenticalNoise(NoiseField):
     """One draw for all slices."""
 
-    def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
-        count = num_slices if slices is None else len(slices)
-        return keyed_normal(slice_shape, seed, step, 0).expand(count, *slice_shape)
+    def _draw(self, z, slice_shape, seed, step, level, slices):
+        return keyed_normal(slice_shape, seed, step, 0).expand(len(slices), *slice_shape)
 
-    def covariance(self, num_slices):
-        return torch.ones(num_slices, num_slices, dtype=torch.float64)
+    def covariance(self, positions, level=1.0):
+        count = len(as_positions(positions))
+        return torch.ones(count, count, dtype=torch.float64)
+
+
+class MixedNoise(NoiseField):
+    """Part of the variance is one draw for all slices, the rest is each slice's own.
+
+    Args:
+        share: c, the shared part of the variance, from 0 (independent) to 1 (identical); or two, at pure noise and at
+            the clean image, with straight interpolation between.
+    """
+
+    def __init__(self, share: Scheduled = 0.5) -> None:
+        ends = [share] if isinstance(share, (int, float)) else list(share)
+        if len(ends) not in (1, 2) or not all(0 <= c <= 1 for c in ends):
+            raise ValueError(f"share must lie in [0, 1], or be two such numbers, got {share}")
+        self.share = ends[0] if len(ends) == 1 else tuple(ends)
+
+    def _share(self, level: float) -> float:
+        if isinstance(self.share, tuple):
+            return level * self.share[0] + (1 - level) * self.share[1]
+        return self.share
+
+    def _draw(self, z, slice_shape, seed, step, level, slices):
+        c = self._share(level)
+        shared = keyed_normal(slice_shape, seed, step, 0).mul_(math.sqrt(c))
+        field = torch.empty(len(slices), *slice_shape)
+        for row, i in enumerate(slices):
+            torch.add(shared, keyed_normal(slice_shape, seed, step, i + 1), alpha=math.sqrt(1 - c), out=field[row])
+        return field
+
+    def covariance(self, positions, level=1.0):
+        c, count = self._share(level), len(as_positions(positions))
+        return torch.full((count, count), c, dtype=torch.float64).fill_diagonal_(1.0)
 
 
 class SlerpNoise(NoiseField):
@@ -105,18 +190,75 @@ class SlerpNoise(NoiseField):
             raise ValueError(f'angle must be "orthogonal" or "empirical", got {angle!r}')
         self.angle = angle
 
-    def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
+    @staticmethod
+    def _shares(z: torch.Tensor) -> torch.Tensor:
+        """a_i, from 0 at the first slice to 1 at the last."""
+        if len(z) < 2 or z[-1] == z[0]:
+            return torch.zeros_like(z)
+        return (z - z[0]) / (z[-1] - z[0])
+
+    def _draw(self, z, slice_shape, seed, step, level, slices):
         first, last = (keyed_normal(slice_shape, seed, step, anchor) for anchor in (0, 1))
         w = math.pi / 2
         if self.angle == "empirical":
             w = float(torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos())
-        slices = range(num_slices) if slices is None else slices
-        a = torch.tensor(list(slices), dtype=torch.float64) / max(1, num_slices - 1)
-        weights = torch.stack([torch.sin((1 - a) * w), torch.sin(a * w)]) / math.sin(w)
-        to_first, to_last = weights.float()[:, :, None, None]
-        # Elementwise, so that a slice is the same to the last bit in whatever chunk it is drawn.
-        return to_first * first + to_last * last
+        a = self._shares(z)[slices.start : slices.stop]
+        return slerp(first, last, a, w)
 
-    def covariance(self, num_slices):
-        a = torch.arange(num_slices, dtype=torch.float64) / max(1, num_slices - 1)
+    def covariance(self, positions, level=1.0):
+        a = self._shares(as_positions(positions))
         return torch.cos(math.pi / 2 * (a[:, None] - a[None, :]))
+
+
+class PiecewiseSlerpNoise(NoiseField):
+    """Slerp between the neighbours of several anchors: a correlation that reaches as far as the anchors are apart.
+
+    A slice at u between anchors m and m + 1 (u from 0 to 1) is cos(pi/2 u) z_m + sin(pi/2 u) z_{m+1}; k of two slices is
+    the sum of products of their shares of the anchors that they have in common, and 0 without one.
+
+    Args:
+        anchors: number of anchors, evenly spread from the first slice to the last; 2 is `SlerpNoise`.
+        spacing: instead, their distance in mm, from the beginning of the stack; or two, at pure noise and at the clean
+            image.
+    """
+
+    def __init__(self, anchors: int | None = None, spacing: Scheduled | None = None) -> None:
+        if (anchors is None) == (spacing is None):
+            raise ValueError(f"give either anchors or spacing, got anchors {anchors} and spacing {spacing}")
+        if anchors is not None and (not isinstance(anchors, int) or anchors < 2):
+            raise ValueError(f"anchors must be a whole number from 2, got {anchors}")
+        self.anchors = anchors
+        self.spacing = None if spacing is None else check_positive("spacing", spacing)
+
+    def _places(self, z: torch.Tensor, level: float) -> torch.Tensor:
+        """Where each slice lies, counted in anchors."""
+        if self.anchors is None:
+            return z / at_level(self.spacing, level)
+        return SlerpNoise._shares(z) * (self.anchors - 1)
+
+    def _draw(self, z, slice_shape, seed, step, level, slices):
+        field = torch.empty(len(slices), *slice_shape)
+        pair: dict[int, torch.Tensor] = {}
+        for row, place in enumerate(self._places(z, level)[slices.start : slices.stop].tolist()):
+            left = math.floor(place)
+            pair = {k: pair[k] if k in pair else keyed_normal(slice_shape, seed, step, k) for k in (left, left + 1)}
+            share = torch.tensor([place - left], dtype=torch.float64)
+            field[row] = slerp(pair[left], pair[left + 1], share)[0]
+        return field
+
+    def covariance(self, positions, level=1.0):
+        places = self._places(as_positions(positions), level)
+        left = places.floor()
+        shares = places.new_zeros(len(places), int(left.max()) + 2 if len(places) else 0)
+        angle = math.pi / 2 * (places - left)
+        shares.scatter_(1, left.long()[:, None], torch.cos(angle)[:, None])
+        shares.scatter_(1, left.long()[:, None] + 1, torch.sin(angle)[:, None])
+        return shares @ shares.T
+
+
+def slerp(first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, angle: float = math.pi / 2) -> torch.Tensor:
+    """[sin((1 - a) W) first + sin(a W) last] / sin(W) for every a of `shares` (S,); returns (S, *first.shape)."""
+    weights = torch.stack([torch.sin((1 - shares) * angle), torch.sin(shares * angle)]) / math.sin(angle)
+    to_first, to_last = weights.to(first.dtype).reshape(2, -1, *[1] * first.ndim)
+    # Elementwise, so that a slice is the same to the last bit in whatever chunk it is drawn.
+    return to_first * first + to_last * last
