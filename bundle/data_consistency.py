@@ -7,8 +7,8 @@
     total          argmin_z 1/2 |A z - y|^2 / |A|^2 + rho/2 |z - x0|^2 + w TV(z), by a primal-dual
     variation      method from x0
 
-Each is a callable (x0, y, operator, noise_ratio) -> x0_hat on volumes (..., X, Y, Z), where noise_ratio is
-(1 - ab_t) / ab_t, the variance of the noise that x0 was estimated from. It may reuse x0's memory.
+Each is a callable (x0, y, operator, step) -> x0_hat on volumes (..., X, Y, Z); see bundle/step.py. It may reuse x0's
+memory. Data steps that need more of the step than its noise level are in bundle/posterior_steps.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 
 from bundle.linear_solvers import conjugate_gradient
+from bundle.step import Step
 from bundle.total_variation import minimise_total_variation
 
 
@@ -26,19 +27,40 @@ class Operator(Protocol):
 
     norm: float
     gains: tuple[float, float, float]
+    closed_form: bool
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: ...
     def adjoint(self, y: torch.Tensor) -> torch.Tensor: ...
-    def normal(self, x: torch.Tensor, rho: float) -> torch.Tensor: ...
+    def normal(self, x: torch.Tensor, rho: float = 0.0) -> torch.Tensor: ...
     def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor: ...
     def prox(self, x: torch.Tensor, y: torch.Tensor, rho: float) -> torch.Tensor: ...
 
 
-class NullSpace:
-    """x0 + A^+ (y - A x0): takes the measured part from y and the rest from the prior. For little noise."""
+class Unconditional:
+    """x0 as it is: samples the prior, whatever was measured."""
 
-    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
-        return x0.add_(operator.pseudo_inverse(y - operator.forward(x0)))
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
+        return x0
+
+
+class NullSpace:
+    """x0 + A^+ (y - A x0): takes the measured part from y and the rest from the prior. For little noise.
+
+    DDNM (Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023, eq. 13).
+    Without a closed form of A^+, conjugate gradients from x0 find the volume nearest to x0 that agrees with the data;
+    stopped early, they leave the weakly measured directions to the prior. (The authors' code has closed forms only.)
+
+    Args:
+        iterations, tolerance: of the conjugate gradients, where they are needed.
+    """
+
+    def __init__(self, iterations: int = 10, tolerance: float = 1e-5) -> None:
+        self.iterations, self.tolerance = iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
+        if operator.closed_form:
+            return x0.add_(operator.pseudo_inverse(y - operator.forward(x0)))
+        return conjugate_gradient(operator.normal, operator.adjoint(y), x0, self.iterations, self.tolerance)
 
 
 class _Weighted:
@@ -55,15 +77,15 @@ class _Weighted:
             raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use NullSpace")
         self.rho, self.scale_by_noise = rho, scale_by_noise
 
-    def weight(self, operator: Operator, noise_ratio: float) -> float:
-        return self.rho * operator.norm**2 / (noise_ratio if self.scale_by_noise else 1.0)
+    def weight(self, operator: Operator, step: Step) -> float:
+        return self.rho * operator.norm**2 / (step.noise_ratio if self.scale_by_noise else 1.0)
 
 
 class Proximal(_Weighted):
     """The proximal step in the operator's closed form."""
 
-    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
-        return operator.prox(x0, y, self.weight(operator, noise_ratio))
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
+        return operator.prox(x0, y, self.weight(operator, step))
 
 
 class ConjugateGradient(_Weighted):
@@ -77,8 +99,8 @@ class ConjugateGradient(_Weighted):
         super().__init__(rho, scale_by_noise)
         self.iterations, self.tolerance = iterations, tolerance
 
-    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
-        rho = self.weight(operator, noise_ratio)
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
+        rho = self.weight(operator, step)
         b = torch.add(operator.adjoint(y), x0, alpha=rho)
         return conjugate_gradient(lambda x: operator.normal(x, rho), b, x0, self.iterations, self.tolerance)
 
@@ -98,8 +120,8 @@ class TotalVariationProximal(_Weighted):
             raise ValueError(f"weight must be positive, got {weight}; without total variation use ConjugateGradient")
         self.tv_weight, self.iterations, self.tolerance = weight, iterations, tolerance
 
-    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, noise_ratio: float) -> torch.Tensor:
-        rho = self.rho / noise_ratio if self.scale_by_noise else self.rho
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
+        rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho
         return minimise_total_variation(
             operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
             rho, operator.gains,

@@ -37,18 +37,35 @@ def predict_x0(x_t: torch.Tensor, eps: torch.Tensor, ab_t: float) -> torch.Tenso
     return (x_t - math.sqrt(1 - ab_t) * eps) / math.sqrt(ab_t)
 
 
+def x0_from_v(x_t: torch.Tensor, v: torch.Tensor, ab_t: float) -> torch.Tensor:
+    """The clean image that a prediction of v = sqrt(ab_t) eps - sqrt(1 - ab_t) x0 implies."""
+    return math.sqrt(ab_t) * x_t - math.sqrt(1 - ab_t) * v
+
+
+X0_FROM: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+    "epsilon": predict_x0,
+    "v_prediction": x0_from_v,
+    "sample": lambda x_t, x0, ab_t: x0,
+}
+"""What a network may predict, and the clean image that follows from it."""
+
+
 def predict_eps(x_t: torch.Tensor, x0: torch.Tensor, ab_t: float, out: torch.Tensor | None = None) -> torch.Tensor:
     """The noise that a clean image implies; `out` may be x_t."""
     return torch.sub(x_t, x0, alpha=math.sqrt(ab_t), out=out).div_(math.sqrt(1 - ab_t))
 
 
-def renoise(x0: torch.Tensor, eps: torch.Tensor | None, noise: torch.Tensor, ab_s: float, sigma: float) -> torch.Tensor:
+def renoise(
+    x0: torch.Tensor, eps: torch.Tensor | None, noise: torch.Tensor, ab_s: float, sigma: float, let_in: float = 0.0
+) -> torch.Tensor:
     """x_s from the clean estimate, the noise kept from x_t, and fresh noise of standard deviation `sigma`.
 
-    `eps` may be None where none of it is kept (sigma^2 = 1 - ab_s).
+    `eps` may be None where none of it is kept (sigma^2 = 1 - ab_s). Noise of standard deviation `let_in` that x0
+    brings with it takes the place of as much fresh noise.
     """
     kept = max(0.0, 1 - ab_s - sigma**2)
-    x_s = torch.add(math.sqrt(ab_s) * x0, noise, alpha=sigma)
+    fresh = math.sqrt(max(0.0, sigma**2 - ab_s * let_in**2))
+    x_s = torch.add(math.sqrt(ab_s) * x0, noise, alpha=fresh)
     return x_s if eps is None else x_s.add_(eps, alpha=math.sqrt(kept))
 
 

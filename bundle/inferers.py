@@ -18,6 +18,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle, islice
 from typing import Protocol
 
@@ -27,10 +28,12 @@ from monai.inferers import Inferer
 from monai.transforms import SpatialCrop, generate_spatial_bounding_box
 from tqdm import tqdm
 
-from bundle.diffusion import SIGMA_RULES, check_time_steps, predict_eps, renoise, time_steps
+from bundle.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
+from bundle.step import Step
+from bundle.volume_noise import VolumeNoise
 
-NOISE_CHUNK = 16
-"""Slices of noise drawn at once."""
+EXTRA = 2**40
+"""Added to the step of a noise key for the draws of data steps, so that no two draws share one."""
 
 
 class VolumeOperator(Protocol):
@@ -86,28 +89,32 @@ class DiffusionInverseInferer(VolumeInferer):
         sigma_rule: "fixed_share" or "ddim"; see bundle.diffusion.
         slice_axis: axis across which the network's slices lie, 0, 1 or 2; "auto" for the operator's first choice;
             "alternate" for its choices in turn, so that the steps couple the volume; each draw begins with the
-            next one, so that their mean favours none.
-        num_draws: samples to draw; the result is their mean.
+            next one, so that their mean favours none; or a list of axes, taken in turn.
+        num_draws: samples to draw; the result is their mean, with their standard deviation in the metadata ("std").
         seed: key of all draws.
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         start: (y, operator) -> x, what a warm start begins from (see bundle.baselines); the operator's
             linear reconstruction by default.
         finish: a data-consistency step for the mean of the draws (bundle.data_consistency), or None.
+        eps_after_data: which noise is kept from x_t where not all is drawn anew: what the network found (False; DDIM),
+            or what the data leave of it, (x_t - sqrt(ab_t) x0_hat) / sqrt(1 - ab_t) (True; DiffPIR).
+        observer: called as observer(draw, step, t, slice_axis, x_t, x0_hat) in each step, or None.
         progress: show a bar with the time left.
     """
 
     def __init__(self, prior, operator: Sampling, data_consistency, noise_field, num_steps: int = 3,
                  start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
-                 slice_axis: int | str = "alternate", num_draws: int = 4, seed: int = 0,
-                 timesteps: Sequence[int] | None = None, start=None, finish=None,
-                 progress: bool = True) -> None:  # fmt: skip
+                 slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 4, seed: int = 0,
+                 timesteps: Sequence[int] | None = None, start=None, finish=None, eps_after_data: bool = False,
+                 observer=None, progress: bool = True) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}")
-        if slice_axis not in (0, 1, 2, "auto", "alternate"):
-            raise ValueError(f'slice_axis must be 0, 1, 2, "auto" or "alternate", got {slice_axis!r}')
+        slice_axis = tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
+        if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
+            raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {slice_axis!r}')
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, got {num_draws}")
         self.prior, self.operator = prior, operator
@@ -122,75 +129,79 @@ class DiffusionInverseInferer(VolumeInferer):
         )
         self.eta, self.sigma = eta, SIGMA_RULES[sigma_rule]
         self.slice_axis, self.num_draws, self.seed = slice_axis, num_draws, seed
-        self.start, self.finish, self.progress = start, finish, progress
+        self.start, self.finish, self.eps_after_data = start, finish, eps_after_data
+        self.observer, self.progress = observer, progress
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y = measurement.as_tensor()[0].float()
         operator = self.operator.for_measurement(measurement)
         # A start that takes time is made once for all draws; the linear reconstruction is remade, which saves memory.
         start = self.start(y, operator) if self.start is not None and not self.from_noise else None
-        steps = self.num_draws * len(self.timesteps)
-        result = None
-        with tqdm(total=steps, desc="sampling", unit="step", disable=not self.progress) as bar:
+        spacing = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
+        # A field that depends on the measurement is fitted to it once.
+        field = self.noise_field.fit(y, operator, spacing) if hasattr(self.noise_field, "fit") else self.noise_field
+        mean, deviations = None, None
+        with tqdm(total=self.num_draws * len(self.timesteps), desc="sampling", unit="step",
+                  disable=not self.progress) as bar:  # fmt: skip
             for draw in range(self.num_draws):
-                sample = self.sample(y, operator, network, draw, bar, start)
-                result = sample if result is None else result.add_(sample)
+                sample = self.sample(y, operator, network, draw, bar, start, field, spacing)
+                mean, deviations = welford(draw, sample, mean, deviations)
                 del sample
-        result.div_(self.num_draws)
         if self.finish is not None:
-            result = self.finish(result, y, operator, 1.0)
-        misfit = float((operator.forward(result) - y).norm() / y.norm().clamp_min(1e-12))
-        notes = {"relative_residual": misfit, "scan": str(operator)}
-        return with_geometry(result, measurement, operator, notes)
+            mean = self.finish(mean, y, operator, Step(ab_t=0.5))
+        misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
+        notes = {"relative_residual": misfit, "scan": str(operator), "noise": describe(field)}
+        if deviations is not None:
+            notes["std"] = deviations.div_(self.num_draws - 1).sqrt_()
+        return with_geometry(mean, measurement, operator, notes)
 
     @torch.no_grad()
     def sample(self, y: torch.Tensor, operator: VolumeOperator, network, draw: int = 0, bar=None,
-               start: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
+               start: torch.Tensor | None = None, field=None, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+               ) -> torch.Tensor:  # fmt: skip
         """One sample (X, Y, Z) of the volume behind the measurement y. `draw` tells samples of one seed apart."""
-        steps, ab = self.timesteps, self.alpha_bars
-        axes = self._axes(operator, draw)
+        steps, ab, axes = self.timesteps, self.alpha_bars, self._axes(operator, draw)
         key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
-        x = self._start(y, operator, axes[0], key, start)
+        noise = VolumeNoise(self.noise_field if field is None else field, spacing, self.seed)
+        x = self._start(y, operator, noise, axes[0], key, start)
+        memory: dict = {}
         for i, t in enumerate(steps):
-            x0 = self.prior(network, x, t, axes[i])
-            last = i == len(steps) - 1
-            ab_s = 1.0 if last else ab[steps[i + 1]]
+            key, last = key + 1, i == len(steps) - 1
+            ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = self.sigma(ab[t], ab_s, self.eta)
-            eps = predict_eps(x, x0, ab[t], out=x) if sigma**2 < 1 - ab_s - 1e-12 else None
-            x0 = self.data_consistency(x0, y, operator, (1 - ab[t]) / ab[t])
+            keeps = not last and sigma**2 < 1 - ab_s - 1e-12
+            x0 = self.prior(network, x, t, axes[i])
+            eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
+            step = Step(
+                ab[t], ab_s, sigma, axes[i], (self.seed, key + 2 * EXTRA), x, memory=memory,
+                pull_back=partial(self.prior.pull_back, network, x, t, axes[i]),
+                noise=partial(noise.volume, x, next_axis, ab_s, key + EXTRA),
+            )  # fmt: skip
+            x0 = self.data_consistency(x0, y, operator, step)
+            if self.observer is not None:
+                self.observer(draw, i, t, axes[i], x, x0)
             if bar is not None:
                 bar.update()
             if not last:
-                x = self._renoise(x, x0, eps, ab_s, sigma, axes[i + 1], key + i + 1)
+                if keeps and self.eps_after_data:
+                    eps = predict_eps(x, x0, ab[t], out=x)
+                x = noise.renoise(x, x0, eps, ab_s, sigma, next_axis, key, step.let_in)
                 x0 = eps = None  # or they would live on beside the next x0
         return x0
 
     def _axes(self, operator: VolumeOperator, draw: int) -> list[int]:
         """The slice axis of every step."""
         named = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}
-        choices = named.get(self.slice_axis, (self.slice_axis,))
-        return list(islice(cycle(choices), draw, draw + len(self.timesteps)))
+        choices = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis)
+        return list(islice(cycle(choices or (self.slice_axis,)), draw, draw + len(self.timesteps)))
 
-    def _start(self, y, operator: VolumeOperator, axis: int, step: int, start: torch.Tensor | None) -> torch.Tensor:
+    def _start(self, y, operator: VolumeOperator, noise: VolumeNoise, axis: int, step: int, start) -> torch.Tensor:
         ab = self.alpha_bars[self.timesteps[0]]
         x = torch.empty(operator.domain_shape, dtype=y.dtype, device=y.device)
         if self.from_noise:
-            return self._renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
+            return noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
         start = operator.linear_reconstruction(y) if start is None else start
-        return self._renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
-
-    def _renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int) -> torch.Tensor:
-        """Fill `out`, which may be eps, with x_s; the noise is drawn in chunks of slices across `axis`."""
-        target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
-        eps = None if eps is None else eps.movedim(axis, 0)
-        count, *slice_shape = target.shape
-        for start in range(0, count, NOISE_CHUNK):
-            part = range(start, min(start + NOISE_CHUNK, count))
-            index = slice(part.start, part.stop)
-            noise = self.noise_field.draw(count, tuple(slice_shape), seed=self.seed, step=step, slices=part)
-            kept = None if eps is None else eps[index]
-            target[index] = renoise(x0[index], kept, noise.to(out.device, out.dtype), ab_s, sigma)
-        return out
+        return noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
 
 class ForegroundInferer(VolumeInferer):
@@ -217,7 +228,10 @@ class ForegroundInferer(VolumeInferer):
         inner = self.inferer.reconstruct(crop(measurement), network)
         volume = operator.linear_reconstruction(y[0].float())
         volume[box] = inner.as_tensor()[0]
-        notes = {name: inner.meta.get(name) for name in ("relative_residual", "scan")}
+        notes = {name: inner.meta.get(name) for name in ("relative_residual", "scan", "noise")}
+        if "std" in inner.meta:
+            notes["std"] = torch.zeros_like(volume)
+            notes["std"][box] = inner.meta["std"]
         return with_geometry(volume, measurement, operator, notes)
 
     def _box(self, y: torch.Tensor, operator: VolumeOperator) -> tuple[slice, ...]:
@@ -228,6 +242,27 @@ class ForegroundInferer(VolumeInferer):
             for axis in operator.slice_axes:
                 box[axis] = slice(max(0, start[axis]), min(end[axis], y.shape[axis + 1]))
         return tuple(box)
+
+
+def axes_in(slice_axis) -> bool:
+    """Whether this is an axis, or a list of axes."""
+    return all(a in (0, 1, 2) for a in slice_axis) if isinstance(slice_axis, tuple) else slice_axis in (0, 1, 2)
+
+
+def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares: torch.Tensor | None):
+    """Mean, and sum of squared deviations from it, of `count` + 1 samples (Welford, 1962); (sample, None) of one."""
+    if mean is None:
+        return sample, None
+    before = sample - mean
+    mean.add_(before, alpha=1 / (count + 1))
+    product = before.mul_(sample.sub_(mean))
+    return mean, product if squares is None else squares.add_(product)
+
+
+def describe(part) -> str:
+    """A part's class and its public settings, as one would write it: SlerpNoise(angle='orthogonal')."""
+    settings = ", ".join(f"{k}={v!r}" for k, v in vars(part).items() if not k.startswith("_"))
+    return f"{type(part).__name__}({settings})"
 
 
 def with_geometry(

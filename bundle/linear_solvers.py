@@ -30,8 +30,9 @@ def conjugate_gradient(
     r = b - normal(x)
     p = r.clone()
     rr = r.square().sum()
-    # Below the rounding of the start there is nothing to gain, and b may be zero.
-    stop = torch.maximum(tolerance**2 * b.square().sum(), torch.finfo(b.dtype).eps ** 2 * rr)
+    # Below the rounding there is nothing to gain, and a singular N lets it grow; b may be zero.
+    rounding = torch.finfo(b.dtype).eps
+    stop = torch.maximum(max(tolerance, 8 * rounding) ** 2 * b.square().sum(), rounding**2 * rr)
     for _ in range(iterations):
         if rr <= stop:
             break

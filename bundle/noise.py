@@ -213,8 +213,8 @@ class SlerpNoise(NoiseField):
 class PiecewiseSlerpNoise(NoiseField):
     """Slerp between the neighbours of several anchors: a correlation that reaches as far as the anchors are apart.
 
-    A slice at u between anchors m and m + 1 (u from 0 to 1) is cos(pi/2 u) z_m + sin(pi/2 u) z_{m+1}; k of two slices is
-    the sum of products of their shares of the anchors that they have in common, and 0 without one.
+    A slice at u between anchors m and m + 1 (u from 0 to 1) is cos(pi/2 u) z_m + sin(pi/2 u) z_{m+1}; k of two slices
+    is the sum of products of their shares of the anchors that they have in common, and 0 without one.
 
     Args:
         anchors: number of anchors, evenly spread from the first slice to the last; 2 is `SlerpNoise`.

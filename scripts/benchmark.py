@@ -71,9 +71,9 @@ class StepClock:
     def __init__(self, step) -> None:
         self.step, self.seconds = step, 0.0
 
-    def __call__(self, x0, y, operator, noise_ratio):
+    def __call__(self, x0, y, operator, reverse_step):
         start = now(x0.device)
-        result = self.step(x0, y, operator, noise_ratio)
+        result = self.step(x0, y, operator, reverse_step)
         self.seconds += now(x0.device) - start
         return result
 

@@ -1,6 +1,7 @@
 """What several tests share: schedules, networks with known answers, dense matrices, and scans with a header."""
 
 import math
+from unittest.mock import patch
 
 import torch
 from hypothesis import settings
@@ -12,6 +13,7 @@ from bundle.inferers import DiffusionInverseInferer
 from bundle.noise import IndependentNoise
 from bundle.operators import ThroughPlaneSampling
 from bundle.prior import SlicePrior
+from bundle.step import Step
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=25)
 """Hypothesis draws the same examples in every run."""
@@ -51,6 +53,11 @@ class BlurringDenoiser:
         return (x - torch.sqrt(ab) * clean) / torch.sqrt(1 - ab)
 
 
+def at(noise_ratio):
+    """A step whose x0 was estimated from noise of this variance."""
+    return Step(ab_t=1 / (1 + noise_ratio))
+
+
 def dense(linear_map, shape):
     """The matrix of a linear map on float64 tensors of `shape`, from unit vectors."""
     units = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
@@ -60,6 +67,30 @@ def dense(linear_map, shape):
 def normal(*shape, seed=0, dtype=torch.float32):
     """Standard normal tensor of a seed of its own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def contributions(field, positions, level=1.0):
+    """What each independent normal number adds to each slice of a noise field: (S, N) float64, exact but for float32.
+
+    The field is drawn from unit vectors in place of random numbers; the result times its transpose is its covariance.
+    """
+    places = {}
+
+    def with_draws(draw, count):
+        with patch("bundle.noise.keyed_normal", draw), patch("bundle.markov_noise.keyed_normal", draw):
+            return field.draw(positions, (count,), seed=0, step=0, level=level).double()
+
+    def reserve(shape, seed, step, index):
+        first = sum(len(rows) for rows in places.values())
+        places.setdefault(index, torch.arange(first, first + math.prod(shape[:-1])))
+        return torch.ones(shape, dtype=torch.float64)
+
+    def unit_vectors(shape, seed, step, index):
+        units = torch.zeros(len(places[index]), shape[-1], dtype=torch.float64)
+        return units.scatter_(1, places[index][:, None], 1.0).reshape(shape)
+
+    with_draws(reserve, 1)
+    return with_draws(unit_vectors, sum(len(rows) for rows in places.values()))
 
 
 def scan(values, spacing=(1.0, 1.0, 5.0), origin=(0.0, 0.0, 0.0)):

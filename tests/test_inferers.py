@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
 
-from bundle import inferers
+from bundle import volume_noise
 from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.operators import ThroughPlaneSampling
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
@@ -27,9 +27,9 @@ class Events:
     def __init__(self, field):
         self.field, self.log = field, []
 
-    def draw(self, num_slices, slice_shape, **key):
-        self.log.append(("noise", num_slices, slice_shape))
-        return self.field.draw(num_slices, slice_shape, **key)
+    def draw(self, positions, slice_shape, **key):
+        self.log.append(("noise", len(positions), slice_shape))
+        return self.field.draw(positions, slice_shape, **key)
 
     def network(self, x, t):
         self.log.append(("network", x.shape[0], tuple(x.shape[2:]), int(t[0])))
@@ -60,7 +60,7 @@ def test_slice_batch_size_does_not_matter(slice_axis):
 def test_chunks_of_noise_do_not_matter(field, monkeypatch):
     results = []
     for chunk in (1, 7, 64):
-        monkeypatch.setattr(inferers, "NOISE_CHUNK", chunk)
+        monkeypatch.setattr(volume_noise, "NOISE_CHUNK", chunk)
         results.append(sampler(field, num_steps=3, eta=0.7, slice_axis=2)(batch(Y), NETWORK))
     for other in results[1:]:
         assert torch.allclose(other, results[0], atol=1e-5)
@@ -78,9 +78,9 @@ def test_no_two_steps_or_draws_share_a_key():
     keys = []
 
     class Recorded(IndependentNoise):
-        def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
+        def draw(self, positions, slice_shape, *, seed, step, slices, **level):
             keys.append((seed, step, slices.start))
-            return super().draw(num_slices, slice_shape, seed=seed, step=step, slices=slices)
+            return super().draw(positions, slice_shape, seed=seed, step=step, slices=slices, **level)
 
     sampler(Recorded(), ab=AB[:6], num_steps=6, start_fraction=1, num_draws=3)(batch(Y), lambda x, t: x)
     assert len(keys) == len(set(keys)) == 6 * 3
@@ -145,9 +145,8 @@ def test_pure_noise_forgets_the_data_and_a_warm_start_does_not():
 @pytest.mark.parametrize("rule", ["ddim", "fixed_share"])
 def test_without_fresh_noise_the_start_decides(rule):
     class OnlyTheStart(IndependentNoise):
-        def draw(self, num_slices, slice_shape, *, seed, step, slices=None):
-            seed += 99 * (step > 0)
-            return super().draw(num_slices, slice_shape, seed=seed, step=step, slices=slices)
+        def draw(self, positions, slice_shape, *, seed, **key):
+            return super().draw(positions, slice_shape, seed=seed + 99 * (key["step"] > 0), **key)
 
     arguments = {"num_steps": 4, "eta": 0.0, "sigma_rule": rule}
     expected = sampler(**arguments)(batch(Y), NETWORK)

@@ -20,7 +20,7 @@ every_rule = pytest.mark.parametrize(
 )
 
 
-def without_data(x0, y, operator, noise_ratio):
+def without_data(x0, y, operator, step):
     return x0
 
 

@@ -46,21 +46,21 @@ def peak_volumes(num_steps, consistency, axis=2, **arguments):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("consistency", [NullSpace(), Proximal(0.1)], ids=["null_space", "proximal"])
-@pytest.mark.parametrize(("eta", "num_draws"), [(1.0, 1), (0.5, 1), (0.5, 2)])
-def test_at_most_five_volumes_are_alive(consistency, axis, eta, num_draws):
-    assert 2 <= peak_volumes(3, consistency, axis, eta=eta, num_draws=num_draws, slice_axis="alternate") <= 5
+@pytest.mark.parametrize(("eta", "num_draws", "most"), [(1.0, 1, 4), (0.5, 1, 5), (1.0, 3, 6), (0.5, 3, 7)])
+def test_few_volumes_are_alive(consistency, axis, eta, num_draws, most):
+    assert 2 <= peak_volumes(3, consistency, axis, eta=eta, num_draws=num_draws, slice_axis="alternate") <= most
 
 
 def test_steps_and_draws_take_no_memory_of_their_own():
-    peak = peak_volumes(3, NullSpace(), eta=0.5, num_draws=2)
-    assert peak_volumes(7, NullSpace(), eta=0.5, num_draws=2) == peak
-    assert peak_volumes(3, NullSpace(), eta=0.5, num_draws=4) == peak
+    peak = peak_volumes(3, NullSpace(), eta=0.5, num_draws=3)
+    assert peak_volumes(7, NullSpace(), eta=0.5, num_draws=3) == peak
+    assert peak_volumes(3, NullSpace(), eta=0.5, num_draws=5) == peak
 
 
 def test_a_forgotten_array_would_be_counted():
     kept = []
 
-    def hoard(x0, y, operator, noise_ratio):
+    def hoard(x0, y, operator, step):
         kept.append(x0.clone())
         return x0
 

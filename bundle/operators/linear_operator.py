@@ -36,6 +36,12 @@ class LinearOperator(ABC):
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """How much a difference between neighbouring voxels counts along each axis: less for voxels that are longer."""
 
+    closed_form = False
+    """Whether `pseudo_inverse` and `prox` exist; otherwise conjugate gradients take their place."""
+
+    background = -1.0
+    """Value of nothing, which surrounds the volume: no signal, or air."""
+
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
 

@@ -69,6 +69,7 @@ class ThroughPlane(LinearOperator):
     """
 
     units = "the volume's own (a weighted mean)"
+    closed_form = True
 
     def __init__(self, domain_shape: tuple[int, int, int], axis: int, weights: torch.Tensor, spacing: float,
                  pitch: float, thickness: float) -> None:  # fmt: skip
