@@ -98,7 +98,8 @@ class DiffusionInverseInferer(VolumeInferer):
         finish: a data-consistency step for the mean of the draws (bundle.data_consistency), or None.
         eps_after_data: which noise is kept from x_t where not all is drawn anew: what the network found (False; DDIM),
             or what the data leave of it, (x_t - sqrt(ab_t) x0_hat) / sqrt(1 - ab_t) (True; DiffPIR).
-        observer: called as observer(draw, step, t, slice_axis, x_t, x0_hat) in each step, or None.
+        observer: sees every step (bundle.trajectory.Trajectory), or None: begin(affine) is called once with the affine
+            (4, 4) of the volume, then observer(draw, step, t, slice_axis, x_t, x0_hat).
         progress: show a bar with the time left.
     """
 
@@ -137,7 +138,10 @@ class DiffusionInverseInferer(VolumeInferer):
         operator = self.operator.for_measurement(measurement)
         # A start that takes time is made once for all draws; the linear reconstruction is remade, which saves memory.
         start = self.start(y, operator) if self.start is not None and not self.from_noise else None
-        spacing = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
+        affine = operator.domain_affine(measurement.affine)
+        spacing = affine[:3, :3].norm(dim=0).tolist()
+        if self.observer is not None:
+            self.observer.begin(affine)
         # A field that depends on the measurement is fitted to it once.
         field = self.noise_field.fit(y, operator, spacing) if hasattr(self.noise_field, "fit") else self.noise_field
         mean, deviations = None, None
@@ -150,7 +154,7 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.finish is not None:
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
         misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
-        notes = {"relative_residual": misfit, "scan": str(operator), "noise": describe(field)}
+        notes = {"relative_residual": misfit, "scan": str(operator), "noise": str(field), "num_draws": self.num_draws}
         if deviations is not None:
             notes["std"] = deviations.div_(self.num_draws - 1).sqrt_()
         return with_geometry(mean, measurement, operator, notes)
@@ -228,7 +232,7 @@ class ForegroundInferer(VolumeInferer):
         inner = self.inferer.reconstruct(crop(measurement), network)
         volume = operator.linear_reconstruction(y[0].float())
         volume[box] = inner.as_tensor()[0]
-        notes = {name: inner.meta.get(name) for name in ("relative_residual", "scan", "noise")}
+        notes = {name: inner.meta.get(name) for name in ("relative_residual", "scan", "noise", "num_draws")}
         if "std" in inner.meta:
             notes["std"] = torch.zeros_like(volume)
             notes["std"][box] = inner.meta["std"]
@@ -257,12 +261,6 @@ def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares
     mean.add_(before, alpha=1 / (count + 1))
     product = before.mul_(sample.sub_(mean))
     return mean, product if squares is None else squares.add_(product)
-
-
-def describe(part) -> str:
-    """A part's class and its public settings, as one would write it: SlerpNoise(angle='orthogonal')."""
-    settings = ", ".join(f"{k}={v!r}" for k, v in vars(part).items() if not k.startswith("_"))
-    return f"{type(part).__name__}({settings})"
 
 
 def with_geometry(

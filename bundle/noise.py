@@ -112,6 +112,10 @@ class NoiseField(ABC):
     ) -> torch.Tensor:
         """`draw`, of checked positions z (S,)."""
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({settings})"
+
     @abstractmethod
     def covariance(self, positions: Positions, level: float = 1.0) -> torch.Tensor:
         """Stated covariance (S, S) between slices, float64."""

@@ -79,10 +79,14 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
-class Restored(MapTransform):
-    """Undoes the invertible steps of the preprocessing on a result: intensities and orientation.
+MAPS = ("std", "filled")
+"""Maps that a result carries in its metadata (X, Y, Z): the standard deviation of the draws, the prior's part."""
 
-    The result keeps its own grid; its affine follows the orientation.
+
+class Restored(MapTransform):
+    """Undoes the invertible steps of the preprocessing on a result and its maps: intensities and orientation.
+
+    The result keeps its own grid; its affine follows the orientation. A map of "pred" becomes "pred_std" and the like.
 
     Args:
         keys: results whose history is that of the measurement they were made from.
@@ -97,13 +101,25 @@ class Restored(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            with allow_missing_keys_mode(self.preprocessing):
-                d[key] = self.preprocessing.inverse({self.image_key: d[key]})[self.image_key]
+            result = d[key].clone()
+            maps = {name: result.meta.pop(name) for name in MAPS if name in result.meta}
+            d[key] = self._undo(result)
+            for name, change in maps.items():
+                # Maps are differences: they take the gain of the scaling, and not its offset.
+                d[f"{key}_{name}"] = d[key] - self._undo(result - change.to(result.device)[None])
         return d
+
+    def _undo(self, result: torch.Tensor) -> torch.Tensor:
+        with allow_missing_keys_mode(self.preprocessing):
+            return self.preprocessing.inverse({self.image_key: result.clone()})[self.image_key]
 
 
 class SaveReconstructiond(MapTransform):
-    """Writes each result to `<output_dir>/<case>/<case>_<suffix>.nii.gz`."""
+    """Writes each result to `<output_dir>/<case>/<case>_<suffix>.nii.gz`, and its maps beside it.
+
+    `_std`: standard deviation of the draws; `_filled`: what the prior filled in; `_measured`: what the measurement
+    determines, the result less what was filled in.
+    """
 
     def __init__(self, keys, output_dir: str, suffix: str = "recon") -> None:
         super().__init__(keys)
@@ -112,9 +128,13 @@ class SaveReconstructiond(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         for key in self.key_iterator(data):
             case = case_name(data[key].meta["filename_or_obj"])
-            path = self.output_dir / case / f"{case}_{self.suffix}.nii.gz"
-            write_nifti(path, data[key])
-            print(f"wrote {path}", flush=True)
+            volumes = {self.suffix: data[key]} | {n: data[f"{key}_{n}"] for n in MAPS if f"{key}_{n}" in data}
+            if "filled" in volumes:
+                volumes["measured"] = data[key] - volumes["filled"]
+            for name, volume in volumes.items():
+                path = self.output_dir / case / f"{case}_{name}.nii.gz"
+                write_nifti(path, volume)
+                print(f"wrote {path}", flush=True)
         return dict(data)
 
 
@@ -125,18 +145,28 @@ def peak_memory_mb() -> float:
     return max(resident, torch.cuda.max_memory_allocated() / 1024**2 if torch.cuda.is_available() else 0.0)
 
 
+def describe(value):
+    """A setting as JSON can hold it; of a part its class and public settings: ConjugateGradient(rho=0.01, ...)."""
+    if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)):
+        return value
+    if type(value).__repr__ is not object.__repr__:
+        return str(value)
+    settings = (f"{k}={describe(v)!r}" for k, v in vars(value).items() if not k.startswith("_"))
+    return f"{type(value).__name__}({', '.join(settings)})"
+
+
 class RunRecord:
     """Handler: writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory.
 
     Args:
         output_dir: where the cases are written.
-        settings: the resolved ids of the run.
+        settings: the resolved ids of the run; parts are written as their class and settings.
         device: the device of the run.
         network_calls: returns the number of network calls so far.
     """
 
     def __init__(self, output_dir: str, settings: dict, device: torch.device, network_calls: Callable[[], int]) -> None:
-        self.output_dir, self.settings = Path(output_dir), settings
+        self.output_dir, self.settings = Path(output_dir), {k: describe(v) for k, v in settings.items()}
         self.device, self.network_calls = device, network_calls
 
     def attach(self, engine: Engine) -> None:
@@ -154,6 +184,7 @@ class RunRecord:
                 "seconds": round(time.perf_counter() - self.started, 2),
                 "network_calls": self.network_calls() - self.calls,
                 "scan": result["pred"].meta.get("scan"),
+                "noise": result["pred"].meta.get("noise"),
                 "relative_residual": result["pred"].meta.get("relative_residual"),
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "device": str(self.device),
