@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 
 from bundle.baselines import smooth
 from bundle.inputs import case_name
-from bundle.metrics import PLANES, evaluate
+from bundle.metrics import PLANES, calibration, evaluate
 from bundle.outputs import check_writable, write_json, written_whole
 from bundle.report import Panel, report
 
@@ -117,6 +117,9 @@ class EvaluateReconstructiond(MapTransform):
             return float((operator.forward(x) - y).square().mean().sqrt()) / DATA_RANGE
 
         metrics = {name: evaluate(x, truth, DATA_RANGE, residual(x), regions) for name, x in methods.items()}
+        if "std" in result.meta:
+            spread = torch.as_tensor(result.meta["std"]).float().cpu()
+            metrics["recon"]["calibration"] = calibration(recon, spread, truth, int(result.meta["num_draws"]))
         case = case_name(image.meta["filename_or_obj"])
         folder = self.output_dir / case
         write_json(folder / "metrics.json", metrics)

@@ -9,6 +9,11 @@ is the intensity span that counts as full scale: what the task's scaling maps to
     inter-slice ratio = mean |x_{i+1} - x_i| / mean |truth_{i+1} - truth_i|
 
 A ratio near 1 can be right detail or mere jitter, so judge by the error.
+
+    coverage(p) = share of voxels with |truth - mean| <= t_p std sqrt(1 + 1 / n), for n draws of standard deviation std
+
+with t_p the two-sided quantile of Student's t with n - 1 degrees of freedom: were the truth one more draw of the same
+Gaussian law, coverage(p) would be p. Below p the draws are too sure of themselves.
 """
 
 from __future__ import annotations
@@ -16,10 +21,13 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.stats import t as student_t
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 WINDOW, WINDOW_SIGMA = 11, 1.5
 SLICES_PER_CALL = 16
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+"""Nominal coverage of the intervals that are checked."""
 
 
 def psnr(x: torch.Tensor, truth: torch.Tensor, data_range: float, mask: torch.Tensor | None = None) -> float:
@@ -95,6 +103,30 @@ def evaluate(
     if regions:
         result["regions"] = {name: {"psnr": psnr(x, truth, data_range, mask)} for name, mask in regions.items()}
     return result
+
+
+def calibration(mean: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, num_draws: int) -> dict:
+    """Whether the spread of the draws is as large as the error of their mean.
+
+    Args:
+        mean, std: of the draws, any shape; std with n - 1 in the denominator. Voxels of no spread are left out.
+        num_draws: n, from 2.
+
+    Returns:
+        nominal and actual coverage, and the root mean square of error and spread, in units of the volume.
+    """
+    drawn = std > 0
+    if num_draws < 2 or not bool(drawn.any()):
+        raise ValueError(f"a spread needs two draws or more, got {num_draws}: raise num_draws")
+    spread, error = std[drawn] * math.sqrt(1 + 1 / num_draws), (truth - mean)[drawn].abs()
+    quantiles = [float(student_t.ppf((1 + level) / 2, num_draws - 1)) for level in LEVELS]
+    return {
+        "num_draws": num_draws,
+        "nominal": list(LEVELS),
+        "coverage": [float((error <= q * spread).double().mean()) for q in quantiles],
+        "error_rms": float(error.square().mean().sqrt()),
+        "spread_rms": float(spread.square().mean().sqrt()),
+    }
 
 
 def _plane_psnr(x: torch.Tensor, truth: torch.Tensor, data_range: float, axis: int) -> float:

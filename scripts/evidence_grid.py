@@ -95,6 +95,7 @@ class Bench:
         self.image, self.truth = item["image"].to(self.device), item["label"].as_tensor()[0].float()
         self.inferer = get("inferer")
         self.operator = get("operator").for_measurement(self.image)
+        self.affine = self.operator.domain_affine(item["image"].affine)
         self.baselines = get("baselines")
 
     def sample(self, noise_field, seed: int) -> torch.Tensor:
@@ -166,16 +167,20 @@ def collect(work_dir: Path, seeds: int) -> dict:
     return record
 
 
+def tuning_piece(source: str, kind: str) -> list[tuple[int, int]]:
+    """The middle of a volume, of the size of the grid's pieces; the whole width of a body, which must not be cut."""
+    half = (32, 32, 25) if kind == "mri" else (10**4, 10**4, 8)
+    return [(max(0, n // 2 - h), n // 2 + h) for n, h in zip(nib.load(source).shape, half)]
+
+
 def tune(work_dir: Path, folders: dict[str, str], tasks: list[str], solvers: list[str]) -> dict:
     """The weight of post-hoc total variation with the best PSNR on another volume, per task and solver."""
     weights: dict = {}
     for task, solver in tqdm(list(product(tasks, solvers)), desc="tuning", unit="weight"):
         kind = task_kind(task)
         source = list_volumes(folders[kind])[0]["image"]
-        middle = [n // 2 for n in nib.load(source).shape]
-        half = (32, 32, 25) if kind == "mri" else (10**4, 10**4, 8)
-        piece = [(max(0, m - h), m + h) for m, h in zip(middle, half)]
-        bench = Bench(task, solver, cut(source, piece, kind, work_dir / "volumes" / f"tuning_{kind}.nii.gz"))
+        volume = cut(source, tuning_piece(source, kind), kind, work_dir / "volumes" / f"{kind}_tuning.nii.gz")
+        bench = Bench(task, solver, volume)
         x = bench.sample(IndependentNoise(), 0)
         scores = {w: bench.measure(smooth(x, w))["psnr"] for w in TV_WEIGHTS}
         weights.setdefault(task, {})[solver] = max(scores, key=scores.get)
