@@ -3,8 +3,8 @@
     python -m scripts.calibrate          write docs/calibration.json and docs/calibration.png
 
 Draws pieces of the embedded, held-out volumes (see scripts.evidence_grid) several times with each noise field, and
-compares the spread of the draws with the error of their mean (`bundle.metrics.calibration`). Voxels alone cannot tell the
-fields apart where slices are separate; means over neighbouring slices can, since noise that slices share does not
+compares the spread of the draws with the error of their mean (`bundle.metrics.calibration`). Voxels alone cannot tell
+the fields apart where slices are separate; means over neighbouring slices can, since noise that slices share does not
 average out.
 """
 

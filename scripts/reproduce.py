@@ -1,13 +1,14 @@
 """Run the evaluations behind the published figures and write them as tables and pictures.
 
     python -m scripts.reproduce                      run what is missing, then write the tables
-    python -m scripts.reproduce --only ct            the CT part of it; or mri
+    python -m scripts.reproduce --only ct            the CT part of it; or mri, or grid
     python -m scripts.reproduce --tables_only        write the tables from docs/results*.json
 
 MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
 for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the
 embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
-docs/tuning_ct.json (scripts.tune_ct). A seed is the key of the sampling noise and of the photon noise.
+docs/tuning_ct.json (scripts.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, for the comparison of
+noise fields (scripts.evidence_grid). A seed is the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
 
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
+from scripts import evidence_grid
+from scripts.grid_tables import write_evidence
 from scripts.tables import write_tables
 
 CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
@@ -95,16 +98,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the MRI part")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--adapted", type=Path, help="weights that configs/adapt.json wrote, to be compared")
-    parser.add_argument("--only", choices=["mri", "ct"])
+    parser.add_argument("--only", choices=["mri", "ct", "grid"])
     parser.add_argument("--tables_only", action="store_true")
     args = parser.parse_args(argv)
 
     if not args.tables_only:
-        if args.only != "ct":
+        if args.only in (None, "mri"):
             run_mri(args.work_dir, args.seeds, args.adapted)
-        if args.only != "mri":
+        if args.only in (None, "ct"):
             run_ct(args.work_dir)
-    for path in write_tables(Path("docs")):
+        if args.only in (None, "grid"):
+            evidence_grid.main(["--work_dir", str(args.work_dir / "grid")])
+    for path in write_tables(Path("docs")) + write_evidence(Path("docs")):
         print(f"wrote {path}")
 
 
