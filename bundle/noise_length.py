@@ -60,10 +60,11 @@ class AutoLength(NoiseField):
 def detail_length(x: torch.Tensor, axis: int, spacing: float) -> float:
     """Length in mm over which the detail of slices across `axis` stays alike; between one slice and all of them."""
     slices = x.movedim(axis, 0)[:, None].float()
-    edge = WINDOW // 2
-    mean = F.avg_pool2d(F.pad(slices, (edge,) * 4, mode="replicate"), WINDOW, stride=1)
-    detail = (slices - mean)[:, 0]
-    count = len(detail)
+    count, edge = len(slices), WINDOW // 2
+    if min(slices.shape[2:]) < WINDOW:
+        return spacing
+    inner = slices[:, 0, edge:-edge, edge:-edge]
+    detail = inner - F.avg_pool2d(slices, WINDOW, stride=1)[:, 0]
     power = detail.square().mean()
     alike = [float((detail[:-d] * detail[d:]).mean() / power) for d in range(1, min(MAX_LAG, count - 1) + 1)]
     usable = 0

@@ -151,7 +151,8 @@ def null_test(record: dict) -> list[dict]:
         freedom = sum(len(v) - 1 for v in values)
         if freedom < 1:
             continue
-        t = mean / (half / float(student_t.ppf(0.975, freedom)))
+        error = max(half / float(student_t.ppf(0.975, freedom)), 1e-15)  # runs may be equal to the last digit kept
+        t = mean / error
         limit = float(student_t.ppf(1 - SIGNIFICANCE / 2 / len(tests), freedom))
         reference = np.mean([np.mean([squared_error(m) for m in v["independent"].values()]) for v in
                              record[task][solver].values()])  # fmt: skip
