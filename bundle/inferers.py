@@ -7,8 +7,9 @@ For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
     3. re-noise        x_s = sqrt(ab_s) x0 + sqrt(1 - ab_s - sigma^2) eps + sigma NOISE
 
 NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
-Volumes are (X, Y, Z); with a closed-form data step at most five arrays of the volume's size are alive at once, whatever
-the number of steps (conjugate gradients keep four of their own).
+Volumes are (X, Y, Z). With a closed-form data step at most four arrays of the volume's size are alive at once, whatever
+the number of steps; two more for the mean and the spread of several draws, and one more where noise is kept from step to
+step (eta < 1). Conjugate gradients keep four of their own.
 The parts are known by what they are called with: see prior.py, data_consistency.py, noise.py, operators/.
 """
 
@@ -116,6 +117,11 @@ class DiffusionInverseInferer(VolumeInferer):
         slice_axis = tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
         if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
             raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {slice_axis!r}')
+        if isinstance(noise_field, str):
+            raise TypeError(
+                f"noise_field must be a noise field, got {noise_field!r}: add configs/noise_{noise_field}.json to the "
+                "list of configs"
+            )
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, got {num_draws}")
         self.prior, self.operator = prior, operator

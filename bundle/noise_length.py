@@ -1,13 +1,14 @@
 """The length of a noise field, chosen from the measurement alone.
 
-What the prior draws is detail that the measurement lacks, and detail of the anatomy reaches across some millimetres. So
-the noise is given the length over which detail that was measured stays alike from slice to slice:
+What the prior draws is detail that the measurement lacks, and detail of the anatomy reaches across some millimetres. The
+noise is to be alike over several times that length, or it tears detail apart; how many was found on tuning volumes, where
+gains level off (scripts.tune_length). The length is that over which detail which was measured stays alike:
 
     h = x - (its mean over 5 x 5 voxels of the slice),      x the linear reconstruction of y
     c(d) = mean h_i h_{i+d} / mean h_i^2,                   slices i and i + d, across the slice axes
     c(d) ~ s exp(-d / l)                                    s < 1 takes up noise, which slices do not share
 
-l is the slope of a straight line through log c(d), over lags where c is above a tenth of c(1). No truth is used.
+-1 / l is the slope of a straight line through log c(d), over lags where c is above a tenth of c(1). No truth is used.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class AutoLength(NoiseField):
 
     Args:
         field: the field whose length is set; Matern-3/2 by default.
-        factor: the fitted length is multiplied by it.
+        factor: length of the noise over the length of the detail.
     """
 
-    def __init__(self, field: MarkovNoise | None = None, factor: float = 1.0) -> None:
+    def __init__(self, field: MarkovNoise | None = None, factor: float = 10.0) -> None:
         if not 0 < factor < math.inf:
             raise ValueError(f"factor must be positive, got {factor}")
         self.field = MaternNoise() if field is None else field

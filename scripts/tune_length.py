@@ -21,7 +21,7 @@ from bundle.outputs import write_json
 from scripts.evidence_grid import PIECES, SAMPLES, Bench, cut, task_kind, tuning_piece
 
 LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 1000.0)
-TASKS = ("mri_axial", "svct_parallel", "svct_cone")
+TASKS = ("mri_axial", "svct_parallel")
 SOLVER = "dds"
 
 
