@@ -8,8 +8,8 @@ For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
 
 NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
 Volumes are (X, Y, Z). With a closed-form data step at most four arrays of the volume's size are alive at once, whatever
-the number of steps; two more for the mean and the spread of several draws, and one more where noise is kept from step to
-step (eta < 1). Conjugate gradients keep four of their own.
+the number of steps; two more for the mean and the spread of several draws, and one more where noise is kept from step
+to step (eta < 1). Conjugate gradients keep four of their own.
 The parts are known by what they are called with: see prior.py, data_consistency.py, noise.py, operators/.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -121,6 +122,15 @@ class DiffusionInverseInferer(VolumeInferer):
             raise TypeError(
                 f"noise_field must be a noise field, got {noise_field!r}: add configs/noise_{noise_field}.json to the "
                 "list of configs"
+            )
+        turning = slice_axis == "alternate" or (isinstance(slice_axis, tuple) and len(set(slice_axis)) > 1)
+        keeps = sigma_rule != "fixed_share" or eta < 1
+        if turning and keeps and getattr(noise_field, "correlated", True):
+            warnings.warn(
+                f"slice_axis {slice_axis!r} turns the planes while part of the noise is kept ({sigma_rule}, eta "
+                f"{eta:g}): what slices shared along the last axis is not white in the next slices, and results suffer. "
+                "Set slice_axis to auto, or sigma_rule fixed_share with eta 1, or take independent noise",
+                stacklevel=2,
             )
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, got {num_draws}")

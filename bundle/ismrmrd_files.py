@@ -93,9 +93,7 @@ def read_ismrmrd(path: str | Path, group: str, encoding: Encoding) -> tuple[np.n
         with ismrmrd.File(str(path), "r") as file:
             lines = [line for line in file[group].acquisitions if is_imaging(line)]
     except ImportError:  # of which MONAI's OptionalImportError is one
-        raise ValueError(
-            "an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0"
-        ) from None
+        raise ValueError("an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0") from None
     if not lines:
         raise ValueError("the file holds no acquisitions of an image")
     for name in ("contrast", "repetition", "phase", "set", "kspace_encode_step_2"):
@@ -131,23 +129,25 @@ def calibrates_only(line) -> bool:
     )
 
 
-def add_lines(lines: Iterable, order: dict[int, int], encoding: Encoding, kspace: np.ndarray, count: np.ndarray) -> None:
-    """Adds lines to k-space (C, Z, KY, KX), and 1 to the count of the points where they lie."""
+def add_lines(lines: Iterable, order: dict[int, int], encoding: Encoding, kspace, count) -> None:
+    """Adds lines to k-space (C, Z, KY, KX), and 1 to the count (Z, KY, KX) of the points where they lie."""
     rows, columns = kspace.shape[-2:]
     for line in lines:
         data, center = line.data, line.center_sample
         kept = np.arange(line.discard_pre, line.number_of_samples - line.discard_post)
         if line.active_channels != len(kspace):
             raise ValueError(f"acquisitions have {len(kspace)} and {line.active_channels} coils")
-        row = rows // 2 + (center - kept if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE) else kept - center)
+        backwards = line.is_flag_set(ismrmrd.ACQ_IS_REVERSE)
+        row = rows // 2 + (center - kept if backwards else kept - center)
         inside = (row >= 0) & (row < rows)
         column = columns // 2 + line.idx.kspace_encode_step_1 - encoding.center
-        if not 0 <= column < columns or not inside.all():
+        # Of an even number of samples one has no mirror image.
+        if not 0 <= column < columns or (~inside).sum() > int(backwards):
             raise ValueError(
                 f"line {line.idx.kspace_encode_step_1}, samples {kept[0]} to {kept[-1]} around {center}, lies outside "
                 f"of k-space of {columns} lines of {rows} samples: correct the encoded matrix or the encoding limits"
             )
-        z = order[line.idx.slice]
+        z, row, kept = order[line.idx.slice], row[inside], kept[inside]
         kspace[:, z, row, column] += data[:, kept]
         count[z, row, column] += 1
 

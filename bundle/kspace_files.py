@@ -47,9 +47,7 @@ def read_kspace(path: str | Path) -> MetaTensor:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a file can be damaged in as many ways as readers can fail
-        raise ValueError(
-            f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})"
-        ) from None
+        raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
     measurement.meta["filename_or_obj"] = str(path)
     return measurement
 

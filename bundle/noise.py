@@ -79,6 +79,9 @@ def check_positive(name: str, value: Scheduled, unit: str = "mm") -> Scheduled:
 class NoiseField(ABC):
     """A Gaussian field over slices; subclasses say how slices share their randomness."""
 
+    correlated = True
+    """Whether slices share any of it."""
+
     def draw(
         self,
         positions: Positions,
@@ -123,6 +126,8 @@ class NoiseField(ABC):
 
 class IndependentNoise(NoiseField):
     """Every slice draws its own noise."""
+
+    correlated = False
 
     def _draw(self, z, slice_shape, seed, step, level, slices):
         field = torch.empty(len(slices), *slice_shape)

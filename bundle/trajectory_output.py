@@ -88,7 +88,7 @@ class WriteTrajectory:
         names += ["process.png", "process.gif"]
         slab = across(record)
         if len(record.steps) > 1 and slab.count > 1:
-            paths = {NAMES[kind]: {slab.plane: slab.paths(kind).numpy()} for kind in KINDS}
+            paths = {NAMES[kind]: {f"{slab.plane} slices": slab.paths(kind).numpy()} for kind in KINDS}
             with written_whole(folder / "paths.png") as partial:
                 save_small(path_panels(paths, slab.positions, noise or ""), partial)
             names.append("paths.png")

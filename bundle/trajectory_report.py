@@ -60,16 +60,19 @@ def spread(count: int, most: int) -> list[int]:
 
 def process(films: Films, headers: Sequence[str], title: str, inch: float = 1.3) -> Figure:
     """Rows of pictures, in blocks; a column per step, under its header."""
-    rows = [Row(block, label, list(f.images), f) for block, inner in films.items() for label, f in inner.items()]
+    rows = [
+        Row(block, label, [(image, f) for image in f.images])
+        for block, inner in films.items()
+        for label, f in inner.items()
+    ]
     return _board(rows, headers, title, inch)[0]
 
 
 def write_film(path: Path, films: Films, captions: Sequence[str], inch: float = 1.3) -> None:
     """An animated GIF that loops: a frame per step with its caption, rows and columns as those of `films`."""
     frames = spread(len(captions), FILM_FRAMES)
-    table = {name: list(inner.values()) for name, inner in films.items()}
-    rows = [Row(name, "", [f.images[0] for f in inner], inner[0]) for name, inner in table.items()]
-    shown = [f for inner in table.values() for f in inner]
+    rows = [Row(name, "", [(f.images[0], f) for f in inner.values()]) for name, inner in films.items()]
+    shown = [f for row in rows for _, f in row.pictures]
     figure, pictures, heading = _board(rows, list(next(iter(films.values()))), captions[0], inch)
     figure.set_dpi(min(100.0, np.sqrt(FILM_PIXELS / len(frames) / np.prod(figure.get_size_inches()))))
     drawn = []
@@ -98,22 +101,22 @@ def _few_greys(picture: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Row:
-    """Pictures beside each other, of one size: the block they belong to, their label, and how to draw them."""
+    """Pictures beside each other, of one size: their block, their label, and images with the films they are from."""
 
     block: str
     label: str
-    images: list[np.ndarray]
-    style: Film
+    pictures: list[tuple[np.ndarray, Film]]
 
     @property
     def tallness(self) -> float:
         """Height over width of a picture."""
-        return self.style.aspect * self.images[0].shape[0] / self.images[0].shape[1]
+        image, film = self.pictures[0]
+        return film.aspect * image.shape[0] / image.shape[1]
 
 
 def _board(rows: list[Row], headers: Sequence[str], title: str, inch: float):
     """Figure with rows of pictures `inch` wide, its pictures row by row, and its heading."""
-    left, top, gap, block_gap = (0.52 if any(r.label for r in rows) else 0.3), 0.86, 0.03, 0.14
+    left, top, gap, block_gap = (0.52 if any(r.label for r in rows) else 0.3), 0.74, 0.03, 0.14
     tops, y = [], top
     for row, before in zip(rows, [rows[0], *rows]):
         y += block_gap if row.block != before.block else 0.0
@@ -129,12 +132,12 @@ def _board(rows: list[Row], headers: Sequence[str], title: str, inch: float):
 
     pictures = []
     for row, start in zip(rows, tops):
-        tall, (low, high) = inch * row.tallness, row.style.window
-        for column, image in enumerate(row.images):
+        tall = inch * row.tallness
+        for column, (image, film) in enumerate(row.pictures):
             x = left + column * (inch + gap)
             axes = figure.add_axes((x / width, 1 - (start + tall) / height, inch / width, tall / height))
             axes.set_axis_off()
-            grey = {"cmap": "gray", "vmin": low, "vmax": high}
+            grey = {"cmap": "gray", "vmin": film.window[0], "vmax": film.window[1]}
             pictures.append(axes.imshow(image, aspect="auto", interpolation="bilinear", **grey))
         write(0.4, start + tall / 2, row.label, rotation=90)
     for block in dict.fromkeys(r.block for r in rows):
@@ -194,11 +197,12 @@ def path_panels(paths: Mapping[str, Mapping[str, np.ndarray]], positions: Sequen
 def _draw_paths(axes, points: np.ndarray, positions: Sequence[float], norm: Normalize, reach: float) -> None:
     """Paths (S, K, 2) from their first step (a ring) to their last (a square), within `reach` of the origin."""
     axes.set_facecolor(PAPER)
-    for path, position in zip(points, positions):
+    # Ever thinner, so that one sees lines below others that lie on them.
+    for path, position, width in zip(points, positions, np.linspace(3.2, 0.8, len(points))):
         colour = plt.get_cmap(COLOURS)(norm(position))
-        axes.plot(*path.T, color=colour, linewidth=1.1, marker="o", markersize=2.5, alpha=0.9)
-        axes.plot(*path[0], color=colour, marker="o", markersize=6, markerfacecolor="none")
-        axes.plot(*path[-1], color=colour, marker="s", markersize=5)
+        axes.plot(*path.T, color=colour, linewidth=width, marker="o", markersize=width + 1)
+        axes.plot(*path[0], color=colour, marker="o", markersize=3 + 2 * width, markerfacecolor="none")
+        axes.plot(*path[-1], color=colour, marker="s", markersize=2 + 2 * width)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_aspect("equal")

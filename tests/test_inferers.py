@@ -1,5 +1,7 @@
 """The inferers as MONAI pieces: keys of the noise, axes of the steps, metadata, refusals."""
 
+import warnings
+
 import pytest
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
@@ -210,3 +212,64 @@ def test_a_tensor_without_spacing_is_refused():
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sampler(**arguments)
+
+
+# -- planes that turn -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_axis", ["alternate", [0, 1]])
+@pytest.mark.parametrize(("rule", "eta"), [("ddim", 1.0), ("ddim", 0.0), ("fixed_share", 0.5)])
+def test_kept_noise_that_slices_share_is_warned_of_where_planes_turn(slice_axis, rule, eta):
+    with pytest.warns(UserWarning, match="turns the planes"):
+        sampler(SlerpNoise(), slice_axis=slice_axis, sigma_rule=rule, eta=eta)
+
+
+@pytest.mark.parametrize(
+    ("field", "others"),
+    [
+        (IndependentNoise(), {"slice_axis": "alternate", "eta": 0.5}),
+        (SlerpNoise(), {"slice_axis": "auto", "eta": 0.5}),
+        (SlerpNoise(), {"slice_axis": [1, 1], "eta": 0.5}),
+        (SlerpNoise(), {"slice_axis": "alternate", "eta": 1.0}),
+    ],
+)
+def test_no_warning_without_a_reason(field, others):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler(field, **others)
+
+
+def test_a_list_of_axes_is_taken_in_turn():
+    events = Events(IndependentNoise())
+    sampler(events, num_steps=4, slice_axis=[2, 0, 0])(batch(Y), events.network)
+    counts = [entry[1] for entry in events.log if entry[0] == "noise"]
+    assert counts == [FINE[2], FINE[0], FINE[0], FINE[2]]
+
+
+@pytest.mark.parametrize("slice_axis", [3, -1, [0, 3], [], "sideways", ["auto"]])
+def test_an_axis_that_there_is_not_is_refused(slice_axis):
+    with pytest.raises(ValueError, match="slice_axis must be"):
+        sampler(slice_axis=slice_axis)
+
+
+def test_the_name_of_a_field_is_no_field():
+    with pytest.raises(TypeError, match="configs/noise_auto.json"):
+        sampler("auto")
+
+
+def test_an_observer_sees_every_step_and_changes_nothing():
+    seen = []
+
+    class Observer:
+        def begin(self, affine):
+            seen.append(affine)
+
+        def __call__(self, draw, step, t, slice_axis, x_t, x0_hat):
+            seen.append((draw, step, t, slice_axis))
+
+    plain = sampler(SlerpNoise(), num_steps=3, num_draws=2)
+    watched = sampler(SlerpNoise(), num_steps=3, num_draws=2, observer=Observer())
+    assert torch.equal(plain(batch(Y), NETWORK), watched(batch(Y), NETWORK))
+    affine, *steps = seen
+    assert torch.allclose(affine.norm(dim=0)[:3], torch.ones(3, dtype=torch.float64))
+    assert [s[:3] for s in steps] == [(d, i, t) for d in (0, 1) for i, t in enumerate(plain.timesteps)]

@@ -44,7 +44,7 @@ class CartesianMRI(LinearOperator):
     """
 
     def __init__(self, maps: torch.Tensor, mask: torch.Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0),
-                 background: float = 0.0) -> None:  # fmt: skip
+                 background: float = -1.0) -> None:  # fmt: skip
         if maps.ndim != 4 or not maps.is_complex():
             raise ValueError(f"maps must be complex (C, Z, Y, X), got {maps.dtype} {tuple(maps.shape)}")
         coils, z, y, x = maps.shape

@@ -38,8 +38,8 @@ def estimate_maps(center: torch.Tensor, size: Sequence[int], shape: Sequence[int
     shape = size if shape is None else shape
     center = center.to(torch.complex64)
     middle = tuple(n // 2 for n in center.shape[-2:])
-    constant = normalised(center[..., middle[0], middle[1]].sum(1)[:, None, None, None])
-    fallback = constant.expand(*center.shape[:2], *shape)
+    mean = center[..., middle[0], middle[1]].sum(1)[:, None, None, None]
+    fallback = (normalised(mean) if bool(mean.any()) else torch.ones_like(mean)).expand(*center.shape[:2], *shape)
     if min(middle) > COARSE:
         inner = centre_of(center, (COARSE, COARSE))
         fallback = blended(low_resolution(inner, size, shape), fallback)
