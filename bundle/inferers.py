@@ -128,7 +128,7 @@ class DiffusionInverseInferer(VolumeInferer):
         if turning and keeps and getattr(noise_field, "correlated", True):
             warnings.warn(
                 f"slice_axis {slice_axis!r} turns the planes while part of the noise is kept ({sigma_rule}, eta "
-                f"{eta:g}): what slices shared along the last axis is not white in the next slices, and results suffer. "
+                f"{eta:g}): what slices shared along the last axis is not white in the next slices. Results suffer. "
                 "Set slice_axis to auto, or sigma_rule fixed_share with eta 1, or take independent noise",
                 stacklevel=2,
             )
@@ -266,7 +266,9 @@ class ForegroundInferer(VolumeInferer):
 
 def axes_in(slice_axis) -> bool:
     """Whether this is an axis, or a list of axes."""
-    return all(a in (0, 1, 2) for a in slice_axis) if isinstance(slice_axis, tuple) else slice_axis in (0, 1, 2)
+    if isinstance(slice_axis, tuple):
+        return len(slice_axis) > 0 and all(a in (0, 1, 2) for a in slice_axis)
+    return slice_axis in (0, 1, 2)
 
 
 def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares: torch.Tensor | None):

@@ -242,8 +242,9 @@ def test_no_warning_without_a_reason(field, others):
 def test_a_list_of_axes_is_taken_in_turn():
     events = Events(IndependentNoise())
     sampler(events, num_steps=4, slice_axis=[2, 0, 0])(batch(Y), events.network)
-    counts = [entry[1] for entry in events.log if entry[0] == "noise"]
-    assert counts == [FINE[2], FINE[0], FINE[0], FINE[2]]
+    shapes = [entry[2] for entry in events.log if entry[0] == "network"]
+    across = {(FINE[0], FINE[1]): 2, (FINE[1], FINE[2]): 0}
+    assert [across[shape] for shape in shapes] == [2, 0, 0, 2]
 
 
 @pytest.mark.parametrize("slice_axis", [3, -1, [0, 3], [], "sideways", ["auto"]])
