@@ -34,7 +34,7 @@ TASK_NAMES = {
     "mri_sagittal": "MRI 5x, sagittal slices",
     "mri_coronal": "MRI 5x, coronal slices",
     "mri_axial": "MRI 5x, axial slices (stacked along the thick axis)",
-    "mri_alternate": "MRI 5x, alternating planes",
+    "mri_alternate": "MRI 5x, alternating planes (noise kept)",
     "svct_parallel": "CT, 30 parallel views",
     "svct_cone": "CT, 30 cone-beam views",
     "lact_parallel": "CT, 100 degrees, parallel",

@@ -58,7 +58,8 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
     elif "task_" in command:
         overrides |= {"num_steps": 2, "num_draws": 1, "checkpoint": weights, "baselines#total_variation#iterations": 20}
         if "evaluate" in command:
-            overrides["dataset_dir"] = write_volume(tmp_path / "chest.nii.gz", chest_voxels((24, 24, 8)))
+            voxels = head_voxels((24, 20, 8)) if "csmri" in command else chest_voxels((24, 24, 8))
+            overrides["dataset_dir"] = write_volume(tmp_path / "volume.nii.gz", voxels)
         else:  # the embedded projections, reconstructed coarsely
             overrides |= {"operator#spacing": 10.0, "operator#shape": [32, 32, 48]}
     elif "evaluate" in command:
