@@ -85,6 +85,7 @@ class MarkovNoise(NoiseField):
             if middle in known:
                 path[middle] = known[middle]
             else:
+                known.clear()  # the ways part here
                 if depth not in bridges:
                     bridges[depth] = self._bridge((right - left) / 2 / PARTS / length)
                 index = 2**depth + left // (right - left) + 1

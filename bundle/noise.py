@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ Positions = int | Sequence[float] | torch.Tensor
 """Where the slices of a whole stack lie, in mm from its beginning; a number S stands for S slices 1 mm apart."""
 Scheduled = float | Sequence[float]
 """A constant, or (value at pure noise, value at the clean image)."""
+SHORTEST, LONGEST = 1e-3, 1e15
+"""Lengths in mm."""
 
 
 def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> torch.Tensor:
@@ -50,9 +53,12 @@ def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> to
 
 def as_positions(positions: Positions) -> torch.Tensor:
     """Positions in mm, float64 (S,); raises ValueError for negative or non-finite ones."""
-    if isinstance(positions, int):
+    if isinstance(positions, int) and positions >= 0:
         return torch.arange(positions, dtype=torch.float64)
-    z = torch.as_tensor(positions, dtype=torch.float64)
+    try:
+        z = torch.as_tensor(positions, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        z = torch.tensor(math.nan)
     if z.ndim != 1 or not bool((torch.isfinite(z) & (z >= 0)).all()):
         raise ValueError(f"positions must be a list of finite numbers of mm, not negative, got {positions}")
     return z
@@ -67,13 +73,18 @@ def at_level(value: Scheduled, level: float) -> float:
 
 
 def check_positive(name: str, value: Scheduled, unit: str = "mm") -> Scheduled:
-    """Return `value`; raises ValueError unless it is one positive number, or two."""
-    ends = [value] if isinstance(value, (int, float)) else list(value)
-    if len(ends) not in (1, 2) or not all(isinstance(v, (int, float)) and 0 < v < math.inf for v in ends):
+    """Return `value`; raises ValueError unless it is one positive number, or two, of a sensible size."""
+    return _numbers(name, value, f"from {SHORTEST:g} to {LONGEST:g} {unit}", SHORTEST, LONGEST)
+
+
+def _numbers(name: str, value: Scheduled, allowed: str, low: float, high: float) -> Scheduled:
+    """One number, or two as a tuple, within limits."""
+    ends = list(value) if isinstance(value, (list, tuple)) else [value]
+    if len(ends) not in (1, 2) or not all(isinstance(v, Real) and low <= v <= high for v in ends):
         raise ValueError(
-            f"{name} must be a positive number of {unit}, or two (at pure noise, at the clean image), got {value}"
+            f"{name} must be a number {allowed}, or two (at pure noise, at the clean image), got {value!r}"
         )
-    return ends[0] if len(ends) == 1 else tuple(ends)
+    return float(ends[0]) if len(ends) == 1 else tuple(float(v) for v in ends)
 
 
 class NoiseField(ABC):
@@ -107,6 +118,10 @@ class NoiseField(ABC):
         """
         z = as_positions(positions)
         slices = range(len(z)) if slices is None else slices
+        if len(slices) and not (slices.step == 1 and slices.start >= 0 and slices.stop <= len(z)):
+            raise ValueError(f"slices must be a range within the {len(z)} of the stack, got {slices}")
+        if not 0 <= level <= 1:
+            raise ValueError(f"level must lie in [0, 1], 0 the clean image and 1 pure noise, got {level}")
         return self._draw(z, tuple(slice_shape), seed, step, level, slices)
 
     @abstractmethod
@@ -159,10 +174,7 @@ class MixedNoise(NoiseField):
     """
 
     def __init__(self, share: Scheduled = 0.5) -> None:
-        ends = [share] if isinstance(share, (int, float)) else list(share)
-        if len(ends) not in (1, 2) or not all(0 <= c <= 1 for c in ends):
-            raise ValueError(f"share must lie in [0, 1], or be two such numbers, got {share}")
-        self.share = ends[0] if len(ends) == 1 else tuple(ends)
+        self.share = _numbers("share", share, "from 0 to 1", 0, 1)
 
     def _share(self, level: float) -> float:
         if isinstance(self.share, tuple):
@@ -202,9 +214,9 @@ class SlerpNoise(NoiseField):
     @staticmethod
     def _shares(z: torch.Tensor) -> torch.Tensor:
         """a_i, from 0 at the first slice to 1 at the last."""
-        if len(z) < 2 or z[-1] == z[0]:
+        if len(z) < 2 or z.max() == z.min():
             return torch.zeros_like(z)
-        return (z - z[0]) / (z[-1] - z[0])
+        return (z - z.min()) / (z.max() - z.min())
 
     def _draw(self, z, slice_shape, seed, step, level, slices):
         first, last = (keyed_normal(slice_shape, seed, step, anchor) for anchor in (0, 1))

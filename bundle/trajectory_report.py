@@ -88,7 +88,7 @@ def write_film(path: Path, films: Films, captions: Sequence[str], inch: float = 
 
 
 def save_small(figure: Figure, path: Path, dpi: int = 100, colours: int = 96) -> None:
-    """Write a figure as PNG of few colours, which takes less than half of the bytes; closes it."""
+    """Write a figure as PNG of few colours, which takes far fewer bytes; closes it."""
     with BytesIO() as file:
         figure.savefig(file, dpi=dpi, format="png")
         Image.open(file).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path, "png", optimize=True)
@@ -206,5 +206,6 @@ def _draw_paths(axes, points: np.ndarray, positions: Sequence[float], norm: Norm
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_aspect("equal")
+    axes.locator_params(nbins=5)
     axes.tick_params(colors=MUTED, labelsize=7)
     axes.spines[:].set_color(MUTED)

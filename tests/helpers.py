@@ -1,6 +1,8 @@
 """What several tests share: schedules, networks with known answers, dense matrices, and scans with a header."""
 
 import math
+import sys
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
@@ -77,7 +79,11 @@ def contributions(field, positions, level=1.0):
     places = {}
 
     def with_draws(draw, count):
-        with patch("bundle.noise.keyed_normal", draw), patch("bundle.markov_noise.keyed_normal", draw):
+        modules = {sys.modules[kind.__module__] for kind in type(field).__mro__}
+        with ExitStack() as patches:
+            for module in modules:
+                if hasattr(module, "keyed_normal"):
+                    patches.enter_context(patch.object(module, "keyed_normal", draw))
             return field.draw(positions, (count,), seed=0, step=0, level=level).double()
 
     def reserve(shape, seed, step, index):

@@ -41,7 +41,20 @@ def the_case(folder):
     return case
 
 
-@pytest.mark.parametrize("noise", ["independent", "identical", "slerp"])
+NOISE_FIELDS = {
+    "independent": "IndependentNoise",
+    "identical": "IdenticalNoise",
+    "mixed": "MixedNoise",
+    "slerp": "SlerpNoise",
+    "piecewise": "PiecewiseSlerpNoise",
+    "ou": "OrnsteinUhlenbeckNoise",
+    "matern": "MaternNoise",
+    "auto": "AutoLength",
+}
+"""Overlays configs/noise_*.json, and the classes that they name."""
+
+
+@pytest.mark.parametrize("noise", NOISE_FIELDS)
 def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     noise, run_here, tiny_overrides, thick_file, tmp_path
 ):
@@ -53,9 +66,20 @@ def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     means = recon.get_fdata().reshape(20, 18, 6, 4).mean(3)
     np.testing.assert_allclose(means, thick.get_fdata(), atol=1e-3 * thick.get_fdata().max())
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
-    assert record["settings"]["noise_field"].lower() == f"{noise}noise"
+    assert record["settings"]["noise_field"].split("(")[0] == NOISE_FIELDS[noise]
     assert {"seconds", "network_calls", "peak_memory_mb", "device", "versions", "settings", "source"} <= record.keys()
     assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "read"), [("10.0", "10.0"), ("[40.0,5.0]", "(40.0, 5.0)")])
+def test_lengths_of_noise_are_set_on_the_command_line(length, read, run_bundle, tiny_overrides, thick_file, tmp_path):
+    """One number, or two for a schedule, as docs/noise.md says."""
+    overrides = tiny_overrides(thick_file) | {"noise_field#length": length}
+    done = run_bundle("inference", [INFERENCE, "configs/noise_ou.json"], overrides)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((the_case(tmp_path / "results") / "run.json").read_text(encoding="utf-8"))
+    assert read in record["settings"]["noise_field"]
 
 
 @pytest.mark.parametrize("compare", [False, "True"])

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from bundle.operators.cartesian_mri import CartesianMRI
-from bundle.operators.coil_maps import MIN_HALF_WIDTH, central_block, centre_of, estimate_maps, simulated_maps
+from bundle.operators.coil_maps import MIN_HALF_WIDTH, central_block, centre_of, estimate_maps
+from bundle.operators.simulated_coils import simulated_maps
 
 PATTERNS = ("random", "equispaced")
 KEPT = 2

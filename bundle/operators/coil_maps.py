@@ -1,11 +1,12 @@
-"""Coil sensitivities: estimated from the centre of k-space, or made up for simulations.
+"""Coil sensitivities, estimated from the centre of k-space.
 
-    c_c = F^H W y_c                      low-resolution coil images, from the fully sampled centre with a window W
-    s_c = c_c / sqrt(sum_c |c_c|^2)      maps of unit root-sum-of-squares
+    c_c = F^H W y_c                      low-resolution coil images: the complete centre under a cosine window W
+    s_c = c_c / sqrt(sum_c |c_c|^2)      maps of unit root-sum-of-squares, with the phase of the image in them
 
-The image's own phase is in c_c and so in s_c; its magnitude cancels where the coils vary slowly against it. (McKenzie
-et al., "Self-calibrating parallel imaging with automatic coil sensitivity extraction", Magn. Reson. Med. 2002.) Where
-there is no signal the quotient is noise: there, maps of a coarser resolution take over, blended in by
+(McKenzie et al., "Self-calibrating parallel imaging with automatic coil sensitivity extraction", Magn. Reson. Med.
+2002.) The quotient is blurred by the resolution of the centre; with several coils and enough lines c_c is therefore
+replaced by a vector of the same norm and phase that fits the patches of k-space (bundle.operators.espirit). Where there
+is no signal the quotient is noise: there, maps of a coarser resolution take over, blended in by
 
     s = normalised( c + FLOOR max|c| g ),      g the maps of the next coarser level.
 
@@ -18,6 +19,8 @@ import math
 from collections.abc import Sequence
 
 import torch
+
+from bundle.operators.espirit import kernel_size, refined
 
 FLOOR = 0.02
 """Share of the strongest signal below which the next coarser maps take over."""
@@ -43,7 +46,10 @@ def estimate_maps(center: torch.Tensor, size: Sequence[int], shape: Sequence[int
     if min(middle) > COARSE:
         inner = centre_of(center, (COARSE, COARSE))
         fallback = blended(low_resolution(inner, size, shape), fallback)
-    return blended(low_resolution(center, size, shape), fallback)
+    images = low_resolution(center, size, shape)
+    if len(images) > 1 and kernel_size(center.shape[-2:]) > 1:
+        images = refined(center, images, size) * images.abs().square().sum(0).sqrt()
+    return blended(images, fallback)
 
 
 def blended(images: torch.Tensor, fallback: torch.Tensor) -> torch.Tensor:
@@ -61,12 +67,12 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 
 def low_resolution(center: torch.Tensor, size: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
-    """Coil images (C, Z, *shape) of the centre of a k-space of `size`, under a Hann window."""
+    """Coil images (C, Z, *shape) of the centre of a k-space of `size`, under a cosine window."""
     image = center
     for dim in (-2, -1):
         half = center.shape[dim] // 2
         k = torch.arange(-half, half + 1, dtype=torch.float64)
-        window = torch.cos(math.pi * k / (2 * (half + 1))).square() / math.sqrt(size[dim])
+        window = torch.cos(math.pi * k / (2 * (half + 1))) / math.sqrt(size[dim])
         position = torch.arange(shape[dim], dtype=torch.float64) - shape[dim] // 2
         waves = torch.polar(window.expand(len(position), -1), 2 * math.pi * position[:, None] * k / size[dim])
         image = torch.tensordot(image, waves.to(image.dtype), ([dim], [1])).movedim(-1, dim)
@@ -100,35 +106,3 @@ def centre_of(array: torch.Tensor, half: Sequence[int]) -> torch.Tensor:
     """The block (..., 2 h + 1, 2 w + 1) around the centre of (..., Y, X)."""
     (y, h), (x, w) = zip((n // 2 for n in array.shape[-2:]), half)
     return array[..., y - h : y + h + 1, x - w : x + w + 1]
-
-
-def simulated_maps(shape: Sequence[int], spacing: Sequence[float], num_coils: int, seed: int) -> torch.Tensor:
-    """Maps complex64 (C, Z, Y, X) of coils in a ring around the volume, of unit norm, and a smooth phase of the image.
-
-    A coil is a loop that faces the axis: at distance d its field falls as (1 + d^2 / a^2)^(-3/2), a its radius, and
-    turns with the direction. The phase is a random polynomial of second order, of about one radian.
-
-    Args:
-        shape, spacing: of the volume along X, Y, Z; mm.
-        num_coils: C.
-        seed: of the phase.
-    """
-    extent = [n * s for n, s in zip(shape, spacing)]
-    axes = [(torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * s for n, s in zip(shape, spacing)]
-    z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-    ring, loop = 0.6 * math.hypot(*extent[:2]), 0.25 * math.hypot(*extent[:2])
-    random = torch.Generator().manual_seed(seed)
-    u = [v / (e / 2) for v, e in zip((x, y, z), extent)]
-    terms = [*u, *(a * b for i, a in enumerate(u) for b in u[i:])]
-    weights = 0.7 * torch.randn(len(terms), generator=random, dtype=torch.float64)
-    phase = sum(w * t for w, t in zip(weights, terms))
-    coils = []
-    for c in range(num_coils):
-        angle = 2 * math.pi * (c + 0.5) / num_coils
-        dx, dy = x - ring * math.cos(angle), y - ring * math.sin(angle)
-        dz = z - (0.2 if c % 2 else -0.2) * extent[2]
-        strength = (1 + (dx.square() + dy.square() + dz.square()) / loop**2) ** -1.5
-        forward = -dx * math.cos(angle) - dy * math.sin(angle)
-        sideways = dx * math.sin(angle) - dy * math.cos(angle)
-        coils.append(torch.polar(strength, torch.atan2(sideways, forward) + angle + phase))
-    return normalised(torch.stack(coils)).to(torch.complex64)

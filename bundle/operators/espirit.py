@@ -22,8 +22,8 @@ KERNEL = 6
 """Largest K."""
 SMALLEST_SINGULAR_VALUE = 0.02
 """Of the patches, as a share of the largest: vectors below it are taken for noise."""
-STEP = 4
-"""G is evaluated at every so many voxels; the maps are smooth."""
+POINTS = 48
+"""G is evaluated at about so many points of an axis of the field of view, 8 for each period of the finest wave in G."""
 ITERATIONS = 12
 
 
@@ -42,7 +42,8 @@ def refined(center: torch.Tensor, images: torch.Tensor, size: Sequence[int]) -> 
     """
     kernel = kernel_size(center.shape[-2:])
     shape = images.shape[-2:]
-    grids = [torch.arange(0, n + STEP - 1, STEP).clamp(max=n - 1) for n in shape]
+    steps = [max(1, n // POINTS) for n in size]
+    grids = [torch.arange(0, n + step - 1, step).clamp(max=n - 1) for n, step in zip(shape, steps)]
     k = torch.arange(kernel, dtype=torch.float64)
     waves = [
         torch.polar(torch.ones(1, dtype=torch.float64), 2 * math.pi * (g - n // 2)[:, None] * k / s).to(center.dtype)
