@@ -59,7 +59,8 @@ def test_proximal_lies_between_null_space_and_prior(operator):
     assert torch.allclose(Proximal(1e-9)(x0.clone(), y, operator, at(1.0)), exact, atol=1e-6)
     assert torch.allclose(Proximal(1e9)(x0.clone(), y, operator, at(1.0)), x0, atol=1e-6)
     residuals = [
-        float((operator.forward(Proximal(rho)(x0.clone(), y, operator, at(1.0))) - y).norm()) for rho in (0.01, 0.1, 1, 10)
+        float((operator.forward(Proximal(rho)(x0.clone(), y, operator, at(1.0))) - y).norm())
+        for rho in (0.01, 0.1, 1, 10)
     ]
     assert residuals == sorted(residuals)
 

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.networks.nets import DiffusionModelUNet
 
+from bundle.data_consistency import Proximal
 from bundle.network import SliceUNet
-from bundle.prior import PROBED_BATCH_SIZES, SlicePrior
+from bundle.prior import PROBED_BATCH_SIZES, OdePrior, SlicePrior
+from tests.gaussian_models import AB as EXACT_AB
+from tests.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler, random_volume
 from tests.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, normal, repeatable
 
 AB = alpha_bars()
@@ -129,6 +132,98 @@ def test_a_network_that_breaks_is_reported(value, clip):
 def test_bad_batch_sizes_are_refused(batch_size):
     with pytest.raises(ValueError, match="slice_batch_size"):
         SlicePrior(AB, batch_size)
+
+
+# -- what a network predicts ---------------------------------------------------------------------------
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+@every_axis
+@pytest.mark.parametrize("t", [0, 300, 999])
+def test_noise_v_and_clean_image_are_three_names_of_one_estimate(axis, t):
+    x_t = normal(*SHAPE, dtype=torch.float64)
+    estimates = [
+        SlicePrior(EXACT_AB, 2, prediction=name)(AffineNetwork(Gaussian(), name), x_t, t, axis) for name in PREDICTIONS
+    ]
+    for estimate in estimates[1:]:
+        assert torch.allclose(estimate, estimates[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("eps_after_data", [False, True])
+def test_the_sampler_gives_one_volume_whatever_the_network_predicts(eps_after_data):
+    operator, _, y = case(closed_form=True)
+    noises = {key: random_volume(10 + key) for key in range(4)}
+    volumes = [
+        exact_sampler(
+            Proximal(0.1), noises, prediction=name, slice_axis=[0, 1, 2], eta=0.5, eps_after_data=eps_after_data
+        ).sample(y, operator, AffineNetwork(Gaussian(), name))
+        for name in PREDICTIONS
+    ]
+    for volume in volumes[1:]:
+        assert torch.allclose(volume, volumes[0], atol=1e-9)
+
+
+def test_a_prediction_taken_for_another_is_another_estimate():
+    x_t, network = normal(*SHAPE, dtype=torch.float64), AffineNetwork(Gaussian(), "epsilon")
+    estimates = [SlicePrior(EXACT_AB, prediction=name)(network, x_t, 300, 0) for name in PREDICTIONS]
+    assert (estimates[0] - estimates[1]).norm() > 1 and (estimates[0] - estimates[2]).norm() > 1
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "score", None])
+def test_unknown_predictions_are_refused(prediction):
+    with pytest.raises(ValueError, match=r"prediction must be one of \['epsilon', 'sample', 'v_prediction'\], got"):
+        SlicePrior(AB, prediction=prediction)
+
+
+# -- the clean image at the end of the ODE --------------------------------------------------------------
+
+
+def end_of_the_ode(prior, x_t, t, axis):
+    """Where the probability-flow ODE of a Gaussian ends: each direction of the covariance keeps its quantile."""
+    ab, slices = float(EXACT_AB[t]), x_t.movedim(axis, 0)
+    image = tuple(slices.shape[1:])
+    variances, directions = torch.linalg.eigh(prior.covariance(image))
+    mean = prior.mean(image)
+    quantiles = (slices.flatten(1) - math.sqrt(ab) * mean) @ directions / torch.sqrt(ab * variances + 1 - ab)
+    ends = mean + quantiles * torch.sqrt(variances) @ directions.T
+    return ends.reshape(slices.shape).movedim(0, axis)
+
+
+@every_axis
+def test_ode_prior_tends_to_the_solution_of_the_ode(axis):
+    prior, t = Gaussian(std=0.5), 500
+    network, x_t = AffineNetwork(prior), normal(2, 3, 4, dtype=torch.float64)
+    exact = end_of_the_ode(prior, x_t, t, axis)
+    errors = []
+    for num_steps in (1, 4, 16, 64, 501):
+        ode = OdePrior(SlicePrior(EXACT_AB, multiple=1), num_steps)
+        errors.append(float((ode(network, x_t, t, axis) - exact).norm() / exact.norm()))
+    assert all(b < 0.6 * a for a, b in zip(errors, errors[1:]))
+    assert errors[0] > 0.3 and errors[-1] < 0.01
+
+
+def test_ode_prior_of_one_step_is_the_slice_prior():
+    network, x_t = BlurringDenoiser(AB), normal(*SHAPE)
+    before, prior = x_t.clone(), SlicePrior(AB)
+    for t in (0, 400):
+        assert torch.equal(OdePrior(prior, 1)(network, x_t, t, 1), prior(network, x_t, t, 1))
+    OdePrior(prior, 7)(network, x_t, 400, 1)
+    assert torch.equal(x_t, before)
+
+
+@pytest.mark.parametrize(("t", "passes"), [(0, 1), (2, 3), (400, 5)])
+def test_ode_prior_takes_no_more_passes_than_there_are_timesteps(t, passes):
+    prior = SlicePrior(AB, slice_batch_size=64)
+    assert torch.isfinite(OdePrior(prior, 5)(GaussianDenoiser(AB), normal(*SHAPE), t, 0)).all()
+    assert prior.calls == passes
+
+
+def test_ode_prior_refuses_no_steps_and_gives_no_gradient():
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        OdePrior(SlicePrior(AB), 0)
+    with pytest.raises(NotImplementedError, match="use SlicePrior with this data step"):
+        OdePrior(SlicePrior(AB)).pull_back(GaussianDenoiser(AB), normal(*SHAPE), 300, 0, normal(*SHAPE))
 
 
 # -- the network -------------------------------------------------------------------------------------
