@@ -71,7 +71,11 @@ class NoisyNullSpace:
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: Operator, step: Step) -> torch.Tensor:
         # In the last step nothing hides the noise of y: x0's own error takes the place of sigma.
         allowed = step.sigma**2 / step.ab_s if step.ab_s < 1 else step.noise_ratio
-        rho = max(self.floor * operator.norm**2, self.noise_std**2 / (4 * allowed))
+        if self.noise_std and not allowed:  # no fresh noise: nothing can hide the noise of y
+            return x0
+        rho = self.floor * operator.norm**2
+        if self.noise_std:
+            rho = max(rho, self.noise_std**2 / (4 * allowed))
         if step.ab_s < 1 and self.noise_std:
             noise = keyed_normal(tuple(y.shape), *step.key, 0).to(y)
             let_in = self._solve(torch.zeros_like(x0), noise, operator, rho)

@@ -148,7 +148,6 @@ def test_without_noise_it_is_the_null_space_step():
         assert (near - exact).norm() < 1e-3 * exact.norm()  # the floor of the weight, for singular values from 0.1
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="eta = 0 divides by zero: see the report")
 @pytest.mark.parametrize("noise_std", [0.0, NOISE_STD])
 def test_without_fresh_noise_no_noise_of_the_data_is_let_in(noise_std):
     operator, x0, y = case()
