@@ -20,7 +20,7 @@ SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 def case_name(path: str | Path) -> str:
     """File or folder name without its image suffixes: "scan.v2.nii.gz" -> "scan.v2"."""
     name = Path(path).name
-    for suffix in sorted((*SUFFIXES, ".npz"), key=len, reverse=True):
+    for suffix in sorted((*SUFFIXES, ".npz", ".h5", ".hdf5", ".mrd"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
