@@ -15,7 +15,6 @@ The parts are known by what they are called with: see prior.py, data_consistency
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -31,6 +30,7 @@ from monai.transforms import SpatialCrop, generate_spatial_bounding_box
 from tqdm import tqdm
 
 from bundle.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
+from bundle.geometry import with_geometry
 from bundle.step import Step
 from bundle.volume_noise import VolumeNoise
 
@@ -279,17 +279,3 @@ def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares
     mean.add_(before, alpha=1 / (count + 1))
     product = before.mul_(sample.sub_(mean))
     return mean, product if squares is None else squares.add_(product)
-
-
-def with_geometry(
-    volume: torch.Tensor, measurement: MetaTensor, operator: VolumeOperator, notes: dict | None = None
-) -> MetaTensor:
-    """(1, X, Y, Z) result with the operator's affine, the history of its measurement, and notes in its metadata."""
-    meta = {k: copy.deepcopy(v) for k, v in measurement.meta.items() if k != "affine"}
-    meta |= {"spatial_shape": list(volume.shape), **(notes or {})}
-    return MetaTensor(
-        volume[None],
-        affine=operator.domain_affine(measurement.affine),
-        meta=meta,
-        applied_operations=copy.deepcopy(measurement.applied_operations),
-    )

@@ -20,7 +20,7 @@ SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 def case_name(path: str | Path) -> str:
     """File or folder name without its image suffixes: "scan.v2.nii.gz" -> "scan.v2"."""
     name = Path(path).name
-    for suffix in sorted((*SUFFIXES, ".npz", ".h5", ".hdf5", ".mrd"), key=len, reverse=True):
+    for suffix in sorted((*SUFFIXES, ".npz", ".h5", ".hdf5", ".mrd", ".dcm"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
@@ -29,10 +29,11 @@ def case_name(path: str | Path) -> str:
 def is_dicom_series(folder: Path) -> bool:
     """True for a folder with DICOM files and no volume files directly inside."""
     files = [p for p in folder.iterdir() if p.is_file()]
-    return any(_is_dicom(p) for p in files) and not any(p.name.lower().endswith(SUFFIXES) for p in files)
+    return any(is_dicom(p) for p in files) and not any(p.name.lower().endswith(SUFFIXES) for p in files)
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """True for a file with the preamble of DICOM."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

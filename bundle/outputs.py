@@ -1,7 +1,6 @@
 """Results: back to the scanner's intensities and orientation, and safely onto the disk.
 
-Per case: `<output_dir>/<case>/<case>_recon.nii.gz` and `run.json`. Every file is written under a hidden name and
-then renamed, so that a run that is killed leaves no half-written result.
+Every file is written under a hidden name and then renamed, so that a run that is killed leaves no half-written result.
 """
 
 from __future__ import annotations
@@ -9,22 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import resource
-import sys
-import time
-from collections.abc import Callable, Hashable, Mapping
+import shutil
+from collections.abc import Hashable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import monai
 import nibabel as nib
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
-
-from bundle.inputs import case_name
 
 
 @contextmanager
@@ -37,6 +29,23 @@ def written_whole(path: Path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path):
+    """Yields a hidden empty folder beside `path`; puts it in the place of `path` if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -104,6 +113,8 @@ class Restored(MapTransform):
             result = d[key].clone()
             maps = {name: result.meta.pop(name) for name in MAPS if name in result.meta}
             d[key] = self._undo(result)
+            # What resizes results to the grid of their input, as label servers do, asks these for that grid.
+            d[key].meta |= {"spatial_shape": list(d[key].shape[1:]), "original_affine": d[key].affine.clone()}
             for name, change in maps.items():
                 # Maps are differences: they take the gain of the scaling, and not its offset.
                 d[f"{key}_{name}"] = d[key] - self._undo(result - change.to(result.device)[None])
@@ -114,88 +125,13 @@ class Restored(MapTransform):
             return self.preprocessing.inverse({self.image_key: result.clone()})[self.image_key]
 
 
-class SaveReconstructiond(MapTransform):
-    """Writes each result to `<output_dir>/<case>/<case>_<suffix>.nii.gz`, and its maps beside it.
+def result_volumes(data: Mapping[Hashable, torch.Tensor], key: str = "pred") -> dict[str, torch.Tensor]:
+    """The volumes (1, X, Y, Z) of a restored result by the suffix of their files.
 
-    `_std`: standard deviation of the draws; `_filled`: what the prior filled in; `_measured`: what the measurement
-    determines, the result less what was filled in.
+    "recon": the result; "std": standard deviation of the draws; "filled": what the prior filled in; "measured": what
+    the measurement determines, the result less what was filled in.
     """
-
-    def __init__(self, keys, output_dir: str, suffix: str = "recon") -> None:
-        super().__init__(keys)
-        self.output_dir, self.suffix = check_writable(output_dir), suffix
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
-        for key in self.key_iterator(data):
-            case = case_name(data[key].meta["filename_or_obj"])
-            volumes = {self.suffix: data[key]} | {n: data[f"{key}_{n}"] for n in MAPS if f"{key}_{n}" in data}
-            if "filled" in volumes:
-                volumes["measured"] = data[key] - volumes["filled"]
-            for name, volume in volumes.items():
-                path = self.output_dir / case / f"{case}_{name}.nii.gz"
-                write_nifti(path, volume)
-                print(f"wrote {path}", flush=True)
-        return dict(data)
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process in MB, and of the GPU where there is one."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    resident = resident / 1024 if sys.platform != "darwin" else resident / 1024**2
-    return max(resident, torch.cuda.max_memory_allocated() / 1024**2 if torch.cuda.is_available() else 0.0)
-
-
-def describe(value):
-    """A setting as JSON can hold it; of a part its class and public settings: ConjugateGradient(rho=0.01, ...)."""
-    if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)):
-        return value
-    if type(value).__repr__ is not object.__repr__:
-        return str(value)
-    settings = (f"{k}={describe(v)!r}" for k, v in vars(value).items() if not k.startswith("_"))
-    return f"{type(value).__name__}({', '.join(settings)})"
-
-
-class RunRecord:
-    """Handler: writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory.
-
-    Args:
-        output_dir: where the cases are written.
-        settings: the resolved ids of the run; parts are written as their class and settings.
-        device: the device of the run.
-        network_calls: returns the number of network calls so far.
-    """
-
-    def __init__(self, output_dir: str, settings: dict, device: torch.device, network_calls: Callable[[], int]) -> None:
-        self.output_dir, self.settings = Path(output_dir), {k: describe(v) for k, v in settings.items()}
-        self.device, self.network_calls = device, network_calls
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-
-    def start(self, engine: Engine) -> None:
-        self.started, self.calls = time.perf_counter(), self.network_calls()
-
-    def write(self, engine: Engine) -> None:
-        for result in engine.state.output:
-            source = str(result["image"].meta["filename_or_obj"])
-            record = {
-                "source": source,
-                "seconds": round(time.perf_counter() - self.started, 2),
-                "network_calls": self.network_calls() - self.calls,
-                "scan": result["pred"].meta.get("scan"),
-                "noise": result["pred"].meta.get("noise"),
-                "relative_residual": result["pred"].meta.get("relative_residual"),
-                "peak_memory_mb": round(peak_memory_mb(), 1),
-                "device": str(self.device),
-                "threads": torch.get_num_threads(),
-                "input_shape": list(result["image"].shape[1:]),
-                "output_shape": list(result["pred"].shape[1:]),
-                "output_spacing_mm": [round(float(s), 5) for s in result["pred"].pixdim],
-                "settings": self.settings,
-                "versions": {
-                    "python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__,
-                    "numpy": np.__version__, "nibabel": nib.__version__,
-                },
-            }  # fmt: skip
-            write_json(self.output_dir / case_name(source) / "run.json", record)
+    volumes = {"recon": data[key]} | {n: data[f"{key}_{n}"] for n in MAPS if f"{key}_{n}" in data}
+    if "filled" in volumes:
+        volumes["measured"] = data[key] - volumes["filled"]
+    return volumes

@@ -21,7 +21,7 @@ from collections import Counter
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.outputs import peak_memory_mb
+from bundle.run_record import peak_memory_mb
 
 
 class NetworkClock:

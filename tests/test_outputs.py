@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,11 +14,12 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
 from bundle import outputs
-from bundle.inferers import with_geometry
+from bundle.geometry import with_geometry
 from bundle.inputs import list_volumes
 from bundle.intensity import ScalePercentilesd
 from bundle.operators import ThroughPlaneSampling
-from bundle.outputs import Restored, SaveReconstructiond, check_writable, write_json, write_nifti, written_whole
+from bundle.outputs import Restored, check_writable, folder_written_whole, write_json, write_nifti, written_whole
+from bundle.save_results import SaveResults, is_true
 from tests.conftest import INFERENCE, OBLIQUE, thick_voxels, write_volume
 
 # Axes of a scan with 4 mm slices: as it is, flipped, tilted, and with the thick axis first.
@@ -34,6 +36,10 @@ every_geometry = pytest.mark.parametrize(("affine", "order"), GEOMETRIES.values(
 def oblique_result(shape=(5, 6, 7)):
     voxels = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     return MetaTensor(voxels, affine=torch.from_numpy(OBLIQUE @ np.diag([0.7, 0.8, 1.3, 1.0])))
+
+
+def engine_with(*outputs):
+    return SimpleNamespace(state=SimpleNamespace(output=list(outputs)))
 
 
 def files(folder):
@@ -93,6 +99,20 @@ def test_a_killed_run_leaves_no_half_written_result(tmp_path, old):
         assert list_volumes(tmp_path) == [{"image": str(path)}]  # and is not taken for a volume
 
 
+def test_a_folder_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "case" / "series"
+    with folder_written_whole(path) as partial:
+        (partial / "1").touch()
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), folder_written_whole(path) as partial:
+        (partial / "2").touch()
+        raise KeyboardInterrupt
+    assert files(path) == ["1"] and files(path.parent) == ["series"]
+    with folder_written_whole(path) as partial:  # a second run replaces the first
+        (partial / "3").touch()
+    assert files(path) == ["3"] and files(path.parent) == ["series"]
+
+
 def test_json_is_written_whole(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, {"seed": 1})
@@ -115,7 +135,19 @@ def test_an_unwritable_place_is_named_with_the_fix(tmp_path, below):
     with pytest.raises(OSError, match=r"output_dir .*file.* cannot be written .*: choose another --output_dir"):
         check_writable(tmp_path / "file" / below)
     with pytest.raises(OSError, match="choose another --output_dir"):
-        SaveReconstructiond("pred", str(tmp_path / "file" / below))  # when the config is read, not hours later
+        SaveResults(str(tmp_path / "file" / below))  # when the config is read, not hours later
+
+
+def test_a_format_that_is_not_known_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="output_format must be one of .*dicom.*, got 'dcm'"):
+        SaveResults(str(tmp_path), output_format="dcm")
+
+
+@pytest.mark.parametrize(("value", "meaning"), [(True, True), ("true", True), ("False", False), (False, False)])
+def test_switches_of_the_command_line_are_read(value, meaning):
+    assert is_true(value) is meaning
+    with pytest.raises(ValueError, match="expected true or false, got 'yes'"):
+        is_true("yes")
 
 
 def test_a_writable_place_is_made_and_left_empty(tmp_path):
@@ -135,9 +167,9 @@ def test_nifti_keeps_values_affine_and_units(tmp_path):
 
 def test_results_are_named_after_their_input(tmp_path):
     result = oblique_result()
-    result.meta["filename_or_obj"] = "elsewhere/scan.v2.nii.gz"
-    SaveReconstructiond("pred", str(tmp_path))({"pred": result})
-    assert (tmp_path / "scan.v2" / "scan.v2_recon.nii.gz").is_file()
+    image = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "elsewhere/scan.v2.nii.gz"})
+    SaveResults(str(tmp_path)).write(engine_with({"image": image, "pred": result, "pred_std": result}))
+    assert files(tmp_path / "scan.v2") == ["scan.v2_recon.nii.gz", "scan.v2_std.nii.gz"]
 
 
 def world(affine, shape):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bundle.baselines import LeastSquares, LinearReconstruction
-from bundle.inferers import with_geometry
+from bundle.geometry import with_geometry
 from bundle.operators import Tomography
 from bundle.outputs import write_nifti
 from bundle.projections import LoadProjectionsd, read_projections

@@ -57,7 +57,10 @@ def reconstruct(run_here, tiny_overrides, thick_file, tmp_path):
             quick = {"baselines#total_variation#iterations": 20, "finish": None}
         else:
             source = write_volume(output / "truth" / "head.nii.gz", head_voxels((20, 18, 8)))
-            quick = {"baselines#total_variation#iterations": 10, "postprocessing#transforms": "$@save"}  # no metrics
+            quick = {
+                "baselines#total_variation#iterations": 10,
+                "postprocessing#transforms": "$[@restore]",
+            }  # no metrics
         settings = tiny_overrides(source, output_dir=str(output / "results"), **(quick | others))
         run_here("inference", configs(task, *overlays), settings)
         (record,) = (output / "results").glob("*/run.json")

@@ -1,0 +1,82 @@
+"""The record of a run: what was done to each case, with what, and what it took; `<output_dir>/<case>/run.json`."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import monai
+import nibabel as nib
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.inputs import case_name
+from bundle.outputs import write_json
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MB, and of the GPU where there is one."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resident = resident / 1024 if sys.platform != "darwin" else resident / 1024**2
+    return max(resident, torch.cuda.max_memory_allocated() / 1024**2 if torch.cuda.is_available() else 0.0)
+
+
+def describe(value):
+    """A setting as JSON can hold it; of a part its class and public settings: ConjugateGradient(rho=0.01, ...)."""
+    if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)):
+        return value
+    if type(value).__repr__ is not object.__repr__:
+        return str(value)
+    settings = (f"{k}={describe(v)!r}" for k, v in vars(value).items() if not k.startswith("_"))
+    return f"{type(value).__name__}({', '.join(settings)})"
+
+
+class RunRecord:
+    """Handler: writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory.
+
+    Args:
+        output_dir: where the cases are written.
+        settings: the resolved ids of the run; parts are written as their class and settings.
+        device: the device of the run.
+        network_calls: returns the number of network calls so far.
+    """
+
+    def __init__(self, output_dir: str, settings: dict, device: torch.device, network_calls: Callable[[], int]) -> None:
+        self.output_dir, self.settings = Path(output_dir), {k: describe(v) for k, v in settings.items()}
+        self.device, self.network_calls = device, network_calls
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        self.started, self.calls = time.perf_counter(), self.network_calls()
+
+    def write(self, engine: Engine) -> None:
+        for result in engine.state.output:
+            source = str(result["image"].meta["filename_or_obj"])
+            record = {
+                "source": source,
+                "seconds": round(time.perf_counter() - self.started, 2),
+                "network_calls": self.network_calls() - self.calls,
+                "scan": result["pred"].meta.get("scan"),
+                "noise": result["pred"].meta.get("noise"),
+                "relative_residual": result["pred"].meta.get("relative_residual"),
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+                "device": str(self.device),
+                "threads": torch.get_num_threads(),
+                "input_shape": list(result["image"].shape[1:]),
+                "output_shape": list(result["pred"].shape[1:]),
+                "output_spacing_mm": [round(float(s), 5) for s in result["pred"].pixdim],
+                "settings": self.settings,
+                "versions": {
+                    "python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__,
+                    "numpy": np.__version__, "nibabel": nib.__version__,
+                },
+            }  # fmt: skip
+            write_json(self.output_dir / case_name(source) / "run.json", record)
