@@ -36,7 +36,7 @@ def deidentify(header: Dataset) -> None:
     repeating = {tag: name for tag, name in actions.items() if len(tag) == 4}
     _clean(header, actions, repeating)
     header.PatientIdentityRemoved = "YES"
-    header.DeidentificationMethod = "DICOM PS3.15 Basic Application Level Confidentiality Profile; pixels untouched"
+    header.DeidentificationMethod = ["PS3.15 Basic Application Level Confidentiality Profile", "pixels not examined"]
 
 
 def _clean(dataset: Dataset, actions: dict, repeating: dict) -> None:

@@ -135,12 +135,16 @@ def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str,
     made = {
         "SeriesDate": now.strftime("%Y%m%d"), "SeriesTime": now.strftime("%H%M%S"),
         "ContentDate": now.strftime("%Y%m%d"), "ContentTime": now.strftime("%H%M%S"),
-        "SourceImageSequence": source_images(stack) if stack else [],
     }  # fmt: skip
+    if stack:
+        made["SourceImageSequence"] = source_images(stack)
     if deidentified:
         deidentify(header)
         title, made = KINDS[suffix], {}
-    header.update({k: v for k, v in {**dict.fromkeys(EMPTY), **REQUIRED[modality]}.items() if k not in header})
+    needed = dict.fromkeys(EMPTY) | REQUIRED[modality]
+    if "BodyPartExamined" not in header:
+        needed["Laterality"] = None  # of a part that may be one of a pair
+    header.update({k: v for k, v in needed.items() if k not in header})
     header.update(
         {k: run_uid(f"{folder.parent} {k}") for k in ("StudyInstanceUID", "FrameOfReferenceUID") if k not in header}
     )
@@ -222,7 +226,7 @@ def window(voxels: np.ndarray) -> dict:
 
 
 def decimals(values) -> list[DSfloat]:
-    """Numbers as DICOM's decimal strings of at most 16 characters."""
+    """Numbers as DICOM's decimal strings of at most 16 characters; powers of two down to 2^-15 are exact."""
     return [DSfloat(float(v), auto_format=True) for v in values]
 
 

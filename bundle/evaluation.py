@@ -60,7 +60,7 @@ class SimulateMeasurementd(MapTransform):
         if self.noise_std:
             noise = np.random.default_rng(self.seed).normal(0, self.noise_std * float(volume.max()), measured.shape)
             measured = measured + torch.from_numpy(noise).to(measured)
-        meta = {k: v for k, v in volume.meta.items() if k != "affine"}
+        meta = {k: v for k, v in volume.meta.items() if k not in ("affine", "slice_thickness")}  # the truth's
         d[key] = MetaTensor(
             measured,
             affine=operator.range_affine(volume.affine),

@@ -24,6 +24,18 @@ OBLIQUE = nib.affines.from_matvec(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--tools", action="store_true", help="run the tests that install MONAI Label, MONAI Deploy, ...")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--tools"):
+        why = "installs a tool that cannot share this environment, which takes minutes: pytest --tools"
+        for item in items:
+            if "tools" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
 def head_voxels(shape=(40, 36, 40), seed=0):
     """Skin, skull, brain and ventricles as nested ellipsoids with texture, 0 to about 1000, air around them."""
     rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ import torch
 
 from bundle.operators.linear_operator import LinearOperator
 
-MIN_RATIO, MAX_RATIO = 1.5, 10.0
+MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
 PROFILES = ("box", "gaussian")
 EDGE = 0.01
 """Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
@@ -172,18 +172,20 @@ class ThroughPlaneSampling:
     Args:
         axis: 0, 1, 2, or "auto" for the axis with the largest spacing.
         thickness: slice thickness in mm; by default the distance of the slices less `gap`.
-        gap: empty space between slices in mm; negative for slices that overlap.
+        gap: empty space between slices in mm; negative for slices that overlap. By default what a scan's metadata say
+            ("slice_thickness" in mm, from DICOM), or 0.
         profile: "box" or "gaussian" (FWHM = thickness).
         spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing.
-        ratio: for `for_grid`, the distance of thick slices in fine voxels; 1.5 to 10, whole or not.
+        ratio: distance of thick slices in fine voxels, 1.5 to 10, whole or not; for a scan instead of `spacing`, and
+            by default none; for a volume to sample, 5 by default.
     """
 
     axis: int | str = "auto"
     thickness: float | None = None
-    gap: float = 0.0
+    gap: float | None = None
     profile: str = "box"
     spacing: float | None = None
-    ratio: float = 5.0
+    ratio: float | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in ("auto", 0, 1, 2):
@@ -194,27 +196,36 @@ class ThroughPlaneSampling:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive (mm), got {value}")
-        self._check_ratio(self.ratio)
+        if self.ratio is not None:
+            self._check_ratio(self.ratio)
+            if self.spacing is not None:
+                raise ValueError(f"set the spacing ({self.spacing:g} mm) or the ratio ({self.ratio:g}), not both")
 
     def for_measurement(self, scan) -> ThroughPlane:
         """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
-        return self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()))
+        stated = float(getattr(scan, "meta", {}).get("slice_thickness", 0))
+        return self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated)
 
     def for_volume(self, volume) -> ThroughPlane:
         """The operator that samples this volume, (1, X, Y, Z) with its spacing; see `for_grid`."""
         return self.for_grid(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
 
-    def for_scan(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
+    def for_scan(
+        self, shape: tuple[int, int, int], spacing: tuple[float, float, float], stated: float = 0.0
+    ) -> ThroughPlane:
         """The operator whose measurement is a thick scan of this shape and spacing (mm).
+
+        `stated` is the thickness of slices (mm) in the scan's header, 0 for none; `thickness` and `gap` go before it.
 
         Raises:
             ValueError: no axis is thick, or the ratio of its spacing to the fine one is out of range.
         """
         axis = self._thick_axis(spacing)
-        fine = self.spacing or min(s for a, s in enumerate(spacing) if a != axis)
         pitch = spacing[axis]
+        finest = min(s for a, s in enumerate(spacing) if a != axis)
+        fine = self.spacing or (pitch / self.ratio if self.ratio else finest)
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
-        thickness = self._thickness(pitch)
+        thickness = self._thickness(pitch, stated)
         length = (shape[axis] - 1) * pitch + thickness
         return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
@@ -229,7 +240,7 @@ class ThroughPlaneSampling:
         """
         axis = 2 if self.axis == "auto" else self.axis
         fine = spacing[axis]
-        pitch = self.ratio * fine
+        pitch = (self.ratio or RATIO) * fine
         thickness = self._thickness(pitch)
         length = shape[axis] * fine
         num_thick = math.floor((length - thickness + EDGE * fine) / pitch) + 1
@@ -247,8 +258,14 @@ class ThroughPlaneSampling:
         domain[axis] = num_fine
         return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness)
 
-    def _thickness(self, pitch: float) -> float:
-        thickness = self.thickness if self.thickness is not None else pitch - self.gap
+    def _thickness(self, pitch: float, stated: float = 0.0) -> float:
+        if self.thickness is None and self.gap is None and stated:
+            if not pitch / MAX_RATIO <= stated <= 2 * pitch:
+                raise ValueError(
+                    f"the header states slices {stated:g} mm thick, but they are {pitch:g} mm apart: set the thickness"
+                )
+            return stated
+        thickness = self.thickness if self.thickness is not None else pitch - (self.gap or 0.0)
         if not thickness > 0:
             raise ValueError(
                 f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap"
