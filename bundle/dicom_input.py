@@ -7,7 +7,9 @@ shifted sideways (a tilted gantry) is refused.
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -20,6 +22,10 @@ from bundle.dicom_stack import Stack, slices_of
 from bundle.inputs import is_dicom, is_dicom_series
 
 MIN_SLICES = 3
+
+# Every loader of MONAI says that its GPU decoder is missing, which nothing here uses.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*nvImageCodec decoder plugin did not register")
 
 
 def find_stacks(source: str | Path) -> list[Stack]:
