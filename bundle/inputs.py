@@ -165,16 +165,21 @@ class Cases:
         preprocessing: the transform that every volume must pass.
         region_dir: a folder of masks; a volume's mask, of the same file name, becomes its "region".
         suffixes: of the files of a folder that are read.
+        finished_in: a folder of results; volumes whose case has its record (run.json) there are left out.
 
     Raises:
         ValueError: no volume is usable.
+        SystemExit: with status 0, all volumes are finished.
     """
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
-                 suffixes: Sequence[str] = SUFFIXES) -> None:  # fmt: skip
+                 suffixes: Sequence[str] = SUFFIXES, finished_in: str | None = None) -> None:  # fmt: skip
+        found = list_volumes(source, suffixes)
+        if finished_in is not None:
+            found = _unfinished(found, Path(finished_in))
         self.usable: list[dict[str, str]] = []
         self.refused: dict[str, str] = {}
-        for item in list_volumes(source, suffixes):
+        for item in found:
             if region_dir is not None and (region := Path(region_dir) / Path(item["image"]).name).is_file():
                 item["region"] = str(region)
             try:
@@ -195,6 +200,15 @@ class Cases:
 
     def _list(self) -> str:
         return "\n".join(f"  {path}: {reason}" for path, reason in self.refused.items())
+
+
+def _unfinished(found: list[dict[str, str]], results: Path) -> list[dict[str, str]]:
+    left = [item for item in found if not (results / case_name(item["image"]) / "run.json").is_file()]
+    if len(left) < len(found):
+        print(f"{len(found) - len(left)} of {len(found)} volumes are finished in {results}", file=sys.stderr, flush=True)
+    if not left:
+        raise SystemExit(0)
+    return left
 
 
 def root_cause(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> to
     Args:
         seed, step, index: integers from 0 to 2^63 - 1.
     """
-    if min(seed, step, index) < 0:
-        raise ValueError(f"seed, step and index must not be negative, got {seed}, {step}, {index}")
+    if not all(isinstance(part, Integral) and part >= 0 for part in (seed, step, index)):
+        raise ValueError(f"seed, step and index must be whole numbers from 0, got {seed!r}, {step!r}, {index!r}")
     # The last two counter words name the stream; the first two count its 2^128 draws.
     philox = np.random.Philox(key=[seed, 0], counter=[0, 0, step, index])
     return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))

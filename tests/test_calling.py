@@ -1,0 +1,100 @@
+"""docs/calling.md, as it stands: its commands and its Python, on a tiny scan, from another directory."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import INFERENCE, ROOT, thick_voxels, write_volume
+
+PAGE = (ROOT / "docs/calling.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+WORKFLOW, PARTS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """`scan.nii.gz` and a folder `scans`, with 4 mm slices."""
+    for name in ("scan", "scans/a", "scans/b"):
+        write_volume(tmp_path / f"{name}.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    return tmp_path
+
+
+def check_result(volume, affine):
+    assert volume.shape == (20, 18, 24)
+    means = np.asarray(volume).reshape(20, 18, 6, 4).mean(3)
+    np.testing.assert_allclose(means, thick_voxels(), atol=1e-3 * thick_voxels().max())
+    np.testing.assert_allclose(np.asarray(affine)[:3, 3], [0, 0, -1.5], atol=1e-5)
+
+
+def python_elsewhere(code, folder):
+    """Run Python in a process of its own, in `folder`, with the bundle's folder on the path of modules alone."""
+    code = f"bundle_root = {str(ROOT)!r}\nimport sys; sys.path.insert(0, bundle_root)\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_page_shows_every_way():
+    assert [c.split()[2] for c in COMMANDS] == ["scripts.doctor", "monai.bundle", "monai.bundle"]
+    for page in ("label", "deploy", "export", "conventions", "solvers", "noise", "drop_in"):
+        assert f"({page}.md)" in PAGE and (ROOT / f"docs/{page}.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=["one", "many"])
+def test_a_command_of_the_page_runs(command, scan, tiny_overrides, run_bundle):
+    words = shlex.split(command)
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "inference"]
+    given = {key.lstrip("-"): value for key, value in zip(words[5::2], words[6::2])}
+    assert given["config_file"] == INFERENCE
+    overrides = tiny_overrides(scan / given["dataset_dir"]) | {
+        k: v for k, v in given.items() if k not in ("dataset_dir", "output_dir", "config_file")
+    }
+    done = run_bundle("inference", INFERENCE, overrides)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cases = ["scan"] if given["dataset_dir"] == "scan.nii.gz" else ["a", "b"]
+    for case in cases:
+        recon = nib.load(scan / "results" / case / f"{case}_recon.nii.gz")
+        check_result(recon.get_fdata(), recon.affine)
+
+
+def test_finished_scans_are_left_out_of_a_second_run(scan, tiny_overrides, run_here, capfd):
+    overrides = tiny_overrides(scan / "scans", skip_finished=True)
+    run_here("inference", INFERENCE, overrides)
+    records = {case: scan / "results" / case / "run.json" for case in "ab"}
+    records["b"].unlink()
+    first = records["a"].stat().st_mtime_ns
+    run_here("inference", INFERENCE, overrides)
+    assert "1 of 2 volumes are finished" in capfd.readouterr().err
+    assert records["a"].stat().st_mtime_ns == first and json.loads(records["b"].read_text(encoding="utf-8"))
+    with pytest.raises(SystemExit) as ended:
+        run_here("inference", INFERENCE, overrides)
+    assert ended.value.code == 0 and "2 of 2 volumes are finished" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_workflow_runs_from_elsewhere(scan):
+    python_elsewhere(WORKFLOW, scan)
+    recon = nib.load(scan / "results/scan/scan_recon.nii.gz")
+    check_result(recon.get_fdata(), recon.affine)
+
+
+@pytest.mark.slow
+def test_the_parts_by_hand_are_few_and_run(scan):
+    lines = [line for line in PARTS.splitlines() if line.strip()]
+    assert len(lines) < 20
+    show = "import torch; torch.save((volume.as_tensor()[0], volume.affine), 'volume.pt')"
+    python_elsewhere(f"{PARTS}\n{show}", scan)
+
+    volume, affine = torch.load(Path(scan) / "volume.pt", weights_only=True)
+    check_result(volume.numpy(), affine.numpy())
