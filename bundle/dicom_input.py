@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Hashable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from monai.data import ImageReader
 from monai.transforms import LoadImage, LoadImaged
 
-from bundle.dicom_stack import Stack, slices_of
+from bundle.dicom_stack import Slice, Stack, slices_of
 from bundle.inputs import is_dicom, is_dicom_series
 
 MIN_SLICES = 3
@@ -32,11 +32,14 @@ def find_stacks(source: str | Path) -> list[Stack]:
     """All stacks of MR and CT slices in a folder, or of one file; other objects and files are passed over."""
     source = Path(source)
     files = [source] if source.is_file() else sorted(p for p in source.iterdir() if not p.name.startswith("."))
-    groups = defaultdict(list)
-    for path in (p for p in files if p.is_file()):
-        for s in slices_of(path):
-            groups[s.stack_key].append(s)
-    return [Stack(tuple(sorted(g, key=lambda s: float(s.position @ g[0].normal)))) for g in groups.values()]
+    groups: list[list[Slice]] = []
+    for s in chain.from_iterable(slices_of(p) for p in files if p.is_file()):
+        group = next((g for g in groups if s.belongs_with(g[0])), None)
+        if group is None:
+            groups.append([s])
+        else:
+            group.append(s)
+    return [Stack(tuple(sorted(g, key=lambda s: float(s.position @ g[0].normal)))) for g in groups]
 
 
 def find_stack(source: str | Path, series: int | str | None = None) -> Stack:

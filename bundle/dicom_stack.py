@@ -8,7 +8,7 @@ Single-frame and multi-frame ("enhanced") MR and CT.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from pydicom.errors import InvalidDicomError
 
 TOLERANCE = 0.02
 """Share of the slice distance by which distances may differ, and slices lie off their line."""
+GRID_TOLERANCE = 1e-3
+"""By which direction cosines, and relative pixel spacings, may differ within a stack."""
 MODALITIES = ("MR", "CT")
 
 
@@ -38,11 +40,15 @@ class Slice:
     echo: str
     image_type: tuple[str, ...]
 
-    @property
-    def stack_key(self) -> Hashable:
-        shape = (int(self.header.Rows), int(self.header.Columns))
-        direction = tuple(np.round(self.orientation, 3) + 0.0)
-        return self.header.SeriesInstanceUID, direction, shape, self.spacing, self.image_type, self.echo
+    def belongs_with(self, other: Slice) -> bool:
+        """Whether both are of one stack: the same series, size, kind and echo, and a grid that differs by rounding."""
+        return (
+            self.header.SeriesInstanceUID == other.header.SeriesInstanceUID
+            and (self.header.Rows, self.header.Columns) == (other.header.Rows, other.header.Columns)
+            and (self.image_type, self.echo) == (other.image_type, other.echo)
+            and np.allclose(self.orientation, other.orientation, atol=GRID_TOLERANCE)
+            and np.allclose(self.spacing, other.spacing, rtol=GRID_TOLERANCE)
+        )
 
     @property
     def normal(self) -> np.ndarray:
@@ -170,7 +176,7 @@ def _slice(path: Path, frame: int | None, header: Dataset, about: Dataset | Grou
     slope, intercept = about.get("RescaleSlope"), about.get("RescaleIntercept")
     yield Slice(
         path, frame, header, about, np.array(position, float), np.array(orientation, float),
-        (round(float(spacing[0]), 5), round(float(spacing[1]), 5)),
+        (float(spacing[0]), float(spacing[1])),
         float(about.get("SliceThickness") or 0),
         (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
         str(about.get("EffectiveEchoTime", about.get("EchoTime", ""))), tuple(image_type),

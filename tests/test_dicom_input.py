@@ -97,6 +97,14 @@ def compress(path, syntax):
     assert writer.Write()
 
 
+def test_directions_that_differ_by_rounding_are_one_stack(tmp_path):
+    """As some scanners write them: the last digits of the direction cosines change from slice to slice."""
+    for k, ds in enumerate(write_series(tmp_path, VOXELS, AFFINE)):
+        ds.ImageOrientationPatient = [f"{v + (-1) ** k * 2e-5:.6f}" for v in ds.ImageOrientationPatient]
+        save(ds, tmp_path / f"3_{(7 * k) % 101:03d}.dcm")
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS)
+
+
 # -- which of many --------------------------------------------------------------------------------
 def test_a_localiser_and_other_files_are_left_out_and_named(tmp_path, capfd):
     write_series(tmp_path, VOXELS, AFFINE)
