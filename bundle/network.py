@@ -10,6 +10,8 @@ from __future__ import annotations
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
+from bundle.tracing import Traced
+
 
 class SliceUNet(DiffusionModelUNet):
     """DiffusionModelUNet for single-channel 2-D slices, fully convolutional.
@@ -38,3 +40,7 @@ class SliceUNet(DiffusionModelUNet):
         )
         self.middle_block.attention = nn.Identity()
         self.multiple = 2 ** (len(channels) - 1)
+
+    def __prepare_scriptable__(self) -> Traced:
+        """What `torch.jit.script` compiles in place of this network, and so `monai.bundle.ckpt_export`: its trace."""
+        return Traced(self)

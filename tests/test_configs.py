@@ -130,17 +130,6 @@ def test_adaptation_writes_weights_beside_the_case_that_inference_takes(
     run_here("inference", INFERENCE, tiny_overrides(scan, checkpoint=str(adapted)))
 
 
-@pytest.mark.parametrize(("config", "workflow_type"), [(INFERENCE, "inference"), (TRAIN, "train")])
-def test_the_ids_that_monai_requires_are_there(config, workflow_type, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    for seed in (0, 1):
-        write_volume(tmp_path / f"head{seed}.nii.gz", thick_voxels(seed), spacing=(1, 1, 4))
-    folders = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "results")}
-    workflow = ConfigWorkflow(config, workflow_type=workflow_type, logging_file=False, **folders)
-    workflow.initialize()
-    assert not workflow.check_properties()
-
-
 def test_the_server_reads_what_it_needs_without_the_rest(tiny_overrides, thick_file, monkeypatch):
     """Serving tools use these five items alone, with no handlers, initialize or metadata."""
     monkeypatch.chdir(ROOT)
