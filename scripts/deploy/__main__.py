@@ -1,0 +1,38 @@
+"""Starts the application: `python -m scripts.deploy -i INPUT -o OUTPUT -m BUNDLE`.
+
+Packages of the App SDK start the folder itself, and hold the bundle elsewhere: its modules are imported from there.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+if not __package__:  # the folder was started: make it a package, under whatever name it was copied to
+    HERE = Path(__file__).resolve().parent
+    sys.path.insert(0, str(HERE.parent))
+    __package__ = HERE.name
+    importlib.import_module(__package__)
+
+os.environ.setdefault("HOLOSCAN_LOG_LEVEL", "WARN")
+
+from monai.deploy.core import Application  # noqa: E402 - reads the level of its log on import
+
+from .bundle_folder import find_bundle  # noqa: E402
+
+
+def main() -> None:
+    """Run the application; ends the process with status 1 and the reason where it fails."""
+    context = Application.init_app_context()
+    try:
+        bundle = find_bundle(context.model_path)
+        sys.path.insert(0, str(bundle))
+        importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
+    except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
+        while error.__cause__ is not None:
+            error = error.__cause__
+        raise SystemExit(f"no result: {str(error).strip() or type(error).__name__}") from None
+
+
+if __name__ == "__main__":
+    main()
