@@ -116,7 +116,10 @@ class DicomReader(ImageReader):
 
 def is_dicom_source(source) -> bool:
     """True for a DICOM file, and for a folder with one directly inside and no volumes of other formats."""
-    source = Path(source[0] if isinstance(source, (list, tuple)) else source)
+    source = source[0] if isinstance(source, (list, tuple)) else source
+    if not str(source):
+        return False  # and not the current folder
+    source = Path(source)
     return is_dicom_series(source) if source.is_dir() else source.is_file() and is_dicom(source)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 
 import torch
 
@@ -75,8 +76,13 @@ def time_steps(num_train_timesteps: int, num_steps: int, start_fraction: float =
     For T = 1000, 4 steps and start_fraction 0.4: 399, 299, 199, 99.
 
     Raises:
-        ValueError: start_fraction is outside (0, 1], or there are more steps than timesteps.
+        ValueError: start_fraction is outside (0, 1], num_steps is no whole number, or there are more steps than
+            timesteps.
     """
+    if not isinstance(num_steps, Integral) or not isinstance(start_fraction, Real):
+        raise ValueError(
+            f"num_steps must be a whole number and start_fraction a number, got {num_steps!r}, {start_fraction!r}"
+        )
     if not 0 < start_fraction <= 1:
         raise ValueError(f"start_fraction must lie in (0, 1], got {start_fraction}; 1 starts from pure noise")
     first = round(start_fraction * num_train_timesteps) - 1

@@ -45,7 +45,7 @@ def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> to
         seed, step, index: integers from 0 to 2^63 - 1.
     """
     if not all(isinstance(part, Integral) and part >= 0 for part in (seed, step, index)):
-        raise ValueError(f"seed, step and index must be whole numbers from 0, got {seed!r}, {step!r}, {index!r}")
+        raise ValueError(f"seed, step and index must be whole numbers, not negative, got {seed!r}, {step!r}, {index!r}")
     # The last two counter words name the stream; the first two count its 2^128 draws.
     philox = np.random.Philox(key=[seed, 0], counter=[0, 0, step, index])
     return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))

@@ -16,6 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
 
 
@@ -113,8 +114,12 @@ class Restored(MapTransform):
             result = d[key].clone()
             maps = {name: result.meta.pop(name) for name in MAPS if name in result.meta}
             d[key] = self._undo(result)
-            # What resizes results to the grid of their input, as label servers do, asks these for that grid.
-            d[key].meta |= {"spatial_shape": list(d[key].shape[1:]), "original_affine": d[key].affine.clone()}
+            # Label servers resize a result to the grid that these name in the metadata of its image.
+            grid = {"spatial_shape": list(d[key].shape[1:]), "original_affine": d[key].affine.clone()}
+            d[key].meta |= grid
+            if isinstance(d.get(self.image_key), MetaTensor):
+                d[self.image_key] = d[self.image_key].clone()
+                d[self.image_key].meta |= grid
             for name, change in maps.items():
                 # Maps are differences: they take the gain of the scaling, and not its offset.
                 d[f"{key}_{name}"] = d[key] - self._undo(result - change.to(result.device)[None])

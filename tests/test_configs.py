@@ -68,7 +68,7 @@ def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["noise_field"].split("(")[0] == NOISE_FIELDS[noise]
     assert {"seconds", "network_calls", "peak_memory_mb", "device", "versions", "settings", "source"} <= record.keys()
-    assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
+    assert sorted(p.name for p in case.iterdir()) == ["report.html", "run.json", "thick_recon.nii.gz"]
 
 
 @pytest.mark.slow

@@ -135,3 +135,9 @@ def test_more_steps_than_timesteps_are_refused(num_steps, fraction):
 def test_a_grid_that_does_not_descend_is_refused(steps):
     with pytest.raises(ValueError, match="descend"):
         check_time_steps(steps, 10)
+
+
+@pytest.mark.parametrize(("num_steps", "start_fraction"), [(2.5, 0.2), ("3", 0.2), (3, "half")])
+def test_steps_of_another_kind_are_refused(num_steps, start_fraction):
+    with pytest.raises(ValueError, match="num_steps must be a whole number and start_fraction a number"):
+        time_steps(1000, num_steps, start_fraction)

@@ -399,3 +399,9 @@ def test_anchors_do_not_ask_for_an_order():
     field = PiecewiseSlerpNoise(anchors=3)
     ordered = field.draw(z.sort().values, (4, 4), seed=0, step=0)
     assert torch.equal(field.draw(z, (4, 4), seed=0, step=0), ordered[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("key", [(1.5, 0, 0), ("x", 0, 0), (0, -1, 0), (0, 0, None)])
+def test_a_key_is_made_of_whole_numbers(key):
+    with pytest.raises(ValueError, match="must be whole numbers, not negative"):
+        keyed_normal((2, 2), *key)

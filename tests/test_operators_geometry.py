@@ -8,6 +8,8 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from monai.data import MetaTensor
+
 from bundle.operators import ThroughPlane, ThroughPlaneSampling
 from bundle.operators.through_plane import slice_weights
 from tests.helpers import repeatable
@@ -194,3 +196,25 @@ def test_weights_must_fit_the_volume():
 def test_unknown_profile_is_refused():
     with pytest.raises(ValueError, match="profile"):
         slice_weights(8, 1.0, 2, 4.0, 4.0, "sinc")
+
+
+def test_a_ratio_sets_the_voxel_size_of_a_scan_and_excludes_a_spacing():
+    operator = ThroughPlaneSampling(ratio=2.5).for_scan((8, 8, 6), (1.0, 1.0, 5.0))
+    assert operator.spacing == 2.0 and operator.domain_shape == (8, 8, 15)
+    with pytest.raises(ValueError, match=r"set the spacing \(1 mm\) or the ratio \(4\), not both"):
+        ThroughPlaneSampling(spacing=1.0, ratio=4)
+    with pytest.raises(ValueError, match="ratio must be a number from 1.5 to 10, got 'five'"):
+        ThroughPlaneSampling(ratio="five")
+
+
+@pytest.mark.parametrize(("stated", "settings", "thickness"), [
+    (3.0, {}, 3.0), (0.0, {}, 5.0), (3.0, {"gap": 1.0}, 4.0), (3.0, {"thickness": 4.5}, 4.5), (6.0, {}, 6.0),
+])  # fmt: skip
+def test_the_thickness_that_a_header_states_counts_unless_one_is_set(stated, settings, thickness):
+    scan = MetaTensor(torch.zeros(1, 8, 8, 6), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0]).double()))
+    scan.meta["slice_thickness"] = stated
+    operator = ThroughPlaneSampling(**settings).for_measurement(scan)
+    assert operator.thickness == pytest.approx(thickness)
+    scan.meta["slice_thickness"] = 11.0
+    with pytest.raises(ValueError, match="header states slices 11 mm thick, but they are 5 mm apart: set the thick"):
+        ThroughPlaneSampling().for_measurement(scan)

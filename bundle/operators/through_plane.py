@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -285,6 +286,8 @@ class ThroughPlaneSampling:
 
     @staticmethod
     def _check_ratio(ratio: float, what: str = "ratio") -> None:
+        if not isinstance(ratio, Real):
+            raise ValueError(f"ratio must be a number from {MIN_RATIO} to {MAX_RATIO:g}, got {ratio!r}")
         if not MIN_RATIO - 1e-6 <= ratio <= MAX_RATIO + 1e-6:
             raise ValueError(
                 f"{what}: ratio {ratio:.3g} is outside {MIN_RATIO} to {MAX_RATIO:g}; set the spacing to reconstruct at"
