@@ -204,8 +204,8 @@ class Cases:
 
 def _unfinished(found: list[dict[str, str]], results: Path) -> list[dict[str, str]]:
     left = [item for item in found if not (results / case_name(item["image"]) / "run.json").is_file()]
-    if len(left) < len(found):
-        print(f"{len(found) - len(left)} of {len(found)} volumes are finished in {results}", file=sys.stderr, flush=True)
+    if finished := len(found) - len(left):
+        print(f"{finished} of {len(found)} volumes are finished in {results}", file=sys.stderr, flush=True)
     if not left:
         raise SystemExit(0)
     return left

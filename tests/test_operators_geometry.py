@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-
 from monai.data import MetaTensor
 
 from bundle.operators import ThroughPlane, ThroughPlaneSampling
