@@ -21,10 +21,9 @@ from bundle.baselines import smooth
 from bundle.inputs import case_name
 from bundle.metrics import PLANES, calibration, evaluate
 from bundle.outputs import check_writable, write_json, written_whole
-from bundle.report import Panel, report
+from bundle.report import Panel, method_title, report
 
 DATA_RANGE = 2.0
-RECON = "Diffusion (this run)"
 Reconstruction = Callable[[torch.Tensor, object], torch.Tensor]
 """(y, operator) -> x, with a `label` (see bundle.baselines)."""
 
@@ -142,9 +141,7 @@ class EvaluateReconstructiond(MapTransform):
         return variants
 
     def _picture(self, path: Path, case: str, truth, methods, metrics, result: MetaTensor, operator) -> None:
-        labels = {name: getattr(b, "label", name) for name, b in self.baselines.items()}
-        labels |= {name: f"Diffusion, {name} noise" for name in self.noise_fields}
-        labels |= {"recon": RECON, "independent_tv": "Independent + total variation"}
+        labels = {name: method_title(name, self.baselines) for name in methods}
         first = next(iter(self.baselines))
         best = max(self.baselines, key=lambda n: metrics[n]["volume"]["psnr"])
         plane = next(p for p, axis in PLANES.items() if axis == operator.slice_axes[0])

@@ -6,6 +6,7 @@ Volumes are (X, Y, Z) in RAS+ orientation with their spacing in mm; pictures sho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib
@@ -20,15 +21,25 @@ AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 LABELS = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
 """Left, right, top and bottom of each picture."""
 
+RECON = "Diffusion (this run)"
+"""Title of the run's own result among the methods that it is compared with."""
+
 COLOURS = {
     "Truth": "#ffffff",
     "Input (nearest)": "#8a8f98",
-    "Diffusion (this run)": "#4cc38a",
+    RECON: "#4cc38a",
     "Diffusion, independent noise": "#e5484d",
 }
 """Curves that have a colour of their own; the others take what is left."""
 
 INK, PAPER, MUTED = "#e8e8e8", "#101214", "#9aa0a6"
+
+
+def method_title(name: str, baselines: Mapping[str, object]) -> str:
+    """The title of a method of metrics.json: a baseline's `label`, the run's own, or the field whose noise it drew."""
+    if name in baselines:
+        return getattr(baselines[name], "label", name)
+    return {"recon": RECON, "independent_tv": "Independent + total variation"}.get(name, f"Diffusion, {name} noise")
 
 
 @dataclass

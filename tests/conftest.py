@@ -129,6 +129,7 @@ def tiny_overrides(tiny_weights, tmp_path):
             "network_def#channels": list(CHANNELS),
             "network_def#norm_num_groups": GROUPS,
             "sampler#progress": False,
+            "report": False,  # a page of some megabytes
         } | others
 
     return overrides

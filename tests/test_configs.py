@@ -16,6 +16,7 @@ from tests.conftest import (
     INFERENCE,
     ROOT,
     TRAIN,
+    chest_voxels,
     head_voxels,
     random_network,
     thick_voxels,
@@ -68,7 +69,22 @@ def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
     assert record["settings"]["noise_field"].split("(")[0] == NOISE_FIELDS[noise]
     assert {"seconds", "network_calls", "peak_memory_mb", "device", "versions", "settings", "source"} <= record.keys()
-    assert sorted(p.name for p in case.iterdir()) == ["report.html", "run.json", "thick_recon.nii.gz"]
+    assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
+
+
+@pytest.mark.parametrize("task", ["scan", "thick slices", "task_svct", "task_csmri"])
+def test_every_task_has_a_page(task, run_here, tiny_overrides, thick_file, tmp_path):
+    if task == "scan":
+        configs, scan = [], thick_file
+    else:
+        configs = [EVALUATE] if task == "thick slices" else [f"configs/{task}.json", EVALUATE]
+        voxels = chest_voxels() if task == "task_svct" else head_voxels((20, 18, 26))
+        scan = write_volume(tmp_path / "truth.nii.gz", voxels)
+    run_here("inference", [INFERENCE, *configs], tiny_overrides(scan, report="true"))
+    page = (the_case(tmp_path / "results") / "report.html").read_text(encoding="utf-8")
+    assert "not for diagnosis" in page and str(tmp_path) not in page
+    assert ("How close to the truth" in page) == (task != "scan")
+    assert ('"unit": "HU"' in page) == (task == "task_svct")
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ ALLOWED = {
     "dicom_input": {"dicom_stack", "inputs"},
     "deidentify": set(),
     "dicom_output": {"", "deidentify", "dicom_input", "dicom_stack", "outputs"},
-    "html_parts": {"html_volumes", "inputs", "metrics", "report"},
+    "html_parts": {"html_volumes", "report"},
     "html_volumes": set(),
     "html_report": {"geometry", "html_parts", "html_volumes", "inputs", "outputs", "report"},
     "save_results": {"dicom_output", "inputs", "outputs"},
