@@ -64,7 +64,8 @@ assert Path(sys.modules["bundle"].__file__).parents[1].samefile(root)
     del overrides["output_dir"]
     folder = elsewhere(code, overrides)
     there, here = (f / "thick" / "thick_recon.nii.gz" for f in (folder / "results", tmp_path / "here"))
-    np.testing.assert_array_equal(nib.load(there).get_fdata(), nib.load(here).get_fdata())
+    # Another process may compute with another number of threads, which rounds otherwise.
+    np.testing.assert_allclose(nib.load(there).get_fdata(), nib.load(here).get_fdata(), atol=0.01)
     assert sorted(p.name for p in folder.iterdir()) == ["overrides.json", "results"]
 
 
