@@ -11,6 +11,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Hashable, Mapping
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -66,15 +67,18 @@ def find_stack(source: str | Path, series: int | str | None = None) -> Stack:
         )
     (stack,) = named
     if others := [s for s in found if s is not stack]:
-        print(f"{source}: reading {stack}; left out" + _list(others, ""), file=sys.stderr, flush=True)
+        _say_once(f"{source}: reading {stack}; left out" + _list(others, ""))
     stack.check()
     stated = stack.header.get("ImagesInAcquisition")
     if stated and stack.slices[0].frame is None and int(stated) > len(stack.slices) and len(found) == 1:
-        print(
-            f"{source}: {stack}, but its header speaks of {stated}: slices at the ends may be missing",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        _say_once(f"{source}: {stack}, but its header speaks of {stated}: slices at the ends may be missing")
     return stack
+
+
+@cache
+def _say_once(text: str) -> None:
+    """On stderr; a run looks at its input several times: to check it, to read it, and to refer to it."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _uid(stack: Stack) -> str:

@@ -2,7 +2,7 @@
 
     stored = round(value / slope), slope = 2^k the smallest that lets |stored| <= 32767, intercept 0
 
-so the values come back to within half a slope (2^-16 of the largest value), zero stays zero, and whole numbers up to
+so the values come back to within half a slope (below 2^-15 of the largest), zero stays zero, and whole numbers up to
 32767 come back exactly. Patient, study, equipment and acquisition are the source's: every attribute that is the same
 in all its slices. Series, instances, geometry and pixels are new; the source images are referenced (PS3.3 C.7.6.1).
 """
