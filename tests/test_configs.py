@@ -22,6 +22,7 @@ from tests.conftest import (
     thick_voxels,
     write_volume,
 )
+from tests.dicom_files import write_series as write_mr_series
 
 TRAINED_HERE = {
     "network_def#channels": list(CHANNELS),
@@ -126,13 +127,17 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(run_here, ti
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
 def test_adaptation_writes_weights_beside_the_case_that_inference_takes(
-    run_here, tiny_overrides, tiny_weights, tmp_path
+    kind, run_here, tiny_overrides, tiny_weights, tmp_path
 ):
     # The sharp planes of a 4 mm scan are its thick slices.
-    scan = write_volume(
-        tmp_path / "scan.nii.gz", head_voxels((24, 20, 24)).reshape(24, 20, 6, 4).mean(3), spacing=(1, 1, 4)
-    )
+    voxels = head_voxels((24, 20, 24)).reshape(24, 20, 6, 4).mean(3)
+    if kind == "nifti":
+        scan = write_volume(tmp_path / "scan.nii.gz", voxels, spacing=(1, 1, 4))
+    else:
+        scan = tmp_path / "scan"
+        write_mr_series(scan, np.round(voxels).astype(int), np.diag([1.0, 1.0, 4.0, 1.0]))
     overrides = TRAINED_HERE | {
         "dataset_dir": str(scan),
         "output_dir": str(tmp_path / "out"),
