@@ -89,8 +89,8 @@ def watch(task: Task, noise: str, neighbours: int, overrides: dict) -> Run:
         if task.configs:
             data.pop("scale")  # Hounsfield units need none
         workflow = ConfigWorkflow(
-            configs, workflow_type="inference", logging_file=False, output_dir=folder, report=False,
-            **data | {"postprocessing": {"_target_": "Compose", "transforms": []}} | overrides,
+            configs, workflow_type="inference", logging_file=False, output_dir=folder,
+            **{"report": False} | data | {"postprocessing": {"_target_": "Compose", "transforms": []}} | overrides,
         )  # fmt: skip
         workflow.initialize()
         workflow.parser.get_parsed_content("sampler").observer = trajectory
