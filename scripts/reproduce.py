@@ -43,7 +43,8 @@ def run_one(folder: Path, overrides: dict, configs: list[str] = CONFIGS, case_na
     """Metrics and run record of one evaluation; read from `folder` if it is already there."""
     case = folder / case_name
     if not (case / "metrics.json").exists() or not (case / "run.json").exists():
-        workflow = ConfigWorkflow(configs, workflow_type="inference", output_dir=str(folder), report=False, **overrides)
+        overrides = {"report": False} | overrides
+        workflow = ConfigWorkflow(configs, workflow_type="inference", output_dir=str(folder), **overrides)
         workflow.initialize()
         workflow.run()
         workflow.finalize()
