@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from ignite.engine import Engine, Events
 
 from bundle.dicom_output import save_series
@@ -47,18 +50,20 @@ class SaveResults:
             source = result["image"].meta["filename_or_obj"]
             case = case_name(source)
             for suffix, volume in result_volumes(result).items():
-                path = self.output_dir / case / f"{case}_{suffix}"
-                if self.output_format != "dicom":
-                    write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
-                    print(f"wrote {path}.nii.gz", flush=True)
-                if self.output_format != "nifti":
-                    number = save_series(
-                        volume,
-                        path,
-                        source,
-                        series=self.series,
-                        suffix=suffix,
-                        modality=self.modality,
-                        deidentified=self.deidentify,
-                    )
-                    print(f"wrote {path}: {number} DICOM files", flush=True)
+                save_volume(
+                    volume, self.output_dir / case / f"{case}_{suffix}", self.output_format, source, series=self.series,
+                    suffix=suffix, modality=self.modality, deidentified=self.deidentify,
+                )  # fmt: skip
+
+
+def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: str, **about) -> None:
+    """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
+
+    `about` goes to `bundle.dicom_output.save_series`.
+    """
+    if output_format != "dicom":
+        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
+        print(f"wrote {path}.nii.gz", flush=True)
+    if output_format != "nifti":
+        number = save_series(volume, path, source, **about)
+        print(f"wrote {path}: {number} DICOM files", flush=True)

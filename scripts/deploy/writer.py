@@ -8,10 +8,8 @@ import torch
 from monai.data import MetaTensor
 from monai.deploy.core import Operator, OperatorSpec
 
-from bundle.dicom_output import save_series
 from bundle.inputs import case_name
-from bundle.outputs import write_nifti
-from bundle.save_results import FORMATS, is_true
+from bundle.save_results import FORMATS, is_true, save_volume
 
 
 class ResultWriter(Operator):
@@ -45,12 +43,7 @@ class ResultWriter(Operator):
         meta = image.metadata()
         volume = MetaTensor(torch.from_numpy(image.asnumpy()), affine=meta["affine"])
         case = case_name(meta["filename_or_obj"])
-        path = self.output_dir / case / f"{case}_recon"
-        if self.output_format != "dicom":
-            write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
-            print(f"wrote {path}.nii.gz", flush=True)
-        if self.output_format != "nifti":
-            number = save_series(
-                volume, path, meta["filename_or_obj"], series=meta.get("series"), deidentified=self.deidentify
-            )
-            print(f"wrote {path}: {number} DICOM files", flush=True)
+        save_volume(
+            volume, self.output_dir / case / f"{case}_recon", self.output_format, meta["filename_or_obj"],
+            series=meta.get("series"), deidentified=self.deidentify,
+        )  # fmt: skip
