@@ -167,3 +167,28 @@ def whole_message(error):
         texts.append(str(error))
         error = error.__cause__ or error.__context__
     return "\n".join(texts)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Chromium without a window; skips where there is none."""
+    from tests.browser import browser  # selenium is needed by these tests alone
+
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory):
+    """A report page with all that it can show: its path, and what is in it."""
+    from tests.report_pages import full_page
+
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    return path, full_page(path)
+
+
+@pytest.fixture
+def full_view(chromium, full):
+    """The full page, opened in a wide window."""
+    chromium.resize(1280, 900)
+    return chromium.open(full[0])

@@ -5,27 +5,9 @@ import pytest
 from PIL import Image
 
 from tests.browser import NO_DRAWING, browser
-from tests.report_pages import full_page, tiles
+from tests.report_pages import tiles
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    return path, full_page(path)
-
-
-@pytest.fixture
-def full_view(chromium, full):
-    chromium.resize(1280, 900)
-    return chromium.open(full[0])
 
 
 def controls(page):

@@ -5,29 +5,10 @@ import numpy as np
 import pytest
 
 from bundle.html_report import LIMITS, write_page
-from tests.browser import browser
 from tests.conftest import OBLIQUE
-from tests.report_pages import SHAPE, WINDOW, full_page, tiles
+from tests.report_pages import SHAPE, WINDOW, tiles
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    return path, full_page(path)
-
-
-@pytest.fixture
-def full_view(chromium, full):
-    chromium.resize(1280, 900)
-    return chromium.open(full[0])
 
 
 @pytest.fixture(scope="module")
