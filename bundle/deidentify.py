@@ -5,7 +5,8 @@ DICOM PS3.15, annex E, table E.1-1, names the attributes and what to do with eac
     X   remove           Z   empty           D   replace by a dummy           U   replace a UID, the same one alike
     X/Z, X/D, Z/D, ...   the first that keeps the object valid; here: the last, which always does
 
-The table is applied at every level of nested sequences, and private attributes are removed. Pixels are not looked at:
+Sequences that the table would replace are removed; in references to images (X/Z/U*) the UIDs are replaced. The table is
+applied at every level of nested sequences, and private attributes are removed. Pixels are not looked at:
 burnt-in text and recognisable faces stay.
 """
 
@@ -51,8 +52,11 @@ def _clean(dataset: Dataset, actions: dict, repeating: dict) -> None:
             element.value = [run_uid(uid) for uid in uids]
         elif name in ("Z_TAGS", "X_Z_TAGS"):
             element.value = [] if element.VR == "SQ" else None
-        elif name is not None and element.VR != "SQ":
-            element.value = _dummy(element)
+        elif name is not None and name != "X_Z_U_STAR_TAGS":
+            if element.VR == "SQ":
+                del dataset[element.tag]  # its codes may say who or where; no MR or CT image needs one of these
+            else:
+                element.value = _dummy(element)
         if element.tag in dataset and element.VR == "SQ":
             for item in element.value:
                 _clean(item, actions, repeating)

@@ -203,6 +203,36 @@ def test_every_attribute_of_the_profile_is_treated():
     assert left == {} and "Doe^Jane" not in str(filled) and len(filled) < before / 2
 
 
+@pytest.mark.parametrize(
+    "keyword",
+    ["InstitutionCodeSequence", "OperatorIdentificationSequence", "ContentSequence", "RequestAttributesSequence"],
+)
+def test_codes_of_a_sequence_that_the_profile_names_do_not_survive(keyword):
+    """A code's meaning is no attribute of the table, but here it says who or where."""
+    from bundle.deidentify import deidentify
+
+    code, holder, header = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "SE1", "99LOCAL", "St. Elsewhere"
+    holder.PersonIdentificationCodeSequence = [code]
+    setattr(header, keyword, [code])
+    header.ScanningSequence = "SE"
+    deidentify(header)
+    assert "Elsewhere" not in str(header) and header.ScanningSequence == "SE"
+    header.ProcedureCodeSequence = [holder]
+    deidentify(header)
+    assert "Elsewhere" not in str(header)  # nor further down
+
+
+def test_a_code_that_tells_nothing_of_the_patient_stays():
+    from bundle.deidentify import deidentify
+
+    code, header = pydicom.Dataset(), pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "69536005", "SCT", "Head"
+    header.AnatomicRegionSequence = [code]
+    deidentify(header)
+    assert header.AnatomicRegionSequence[0].CodeMeaning == "Head"
+
+
 def test_the_same_uid_becomes_the_same_new_one():
     from bundle.deidentify import run_uid
 
