@@ -6,8 +6,8 @@ DICOM PS3.15, annex E, table E.1-1, names the attributes and what to do with eac
     X/Z, X/D, Z/D, ...   the first that keeps the object valid; here: the last, which always does
 
 Sequences that the table would replace are removed; in references to images (X/Z/U*) the UIDs are replaced. The table is
-applied at every level of nested sequences, and private attributes are removed. Pixels are not looked at:
-burnt-in text and recognisable faces stay.
+applied at every level of nested sequences, and private attributes are removed. Pixels are not looked at: burnt-in text
+and recognisable faces stay.
 """
 
 from __future__ import annotations

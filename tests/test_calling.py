@@ -72,6 +72,8 @@ def test_finished_scans_are_left_out_of_a_second_run(scan, tiny_overrides, run_h
     overrides = tiny_overrides(scan / "scans", skip_finished=True)
     run_here("inference", INFERENCE, overrides)
     records = {case: scan / "results" / case / "run.json" for case in "ab"}
+    run_here("inference", INFERENCE, overrides | {"skip_finished": "false"})  # text of a command line
+    assert "finished in" not in capfd.readouterr().err
     records["b"].unlink()
     first = records["a"].stat().st_mtime_ns
     run_here("inference", INFERENCE, overrides)
