@@ -21,7 +21,7 @@ from collections import Counter
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.run_record import peak_memory_mb
+from bundle.files.run_record import peak_memory_mb
 
 
 class NetworkClock:

@@ -20,7 +20,7 @@ import torch
 from itk import RTK as rtk
 from skimage.transform import iradon, radon
 
-from bundle.operators import ConeBeam, Grid, ScanGeometry, SparseRadon
+from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
 
 FAR = 1e6
 """Distance in mm from which a cone looks parallel."""

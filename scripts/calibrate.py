@@ -3,7 +3,7 @@
     python -m scripts.calibrate          write docs/calibration.json and docs/calibration.png
 
 Draws pieces of the embedded, held-out volumes (see scripts.evidence_grid) several times with each noise field, and
-compares the spread of the draws with the error of their mean (`bundle.metrics.calibration`). Voxels alone cannot tell
+compares the spread of the draws with the error of their mean (bundle.report.metrics). Voxels alone cannot tell
 the fields apart where slices are separate; means over neighbouring slices can, since noise that slices share does not
 average out.
 """
@@ -18,8 +18,8 @@ import matplotlib
 import torch
 from tqdm import tqdm
 
-from bundle.metrics import calibration
-from bundle.outputs import write_json
+from bundle.files.write import write_json
+from bundle.report.metrics import calibration
 from scripts.evidence_grid import NOISES, PIECES, SAMPLES, TASKS, Bench, cut, task_kind
 
 matplotlib.use("Agg")

@@ -29,12 +29,14 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-from bundle.inputs import root_cause
-from bundle.intensity import ScalePercentilesd
-from bundle.noise_choice import FIELDS
-from bundle.noise_length import AutoLength
-from bundle.operators import CartesianSampling, ThroughPlaneSampling, Tomography
-from bundle.weights import load_weights
+from bundle.files.cases import root_cause
+from bundle.noise.auto_length import AutoLength
+from bundle.noise.named import FIELDS
+from bundle.physics.ct import Tomography
+from bundle.physics.intensity import ScalePercentilesd
+from bundle.physics.kspace import CartesianSampling
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/inference.json"

@@ -21,13 +21,23 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.inputs import list_volumes
-from bundle.intensity import intensity_range
-from bundle.outputs import written_whole
-from bundle.slice_paths import agreement, distance
-from bundle.trajectory import KINDS, Observed, Slab, Trajectory
-from bundle.trajectory_output import across
-from bundle.trajectory_report import NAMES, Film, Films, film, path_panels, process, save_small, spread, write_film
+from bundle.files.find import list_volumes
+from bundle.files.write import written_whole
+from bundle.physics.intensity import intensity_range
+from bundle.report.trajectory.paths import agreement, distance
+from bundle.report.trajectory.pictures import (
+    NAMES,
+    Film,
+    Films,
+    film,
+    path_panels,
+    process,
+    save_small,
+    spread,
+    write_film,
+)
+from bundle.report.trajectory.write import across
+from bundle.sampling.trajectory import KINDS, Observed, Slab, Trajectory
 from scripts.tables import fill, table
 
 
@@ -141,7 +151,7 @@ def central(images: np.ndarray, slab: Slab, side: float) -> np.ndarray:
 
 
 def numbers(runs: dict[str, Run]) -> dict:
-    """Per noise field and kind: agreement and distance of the moves of neighbouring slices (bundle.slice_paths).
+    """Per noise field and kind: agreement and distance of the moves of neighbouring slices (see paths.py).
 
     Of x0_hat also how far the slices themselves lie apart, and the error of their difference, both as root-mean-square
     over a slice, mean over neighbours and steps, over how far those of the truth lie apart.

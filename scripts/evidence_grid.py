@@ -25,14 +25,14 @@ from monai.bundle import ConfigWorkflow
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
-from bundle.baselines import smooth
-from bundle.evaluation import DATA_RANGE, with_noise
-from bundle.inputs import list_volumes
-from bundle.markov_noise import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.metrics import PLANES, evaluate
-from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.outputs import write_json
-from bundle.weights import load_weights
+from bundle.files.find import list_volumes
+from bundle.files.write import write_json
+from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from bundle.physics.baselines import smooth
+from bundle.prior.weights import load_weights
+from bundle.report.evaluation import DATA_RANGE, with_noise
+from bundle.report.metrics import PLANES, evaluate
 
 FEW_STEPS = {"num_steps": 4, "num_draws": 1, "finish": None}
 """No mean of draws and no final smoothing: they would hide what the noise does."""

@@ -27,9 +27,9 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.outputs import written_whole
-from bundle.tracing import example_inputs, traced
-from bundle.weights import load_weights
+from bundle.files.write import written_whole
+from bundle.prior.tracing import example_inputs, traced
+from bundle.prior.weights import load_weights
 
 NAME = "slice_consistent_reconstruction"
 """Of the bundle: the folder in the zip file, and the name for `monai.bundle.load`."""

@@ -18,8 +18,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from bundle.markov_noise import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.noise import (
+from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
     MixedNoise,
@@ -28,6 +27,7 @@ from bundle.noise import (
     SlerpNoise,
     as_positions,
 )
+from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from bundle.attenuation import HounsfieldScale
-from bundle.operators import Tomography
-from bundle.operators.through_plane import slice_weights
+from bundle.physics.ct import Tomography
+from bundle.physics.ct.attenuation import HounsfieldScale
+from bundle.physics.thick.through_plane import slice_weights
 
 CORNER, SLICES = (42, 25), slice(46, 94)
 """In-plane voxel (RAS) at which the crop begins, and the slices that are kept."""

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.operators import ThroughPlaneSampling
+from bundle.physics.thick import ThroughPlaneSampling
 
 BOX = (slice(6, 174), slice(4, 212), slice(45, 125))
 """Voxels of Colin 27 that are kept: 168 x 208 x 80 mm, from the temporal lobes to the upper cortex."""

@@ -19,12 +19,14 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-from bundle.attenuation import HounsfieldScale, ScaleProjectionsd, SimulateProjectionsd
-from bundle.baselines import TotalVariation, smooth
-from bundle.evaluation import with_noise
-from bundle.metrics import psnr
-from bundle.noise import IndependentNoise
-from bundle.weights import load_weights
+from bundle.noise.field import IndependentNoise
+from bundle.physics.baselines import TotalVariation, smooth
+from bundle.physics.ct.attenuation import HounsfieldScale
+from bundle.physics.ct.scale import ScaleProjectionsd
+from bundle.physics.ct.simulate import SimulateProjectionsd
+from bundle.prior.weights import load_weights
+from bundle.report.evaluation import with_noise
+from bundle.report.metrics import psnr
 from scripts.prepare_data import SOURCES
 from scripts.reproduce import CT_RUNS
 from scripts.synthesise_bodies import resample

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bundle.inputs import list_volumes
-from bundle.markov_noise import MaternNoise
-from bundle.noise_length import AutoLength
-from bundle.outputs import write_json
+from bundle.files.find import list_volumes
+from bundle.files.write import write_json
+from bundle.noise.auto_length import AutoLength
+from bundle.noise.markov import MaternNoise
 from scripts.evidence_grid import PIECES, SAMPLES, Bench, cut, task_kind, tuning_piece
 
 LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 1000.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.bundle import run
 
-from bundle.network import SliceUNet
+from bundle.prior.network import SliceUNet
 
 ROOT = Path(__file__).parents[1]
 CHANNELS, GROUPS = (8, 16), 4

@@ -5,12 +5,12 @@ from functools import lru_cache, partial
 
 import torch
 
-from bundle.diffusion import X0_FROM
-from bundle.inferers import DiffusionInverseInferer
-from bundle.noise import NoiseField
-from bundle.operators import LinearOperator
-from bundle.prior import SlicePrior
-from bundle.step import Step
+from bundle.noise.field import NoiseField
+from bundle.physics.linear_operator import LinearOperator
+from bundle.prior.diffusion import X0_FROM
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.inferers import DiffusionInverseInferer
+from bundle.sampling.step import Step
 from tests.helpers import alpha_bars, dense, normal
 
 AB = alpha_bars().double()

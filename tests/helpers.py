@@ -10,12 +10,12 @@ from hypothesis import settings
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
 
-from bundle.data_consistency import NullSpace
-from bundle.inferers import DiffusionInverseInferer
-from bundle.noise import IndependentNoise
-from bundle.operators import ThroughPlaneSampling
-from bundle.prior import SlicePrior
-from bundle.step import Step
+from bundle.noise.field import IndependentNoise
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.data_consistency import NullSpace
+from bundle.sampling.inferers import DiffusionInverseInferer
+from bundle.sampling.step import Step
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=25)
 """Hypothesis draws the same examples in every run."""

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from bundle.html_report import RECON, write_page
+from bundle.report.page.write import RECON, write_page
 from tests.conftest import OBLIQUE
 
 SHAPE = (20, 24, 16)

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from bundle.adapters import FieldNoise, FieldRandn, NoiseSampler
-from bundle.markov_noise import MaternNoise
+from bundle.noise.markov import MaternNoise
+from bundle.sampling.adapters import FieldNoise, FieldRandn, NoiseSampler
 from tests.helpers import normal
 from tests.libraries import library
 from tests.test_adapters import POSITIONS, GeneratorNoise, assert_follows, correlation, every_field, stack

@@ -10,22 +10,16 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.attenuation import (
-    LOWEST_COUNT,
-    HounsfieldScale,
-    ScaleProjectionsd,
-    SimulateProjectionsd,
-    count_photons,
-    line_integrals_of,
-    with_scan,
-)
-from bundle.baselines import LeastSquares, LinearReconstruction, TotalVariation
-from bundle.data_consistency import ConjugateGradient
-from bundle.inferers import DiffusionInverseInferer
-from bundle.noise import IndependentNoise
-from bundle.operators import Grid, ScanGeometry, Tomography
-from bundle.outputs import Restored
-from bundle.prior import SlicePrior
+from bundle.files.restore import Restored
+from bundle.noise.field import IndependentNoise
+from bundle.physics.baselines import LeastSquares, LinearReconstruction, TotalVariation
+from bundle.physics.ct import Grid, ScanGeometry, Tomography
+from bundle.physics.ct.attenuation import LOWEST_COUNT, HounsfieldScale, line_integrals_of
+from bundle.physics.ct.scale import ScaleProjectionsd
+from bundle.physics.ct.simulate import SimulateProjectionsd, count_photons, with_scan
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.data_consistency import ConjugateGradient
+from bundle.sampling.inferers import DiffusionInverseInferer
 from tests.helpers import BlurringDenoiser, alpha_bars, repeatable
 
 WATER = 0.0192

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.prior import SlicePrior
+from bundle.prior.slices import SlicePrior
 from tests.conftest import (
     EVALUATE,
     INFERENCE,

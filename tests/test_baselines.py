@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.baselines import interpolate, interpolate_consistently, smooth
-from bundle.operators import ThroughPlaneSampling
+from bundle.physics.baselines import interpolate, interpolate_consistently, smooth
+from bundle.physics.thick import ThroughPlaneSampling
 
 RATIOS = [2.0, 3.0, 4.0, 2.5]
 

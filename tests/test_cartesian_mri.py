@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.data.fft_utils import fftn_centered
 
-from bundle.baselines import LeastSquares, TotalVariation
-from bundle.data_consistency import ConjugateGradient
-from bundle.operators import CartesianMRI, CartesianSampling
-from bundle.operators.cartesian_sampling import fast_size, measured_mask
-from bundle.operators.coil_maps import central_block, centre_of, estimate_maps, low_resolution, normalised
-from bundle.operators.espirit import interpolated, kernel_size, subspace
-from bundle.operators.simulated_coils import simulated_maps
+from bundle.physics.baselines import LeastSquares, TotalVariation
+from bundle.physics.kspace import CartesianMRI, CartesianSampling
+from bundle.physics.kspace.coil_maps import (
+    central_block,
+    centre_of,
+    estimate_maps,
+    low_resolution,
+    normalised,
+)
+from bundle.physics.kspace.espirit import interpolated, kernel_size, subspace
+from bundle.physics.kspace.scanner import fast_size, measured_mask
+from bundle.physics.kspace.simulated_coils import simulated_maps
+from bundle.sampling.data_consistency import ConjugateGradient
 from tests.helpers import dense, normal, repeatable, scan
 
 SHAPE = (5, 6, 3)  # odd and even, so that the centring is held to both

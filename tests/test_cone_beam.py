@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.operators import ConeBeam, Grid, ScanGeometry, SparseRadon, cone_beam, cone_beam_torch
+from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, cone_beam, cone_beam_torch
 from tests.helpers import dense, normal, repeatable
 from tests.test_sparse_radon import line_integrals, phantom
 
@@ -246,7 +246,7 @@ def test_numba_gives_the_same_bits_on_any_number_of_threads_and_puts_its_number_
 
 def test_numba_compiles_once_whichever_way_the_rays_run():
     pytest.importorskip("numba")
-    compiled = importlib.import_module("bundle.operators.cone_beam_numba")
+    compiled = importlib.import_module("bundle.physics.ct.cone_beam_numba")
     grid = Grid((4, 5, 3), (1.0, 1.0, 1.0))
     for angles, columns in (((0.0, 90.0), 6), ((0.0, 10.0), 6), ((80.0, 90.0), 6), ((0.0, 90.0), 1)):
         operator = ConeBeam(scan(angles, columns), grid, "numba")

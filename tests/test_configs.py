@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from bundle.weights import load_weights
+from bundle.prior.weights import load_weights
 from tests.conftest import (
     CHANNELS,
     EVALUATE,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.operators import CartesianSampling
+from bundle.physics.kspace import CartesianSampling
 from tests.conftest import EVALUATE, INFERENCE, head_voxels, whole_message, write_volume
 from tests.helpers import scan
 from tests.test_kspace import header

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.operators import Grid, ScanGeometry
-from bundle.operators.ct_geometry import PER_VIEW, centred
+from bundle.physics.ct import Grid, ScanGeometry
+from bundle.physics.ct.geometry import PER_VIEW, centred
 from tests.helpers import repeatable
 
 PARALLEL = {

@@ -9,9 +9,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from bundle.attenuation import HounsfieldScale
-from bundle.operators import Tomography
-from bundle.projections import read_projections
+from bundle.physics.ct import Tomography
+from bundle.physics.ct.attenuation import HounsfieldScale
+from bundle.physics.ct.read import read_projections
 from tests.conftest import EVALUATE, INFERENCE, ROOT, TRAIN, chest_voxels, write_volume
 from tests.test_configs import TRAINED_HERE
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from bundle.data_consistency import ConjugateGradient, NullSpace, Proximal
-from bundle.operators import LinearOperator, ThroughPlaneSampling
+from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal
 from tests.helpers import at, normal
 
 SHAPE = (4, 5, 24)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from bundle.dicom_input import LoadVolumed, find_stack
-from bundle.inputs import list_volumes
+from bundle.files.dicom_read import find_stack
+from bundle.files.find import list_volumes
+from bundle.files.read import LoadVolumed
 from tests.conftest import INFERENCE, OBLIQUE, head_voxels, thick_voxels, write_volume
 from tests.dicom_files import header, save, write_enhanced, write_localiser, write_series
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from bundle import __version__
-from bundle.dicom_input import LoadVolumed
-from bundle.dicom_output import rescale_slope, save_series
+from bundle.files.dicom_write import rescale_slope, save_series
+from bundle.files.read import LoadVolumed
 from tests.conftest import INFERENCE, OBLIQUE, thick_voxels, write_volume
 from tests.dicom_files import PATIENT, write_enhanced, write_series
 
@@ -183,7 +183,7 @@ def test_every_attribute_of_the_profile_is_treated():
     from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
-    from bundle.deidentify import EDITION, deidentify
+    from bundle.files.deidentify import EDITION, deidentify
 
     marks = {"DA": "20220304", "TM": "101112", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5", "DS": "4711",
              "IS": "4711", "US": 4711, "UL": 4711, "SS": 4711, "SL": 4711, "FD": 4711.0, "FL": 4711.0,
@@ -209,7 +209,7 @@ def test_every_attribute_of_the_profile_is_treated():
 )
 def test_codes_of_a_sequence_that_the_profile_names_do_not_survive(keyword):
     """A code's meaning is no attribute of the table, but here it says who or where."""
-    from bundle.deidentify import deidentify
+    from bundle.files.deidentify import deidentify
 
     code, holder, header = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "SE1", "99LOCAL", "St. Elsewhere"
@@ -224,7 +224,7 @@ def test_codes_of_a_sequence_that_the_profile_names_do_not_survive(keyword):
 
 
 def test_a_code_that_tells_nothing_of_the_patient_stays():
-    from bundle.deidentify import deidentify
+    from bundle.files.deidentify import deidentify
 
     code, header = pydicom.Dataset(), pydicom.Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "69536005", "SCT", "Head"
@@ -234,7 +234,7 @@ def test_a_code_that_tells_nothing_of_the_patient_stays():
 
 
 def test_the_same_uid_becomes_the_same_new_one():
-    from bundle.deidentify import run_uid
+    from bundle.files.deidentify import run_uid
 
     assert run_uid("1.2.3") == run_uid("1.2.3") != run_uid("1.2.4") and "1.2.3." not in run_uid("1.2.3")
 

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from bundle.noise import SlerpNoise
-from bundle.operators import ThroughPlane
+from bundle.noise.field import SlerpNoise
+from bundle.physics.thick import ThroughPlane
 from scripts import doctor
 from tests.conftest import random_network
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bundle.intensity import intensity_range
+from bundle.physics.intensity import intensity_range
 from scripts import draw_trajectory
 from scripts.draw_trajectory import Task, in_window, main, middle
 from tests.conftest import OBLIQUE, ROOT, head_voxels, write_volume

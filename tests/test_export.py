@@ -16,9 +16,9 @@ import torch
 from monai.data import load_net_with_metadata
 from monai.networks.nets import diffusion_model_unet
 
-from bundle.network import SliceUNet
-from bundle.prior import SlicePrior
-from bundle.tracing import example_inputs, traced
+from bundle.prior.network import SliceUNet
+from bundle.prior.slices import SlicePrior
+from bundle.prior.tracing import example_inputs, traced
 from scripts import export
 from tests.conftest import CHANNELS, GROUPS, INFERENCE, ROOT, random_network
 

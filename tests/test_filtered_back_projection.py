@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.operators import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.operators.filtered_back_projection import (
+from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from bundle.physics.ct.filtered_back_projection import (
     WINDOWS,
     angular_weights,
     filtered_back_projection,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
-from bundle.inputs import CheckHounsfieldd, root_cause
+from bundle.files.cases import root_cause
+from bundle.physics.ct.attenuation import CheckHounsfieldd
 from tests.conftest import head_voxels, write_volume
 from tests.helpers import repeatable
 

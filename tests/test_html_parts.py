@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.html_parts import curves, dots, marked, metric_tables, middle_slices
-from bundle.html_report import RECON
+from bundle.report.page.parts import curves, dots, marked, metric_tables, middle_slices
+from bundle.report.page.write import RECON
 from tests.report_pages import metrics_of_three
 
 

@@ -10,12 +10,13 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from bundle.baselines import Interpolation
-from bundle.geometry import with_geometry
-from bundle.html_report import ASSETS, LIMITS, RECON, WriteReport, without_folders, write_page
-from bundle.intensity import ScalePercentilesd
-from bundle.operators import ThroughPlaneSampling
-from bundle.outputs import Restored, write_json
+from bundle.files.restore import Restored
+from bundle.files.write import write_json
+from bundle.physics.baselines import Interpolation
+from bundle.physics.intensity import ScalePercentilesd
+from bundle.physics.measurement import with_geometry
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.report.page.write import ASSETS, LIMITS, RECON, WriteReport, without_folders, write_page
 from tests.conftest import EVALUATE, INFERENCE, OBLIQUE, ROOT, chest_voxels, head_voxels, thick_voxels, write_volume
 from tests.report_pages import WINDOW, contents, full_page, metrics_of_three, whole_numbers
 

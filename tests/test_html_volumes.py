@@ -6,7 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.html_volumes import canonical, decimals_of, levels_for, nifti_header, packed, step_of
+from bundle.report.page.volumes import (
+    canonical,
+    decimals_of,
+    levels_for,
+    nifti_header,
+    packed,
+    step_of,
+)
 from tests.conftest import OBLIQUE
 from tests.report_pages import SHAPE, unpacked, whole_numbers
 

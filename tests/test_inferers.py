@@ -7,9 +7,9 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
 
-from bundle import volume_noise
-from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.operators import ThroughPlaneSampling
+from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.sampling import volume_noise
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
 
 AB = alpha_bars()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bundle.inferers import ForegroundInferer, VolumeInferer
-from bundle.noise import SlerpNoise
-from bundle.operators import ThroughPlaneSampling
+from bundle.noise.field import SlerpNoise
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.sampling.inferers import ForegroundInferer, VolumeInferer
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
 
 NETWORK = BlurringDenoiser(alpha_bars())

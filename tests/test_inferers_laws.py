@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bundle.diffusion import SIGMA_RULES
-from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
+from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from bundle.prior.diffusion import SIGMA_RULES
 from tests.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, normal, sampler, scan
 
 AB = alpha_bars()

@@ -6,8 +6,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bundle.data_consistency import NullSpace, Proximal
-from bundle.noise import SlerpNoise
+from bundle.noise.field import SlerpNoise
+from bundle.sampling.data_consistency import NullSpace, Proximal
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
 
 NETWORK = BlurringDenoiser(alpha_bars())

@@ -11,8 +11,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
-from bundle.inputs import CheckOperatord, CheckVolumed, check_volume, root_cause
-from bundle.operators import ThroughPlaneSampling
+from bundle.files.cases import root_cause
+from bundle.files.check import CheckVolumed, check_volume
+from bundle.physics.measurement import CheckOperatord
+from bundle.physics.thick import ThroughPlaneSampling
 from tests.conftest import cut_short, thick_voxels, write_volume
 
 READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])

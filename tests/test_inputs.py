@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
-from bundle.inputs import (
-    SUFFIXES,
-    Cases,
-    CheckVolumed,
-    case_name,
-    list_volumes,
-    split_volumes,
-)
+from bundle.files.cases import Cases
+from bundle.files.check import CheckVolumed
+from bundle.files.find import SUFFIXES, case_name, list_volumes, split_volumes
 from tests.conftest import thick_voxels, write_volume
 
 READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.markov_noise import OrnsteinUhlenbeckNoise
-from bundle.noise import PiecewiseSlerpNoise, SlerpNoise
+from bundle.noise.field import PiecewiseSlerpNoise, SlerpNoise
+from bundle.noise.markov import OrnsteinUhlenbeckNoise
 from scripts import inspect_noise
 from tests.helpers import normal
 

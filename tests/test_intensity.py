@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.data import MetaTensor
 
-from bundle.intensity import MAX_SAMPLES, ScalePercentilesd, intensity_range
+from bundle.physics.intensity import MAX_SAMPLES, ScalePercentilesd, intensity_range
 from tests.helpers import repeatable
 
 shapes = hnp.array_shapes(min_dims=4, max_dims=4, min_side=2, max_side=6)

@@ -10,12 +10,13 @@ from monai.apps.reconstruction.fastmri_reader import FastMRIReader
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose
 
-from bundle import ismrmrd_files
-from bundle.intensity import intensity_range
-from bundle.kspace import LoadKspaced, ScaleKspaced, SimulateKspaced
-from bundle.kspace_files import cut_readout, read_kspace
-from bundle.operators import CartesianSampling
-from bundle.outputs import Restored
+from bundle.files.restore import Restored
+from bundle.physics.intensity import intensity_range
+from bundle.physics.kspace import CartesianSampling
+from bundle.physics.kspace import ismrmrd as ismrmrd_files
+from bundle.physics.kspace.read import LoadKspaced, cut_readout, read_kspace
+from bundle.physics.kspace.scale import ScaleKspaced
+from bundle.physics.kspace.simulate import SimulateKspaced
 from tests.conftest import cut_short, head_voxels
 from tests.helpers import normal, scan
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.noise_choice import FIELDS, named_noise
-from bundle.weights import load_weights
+from bundle.noise.named import FIELDS, named_noise
+from bundle.prior.weights import load_weights
 from tests.conftest import (
     CHANNELS,
     GROUPS,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.linear_solvers import conjugate_gradient
+from bundle.physics.linear_solvers import conjugate_gradient
 from tests.helpers import normal, repeatable
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle import markov_noise
-from bundle.markov_noise import PARTS, SPAN, MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.noise import keyed_normal
+from bundle.noise import markov as markov_noise
+from bundle.noise.field import keyed_normal
+from bundle.noise.markov import PARTS, SPAN, MaternNoise, OrnsteinUhlenbeckNoise
 from tests.helpers import contributions, normal, repeatable
 
 KINDS = {"ou": OrnsteinUhlenbeckNoise, "matern": MaternNoise}

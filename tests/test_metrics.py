@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from bundle.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
+from bundle.report.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
 
 RANGE = 2.0
 every_plane = pytest.mark.parametrize(("plane", "axis"), PLANES.items())

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from bundle.markov_noise import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.noise import (
+from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
     MixedNoise,
@@ -20,6 +19,7 @@ from bundle.noise import (
     SlerpNoise,
     keyed_normal,
 )
+from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from tests.helpers import contributions, repeatable
 
 

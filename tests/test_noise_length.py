@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.markov_noise import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.noise_length import AutoLength, detail_length
-from bundle.operators import ThroughPlaneSampling
+from bundle.noise.auto_length import AutoLength, detail_length
+from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from bundle.physics.thick import ThroughPlaneSampling
 from tests.conftest import INFERENCE
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
 

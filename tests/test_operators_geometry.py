@@ -9,8 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.operators import ThroughPlane, ThroughPlaneSampling
-from bundle.operators.through_plane import slice_weights
+from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
+from bundle.physics.thick.through_plane import slice_weights
 from tests.helpers import repeatable
 
 SPACING = (0.9, 1.0, 1.1)

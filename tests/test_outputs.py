@@ -13,13 +13,20 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from bundle import outputs
-from bundle.geometry import with_geometry
-from bundle.inputs import list_volumes
-from bundle.intensity import ScalePercentilesd
-from bundle.operators import ThroughPlaneSampling
-from bundle.outputs import Restored, check_writable, folder_written_whole, write_json, write_nifti, written_whole
-from bundle.save_results import SaveResults, is_true
+from bundle.files import write as outputs
+from bundle.files.find import list_volumes
+from bundle.files.restore import Restored
+from bundle.files.save_results import SaveResults, is_true
+from bundle.files.write import (
+    check_writable,
+    folder_written_whole,
+    write_json,
+    write_nifti,
+    written_whole,
+)
+from bundle.physics.intensity import ScalePercentilesd
+from bundle.physics.measurement import with_geometry
+from bundle.physics.thick import ThroughPlaneSampling
 from tests.conftest import INFERENCE, OBLIQUE, thick_voxels, write_volume
 
 # Axes of a scan with 4 mm slices: as it is, flipped, tilted, and with the thick axis first.

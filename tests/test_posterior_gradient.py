@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from bundle.operators import ThroughPlaneSampling
-from bundle.posterior_steps import PosteriorGradient
-from bundle.prior import SlicePrior
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.posterior_steps import PosteriorGradient
 from tests.gaussian_models import (
     AB,
     AB_S,

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.data_consistency import NullSpace, Proximal, Unconditional
-from bundle.diffusion import SIGMA_RULES
-from bundle.inferers import EXTRA
-from bundle.noise import IdenticalNoise, IndependentNoise, keyed_normal
-from bundle.operators import ThroughPlaneSampling
-from bundle.posterior_steps import (
+from bundle.noise.field import IdenticalNoise, IndependentNoise, keyed_normal
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.diffusion import SIGMA_RULES
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.data_consistency import NullSpace, Proximal, Unconditional
+from bundle.sampling.inferers import EXTRA
+from bundle.sampling.posterior_steps import (
     GaussianPosterior,
     NoisyNullSpace,
     PosteriorGradient,
     SliceTotalVariation,
     Variational,
 )
-from bundle.prior import SlicePrior
-from bundle.step import Step
-from bundle.volume_noise import VolumeNoise
+from bundle.sampling.step import Step
+from bundle.sampling.volume_noise import VolumeNoise
 from tests.gaussian_models import (
     AB,
     AB_S,
@@ -262,7 +262,7 @@ def test_the_draw_is_exactly_the_posterior(closed_form, monkeypatch):
     noises = torch.zeros(7, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)
 
     def draw(of_data, of_volume):
-        monkeypatch.setattr("bundle.posterior_steps.keyed_normal", lambda *key: of_data)
+        monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", lambda *key: of_data)
         return consistency(x0.clone(), y, operator, Step(AB_T, AB_S, noise=lambda: of_volume))
 
     centre = draw(*noises)

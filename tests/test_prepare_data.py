@@ -13,7 +13,9 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged
 
-from bundle.inputs import CheckHounsfieldd, CheckVolumed, list_volumes
+from bundle.files.check import CheckVolumed
+from bundle.files.find import list_volumes
+from bundle.physics.ct.attenuation import CheckHounsfieldd
 from scripts import prepare_data
 from scripts.synthesise_heads import HeadSynthesiser
 from tests.conftest import head_voxels, write_volume

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.networks.nets import DiffusionModelUNet
 
-from bundle.data_consistency import Proximal
-from bundle.network import SliceUNet
-from bundle.prior import PROBED_BATCH_SIZES, OdePrior, SlicePrior
+from bundle.prior.network import SliceUNet
+from bundle.prior.slices import PROBED_BATCH_SIZES, OdePrior, SlicePrior
+from bundle.sampling.data_consistency import Proximal
 from tests.gaussian_models import AB as EXACT_AB
 from tests.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler, random_volume
 from tests.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, normal, repeatable

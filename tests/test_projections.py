@@ -11,9 +11,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.baselines import LeastSquares, LinearReconstruction
-from bundle.operators import Grid, ScanGeometry, Tomography
-from bundle.projections import LoadProjectionsd, read_projections
+from bundle.physics.baselines import LeastSquares, LinearReconstruction
+from bundle.physics.ct import Grid, ScanGeometry, Tomography
+from bundle.physics.ct.read import LoadProjectionsd, read_projections
 from tests.conftest import ROOT, Marker, cut_short
 
 VIEWS, COLUMNS, ROWS = 20, 32, 4

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import image as image_file
 from matplotlib import pyplot as plt
 
-from bundle.report import AXES, LABELS, Panel, oriented_slice, report
+from bundle.report.picture import AXES, LABELS, Panel, oriented_slice, report
 
 SHAPE, SPACING = (60, 50, 24), (1.0, 1.5, 3.0)
 POSITIVE = {"sagittal": "R", "coronal": "A", "axial": "S"}  # where the index of each axis of a RAS+ volume grows

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.html_report import LIMITS, write_page
+from bundle.report.page.write import LIMITS, write_page
 from tests.conftest import OBLIQUE
 from tests.report_pages import SHAPE, WINDOW, tiles
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.baselines import LeastSquares, LinearReconstruction
-from bundle.geometry import with_geometry
-from bundle.operators import Tomography
-from bundle.outputs import write_nifti
-from bundle.projections import LoadProjectionsd, read_projections
-from bundle.rtk_geometry import RAS_FROM_SCANNER, read_rtk_geometry
+from bundle.files.write import write_nifti
+from bundle.physics.baselines import LeastSquares, LinearReconstruction
+from bundle.physics.ct import Tomography
+from bundle.physics.ct.read import LoadProjectionsd, read_projections
+from bundle.physics.ct.rtk_geometry import RAS_FROM_SCANNER, read_rtk_geometry
+from bundle.physics.measurement import with_geometry
 
 SIZE, SPACING = (40, 30), (2.0, 3.0)
 CENTRED = (-39.0, -43.5)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.intensity import ScalePercentilesd
-from bundle.network import SliceUNet
-from bundle.operators import ThroughPlaneSampling
-from bundle.weights import load_weights
+from bundle.physics.intensity import ScalePercentilesd
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.network import SliceUNet
+from bundle.prior.weights import load_weights
 from tests.conftest import INFERENCE, ROOT
 
 TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.markov_noise import OrnsteinUhlenbeckNoise
-from bundle.noise import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.slice_paths import agreement, distance, in_plane, moves
-from bundle.trajectory import Trajectory
+from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from bundle.noise.markov import OrnsteinUhlenbeckNoise
+from bundle.report.trajectory.paths import agreement, distance, in_plane, moves
+from bundle.sampling.trajectory import Trajectory
 from tests.helpers import GaussianDenoiser, alpha_bars, repeatable, sampler, scan
 
 AB = alpha_bars()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from bundle.posterior_steps import SliceTotalVariation
-from bundle.step import Step
-from bundle.total_variation import differences
+from bundle.physics.total_variation import differences
+from bundle.sampling.posterior_steps import SliceTotalVariation
+from bundle.sampling.step import Step
 from tests.gaussian_models import AB_S, AB_T, SHAPE, DenseOperator, case, random_volume, some_matrix
 from tests.helpers import dense, normal
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from bundle.data_consistency import ConjugateGradient, NullSpace, Proximal, Unconditional
-from bundle.inferers import EXTRA
-from bundle.posterior_steps import GaussianPosterior, NoisyNullSpace, PosteriorGradient
+from bundle.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal, Unconditional
+from bundle.sampling.inferers import EXTRA
+from bundle.sampling.posterior_steps import GaussianPosterior, NoisyNullSpace, PosteriorGradient
 from tests.gaussian_models import (
     AB,
     EVERY_RULE,
@@ -145,7 +145,7 @@ def prescribed(monkeypatch):
     def draw(shape, seed, step, index):
         return own_noise(math.prod(shape), step - 2 * EXTRA)
 
-    monkeypatch.setattr("bundle.posterior_steps.keyed_normal", draw)
+    monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", draw)
 
 
 @pytest.mark.parametrize("axes", [(2, 2, 2, 2), (0, 2, 0, 2)], ids=["one axis", "alternating"])
@@ -292,7 +292,7 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
 
     def run(noises):
         monkeypatch.setattr(
-            "bundle.posterior_steps.keyed_normal",
+            "bundle.sampling.posterior_steps.keyed_normal",
             lambda shape, seed, step, index: noises.get(("y", step - 2 * EXTRA), torch.zeros(shape)).double(),
         )
         inferer = exact_sampler(OwnSpread(prior), noises, timesteps=steps)

@@ -13,10 +13,10 @@ import torch
 from monai.bundle import ConfigParser
 
 import bundle
-from bundle.data_consistency import NullSpace
-from bundle.diffusion import X0_FROM
-from bundle.posterior_steps import PosteriorGradient
-from bundle.variance_exploding import FromVarianceExploding
+from bundle.prior.diffusion import X0_FROM
+from bundle.prior.variance_exploding import FromVarianceExploding
+from bundle.sampling.data_consistency import NullSpace
+from bundle.sampling.posterior_steps import PosteriorGradient
 from tests.conftest import CHANNELS, EVALUATE, GROUPS, INFERENCE, ROOT, head_voxels, write_volume
 from tests.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler
 from tests.test_ct_tasks import measure

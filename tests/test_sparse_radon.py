@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.operators import Grid, ScanGeometry, SparseRadon
-from bundle.operators.sparse_radon import check_memory, expected_entries, system_matrix
+from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
+from bundle.physics.ct.sparse_radon import check_memory, expected_entries, system_matrix
 from tests.helpers import dense, normal, repeatable
 
 EDGE = 0.5

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.operators import ConeBeam, Grid, ScanGeometry, SparseRadon, Tomography
-from bundle.operators.tomography import build, shortfall
+from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, Tomography
+from bundle.physics.ct.scanner import build, shortfall
 from tests.conftest import OBLIQUE
 from tests.helpers import repeatable
 

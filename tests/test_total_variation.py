@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.operators import Grid, ScanGeometry, SparseRadon
-from bundle.total_variation import differences, differences_adjoint, minimise_total_variation
+from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
+from bundle.physics.total_variation import differences, differences_adjoint, minimise_total_variation
 from tests.helpers import dense, normal, repeatable
 
 shapes = st.lists(st.integers(1, 6), min_size=3, max_size=5)

@@ -11,8 +11,8 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose, RandRotate90d
 from scipy.stats import kstest
 
-from bundle.inputs import one_scan
-from bundle.training import (
+from bundle.files.find import one_scan
+from bundle.prior.training import (
     ErrorPerNoiseLevel,
     FixedLevelPrepareBatch,
     LowNoisePrepareBatch,
@@ -20,7 +20,7 @@ from bundle.training import (
     fixed_patches,
     resume_training,
 )
-from bundle.weights import load_weights
+from bundle.prior.weights import load_weights
 from tests.conftest import CHANNELS, GROUPS, TRAIN, head_voxels, random_network, write_volume
 from tests.helpers import GaussianDenoiser, alpha_bars
 

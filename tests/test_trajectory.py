@@ -10,11 +10,11 @@ from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 from PIL import Image
 
-from bundle.inferers import ForegroundInferer
-from bundle.noise import IndependentNoise, SlerpNoise
-from bundle.operators import ThroughPlaneSampling
-from bundle.trajectory import KINDS, Trajectory
-from bundle.trajectory_output import WriteTrajectory
+from bundle.noise.field import IndependentNoise, SlerpNoise
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.report.trajectory.write import WriteTrajectory
+from bundle.sampling.inferers import ForegroundInferer
+from bundle.sampling.trajectory import KINDS, Trajectory
 from tests.conftest import EVALUATE, INFERENCE, OBLIQUE, head_voxels, thick_voxels, whole_message, write_volume
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, sampler, scan
 

@@ -6,10 +6,19 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from bundle.report import oriented_slice
-from bundle.slice_paths import in_plane
-from bundle.trajectory import Trajectory
-from bundle.trajectory_report import FILM_FRAMES, Film, film, path_panels, process, save_small, spread, write_film
+from bundle.report.picture import oriented_slice
+from bundle.report.trajectory.paths import in_plane
+from bundle.report.trajectory.pictures import (
+    FILM_FRAMES,
+    Film,
+    film,
+    path_panels,
+    process,
+    save_small,
+    spread,
+    write_film,
+)
+from bundle.sampling.trajectory import Trajectory
 from tests.helpers import normal
 
 SPACING = (1.0, 1.5, 3.0)

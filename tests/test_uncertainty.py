@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.evidence import SplitEvidenced, measured_part
-from bundle.inferers import ForegroundInferer, welford
-from bundle.metrics import calibration
-from bundle.noise import IndependentNoise
-from bundle.operators import ThroughPlaneSampling
+from bundle.noise.field import IndependentNoise
+from bundle.physics.evidence import SplitEvidenced, measured_part
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.report.metrics import calibration
+from bundle.sampling.inferers import ForegroundInferer, welford
 from tests.conftest import EVALUATE, INFERENCE, chest_voxels, head_voxels, write_volume
 from tests.helpers import BlurringDenoiser, alpha_bars, normal, repeatable, sampler, scan
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from bundle.data_consistency import Proximal
-from bundle.prior import SlicePrior
-from bundle.variance_exploding import NOISE_FROM, FromVarianceExploding
+from bundle.prior.slices import SlicePrior
+from bundle.prior.variance_exploding import NOISE_FROM, FromVarianceExploding
+from bundle.sampling.data_consistency import Proximal
 from tests.gaussian_models import AB, SHAPE, AffineNetwork, Gaussian, case, exact_sampler, random_volume
 from tests.helpers import normal
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from bundle.weights import LoadWeights, load_weights
+from bundle.prior.weights import LoadWeights, load_weights
 from tests.conftest import Marker, cut_short, random_network
 
 

@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, verify_metadata, verify_net_in_out
 from monai.utils import get_equivalent_dtype
 
-from bundle.network import SliceUNet
-from bundle.tracing import example_inputs
-from bundle.weights import load_weights
+from bundle.prior.network import SliceUNet
+from bundle.prior.tracing import example_inputs
+from bundle.prior.weights import load_weights
 from scripts.export import bundle_files
 from tests.conftest import INFERENCE, ROOT, TRAIN, thick_voxels, write_volume
 

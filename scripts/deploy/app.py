@@ -16,8 +16,8 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import AppContext, Application
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
-from bundle.inputs import SUFFIXES
-from bundle.outputs import check_writable
+from bundle.files.find import SUFFIXES
+from bundle.files.write import check_writable
 
 from .inference import SuperResolutionOperator
 from .reader import FileReader, SeriesReader

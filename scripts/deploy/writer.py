@@ -8,8 +8,9 @@ import torch
 from monai.data import MetaTensor
 from monai.deploy.core import Operator, OperatorSpec
 
-from bundle.inputs import case_name
-from bundle.save_results import FORMATS, is_true, save_volume
+from bundle.files.find import case_name
+from bundle.files.save_results import FORMATS, save_volume
+from bundle.files.switch import is_on
 
 
 class ResultWriter(Operator):
@@ -32,7 +33,11 @@ class ResultWriter(Operator):
                  **kwargs) -> None:  # fmt: skip
         if output_format not in FORMATS:
             raise ValueError(f"output_format must be one of {FORMATS}, got {output_format!r}; correct app.yaml")
-        self.output_dir, self.output_format, self.deidentify = output_dir, output_format, is_true(deidentify)
+        self.output_dir, self.output_format, self.deidentify = (
+            output_dir,
+            output_format,
+            is_on(deidentify, "deidentify"),
+        )
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -43,7 +48,5 @@ class ResultWriter(Operator):
         meta = image.metadata()
         volume = MetaTensor(torch.from_numpy(image.asnumpy()), affine=meta["affine"])
         case = case_name(meta["filename_or_obj"])
-        save_volume(
-            volume, self.output_dir / case / f"{case}_recon", self.output_format, meta["filename_or_obj"],
-            series=meta.get("series"), deidentified=self.deidentify,
-        )  # fmt: skip
+        path = self.output_dir / case / f"{case}_recon"
+        save_volume(volume, path, self.output_format, meta.get("dicom"), deidentified=self.deidentify)

@@ -1,0 +1,1 @@
+"""Volumes in and out: found, read, checked, restored and written."""

@@ -1,0 +1,69 @@
+"""Refusing volumes that cannot be reconstructed, before any long work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import nibabel as nib
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+COMPLEX_NIFTI = (32, 1792, 2048)
+"""NIfTI's codes of complex voxel types."""
+
+
+class CheckVolumed(MapTransform):
+    """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
+
+    Expects channel-first images as `LoadImaged(ensure_channel_first=True)` gives them. Raises ValueError for
+    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, or spacing that is not positive.
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        for key in self.key_iterator(data):
+            check_volume(data[key])
+            check_nifti_spacing(data[key])
+        return dict(data)
+
+
+def check_volume(volume: torch.Tensor) -> None:
+    """Raise ValueError unless `volume` is a finite, non-constant (1, X, Y, Z) image of positive spacing."""
+    name = volume.meta.get("filename_or_obj", "the image") if isinstance(volume, MetaTensor) else "the image"
+    shape = tuple(volume.shape)
+    if volume.ndim != 4:
+        raise ValueError(
+            f"{name}: expected one 3-D volume, got an image of {volume.ndim - 1} dimensions {shape[1:]}; split it first"
+        )
+    if shape[0] != 1:
+        raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
+    if isinstance(volume, MetaTensor) and int(volume.meta.get("datatype", 0)) in COMPLEX_NIFTI:
+        raise ValueError(f"{name}: the voxels are complex, and only their real part would be used; save the magnitude")
+    if min(shape[1:]) < 2:
+        raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
+    if isinstance(volume, MetaTensor):
+        affine = volume.affine
+        if (
+            not torch.isfinite(affine).all()
+            or not (volume.pixdim > 0).all()
+            or float(torch.linalg.det(affine[:3, :3])) == 0
+        ):
+            raise ValueError(
+                f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header"
+            )
+    bad = int((~torch.isfinite(volume)).sum())
+    if bad:
+        raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
+    if float(volume.max()) == float(volume.min()):
+        raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
+
+
+def check_nifti_spacing(volume: torch.Tensor) -> None:
+    """Raise ValueError if the NIfTI file behind `volume` states a spacing that readers silently repair."""
+    path = str(volume.meta.get("filename_or_obj", "")) if isinstance(volume, MetaTensor) else ""
+    if not path.lower().endswith((".nii", ".nii.gz")):
+        return
+    with nib.openers.ImageOpener(path) as file:
+        stated = type(nib.load(path).header).from_fileobj(file, check=False)["pixdim"][1:4]
+    if not (stated > 0).all():
+        raise ValueError(f"{path}: spacing {stated.tolist()} mm is not positive in each direction; repair the header")

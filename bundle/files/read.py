@@ -1,0 +1,69 @@
+"""Volumes in: NIfTI, MetaImage and NRRD by MONAI's readers, DICOM by ours."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+
+from monai.data import ImageReader
+from monai.transforms import LoadImage, LoadImaged
+
+from bundle.files.dicom_read import DicomReader, is_dicom_source
+from bundle.files.dicom_stack import Stack
+from bundle.files.find import SUFFIXES
+
+
+class LoadVolume(LoadImage):
+    """MONAI's LoadImage, with DICOM by `DicomReader`: its errors are not followed by tries of other readers."""
+
+    def __init__(self, *args, series: int | str | None = None, **kwargs) -> None:
+        with _quiet_about_decoders():
+            super().__init__(*args, **kwargs)
+        self.series = series
+
+    def __call__(self, filename, reader: ImageReader | None = None):
+        """Read a path, or the `Stack` of a DICOM folder that was searched before."""
+        if isinstance(filename, Stack):
+            reader = DicomReader(stack=filename)
+        elif reader is None and is_dicom_source(filename):
+            reader = DicomReader(self.series)
+        return super().__call__(filename, reader)
+
+
+class LoadVolumed(LoadImaged):
+    """Loads volumes as (1, X, Y, Z) with their affines: NIfTI, MetaImage, NRRD, and DICOM folders or files.
+
+    A volume from DICOM carries the stack that was found, "dicom", which can be loaded in place of the path: the folder
+    is then not searched again.
+
+    Args:
+        keys: paths, or stacks.
+        series: SeriesNumber or SeriesInstanceUID, where a folder holds several stacks of slices.
+        allow_missing_keys: whether a key may be absent.
+    """
+
+    suffixes = SUFFIXES
+
+    def __init__(self, keys, series: int | str | None = None, allow_missing_keys: bool = False) -> None:
+        with _quiet_about_decoders():
+            super().__init__(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
+        self._loader = LoadVolume(image_only=True, ensure_channel_first=True, series=series)
+
+    def __call__(self, data: Mapping[Hashable, str | Stack], reader: ImageReader | None = None) -> dict:
+        return super().__call__(data, reader)
+
+
+@contextmanager
+def _quiet_about_decoders() -> Iterator[None]:
+    """Every loader of MONAI says that its GPU decoder is missing, which nothing here uses."""
+    logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*nvImageCodec decoder plugin did not register")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,62 @@
+"""Results, brought back to the scanner's intensities and orientation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
+
+from bundle.files.findings import findings_of
+
+
+class Restored(MapTransform):
+    """Undoes the invertible steps of the preprocessing on a result and its maps: intensities and orientation.
+
+    The result keeps its own grid; its affine follows the orientation.
+
+    Args:
+        keys: results whose history is that of the measurement they were made from.
+        preprocessing: the transforms to undo.
+        image_key: the key they were applied to.
+    """
+
+    def __init__(self, keys, preprocessing: Compose, image_key: str = "image") -> None:
+        super().__init__(keys)
+        self.preprocessing, self.image_key = preprocessing, image_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            result = d[key].clone()
+            found = findings_of(result)
+            restored = self._undo(result)
+            # Label servers resize a result to the grid that these name in the metadata of its image.
+            grid = {"spatial_shape": list(restored.shape[1:]), "original_affine": restored.affine.clone()}
+            restored.meta |= grid
+            if isinstance(d.get(self.image_key), MetaTensor):
+                d[self.image_key] = d[self.image_key].clone()
+                d[self.image_key].meta |= grid
+            if "findings" in result.meta:
+                # Maps are differences: they take the gain of the scaling, and not its offset.
+                changed = found.with_maps(lambda m: restored - self._undo(result - m.to(result.device)))  # noqa: B023
+                restored.meta["findings"] = changed
+            d[key] = restored
+        return d
+
+    def _undo(self, result: torch.Tensor) -> torch.Tensor:
+        with allow_missing_keys_mode(self.preprocessing):
+            return self.preprocessing.inverse({self.image_key: result.clone()})[self.image_key]
+
+
+def result_volumes(result: MetaTensor) -> dict[str, torch.Tensor]:
+    """The volumes (1, X, Y, Z) of a restored result by the suffix of their files.
+
+    "recon": the result; "std": standard deviation of the draws; "filled": what the prior filled in; "measured": what
+    the measurement determines, the result less what was filled in.
+    """
+    volumes = {"recon": result} | dict(findings_of(result).maps)
+    if "filled" in volumes:
+        volumes["measured"] = result - volumes["filled"]
+    return volumes

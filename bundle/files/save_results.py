@@ -1,0 +1,64 @@
+"""Writes the results of a run, case by case, as NIfTI, as DICOM series, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.files.dicom_stack import Stack
+from bundle.files.dicom_write import save_series
+from bundle.files.find import case_of
+from bundle.files.restore import result_volumes
+from bundle.files.switch import is_on
+from bundle.files.write import check_writable, write_nifti
+
+FORMATS = ("nifti", "dicom", "both")
+
+
+class SaveResults:
+    """Handler: writes each result and its maps into the folder of its case, before the next case begins.
+
+    `<output_dir>/<case>/<case>_<suffix>.nii.gz`, and as DICOM the folder `<case>_<suffix>` with one file per slice; see
+    `result_volumes` for the suffixes.
+
+    Args:
+        output_dir: folder of the cases.
+        output_format: "nifti", "dicom" or "both".
+        modality: "MR" or "CT", of DICOM series whose input was none.
+        deidentify: a switch: strip what could tell the patient from DICOM series.
+    """
+
+    def __init__(self, output_dir: str, output_format: str = "nifti", modality: str = "MR",
+                 deidentify: bool | str = False) -> None:  # fmt: skip
+        if output_format not in FORMATS:
+            raise ValueError(f"output_format must be one of {FORMATS}, got {output_format!r}")
+        self.output_dir, self.output_format = check_writable(output_dir), output_format
+        self.modality, self.deidentify = modality, is_on(deidentify, "deidentify")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def write(self, engine: Engine) -> None:
+        for result in engine.state.output:
+            case = case_of(result["image"])
+            for suffix, volume in result_volumes(result["pred"]).items():
+                save_volume(
+                    volume, self.output_dir / case / f"{case}_{suffix}", self.output_format,
+                    result["image"].meta.get("dicom"), suffix=suffix, modality=self.modality,
+                    deidentified=self.deidentify,
+                )  # fmt: skip
+
+
+def save_volume(volume: torch.Tensor, path: Path, output_format: str, stack: Stack | None, **about) -> None:
+    """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
+
+    `stack`: the DICOM that the volume was made from, or None. `about` goes to `bundle.files.dicom_write.save_series`.
+    """
+    if output_format != "dicom":
+        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
+        print(f"wrote {path}.nii.gz", flush=True)
+    if output_format != "nifti":
+        number = save_series(volume, path, stack, **about)
+        print(f"wrote {path}: {number} DICOM files", flush=True)

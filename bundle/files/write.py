@@ -1,0 +1,87 @@
+"""Results: back to the scanner's intensities and orientation, and safely onto the disk.
+
+Every file is written under a hidden name and then renamed, so that a run that is killed leaves no half-written result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+
+@contextmanager
+def written_whole(path: Path):
+    """Yields a hidden path beside `path` with the same suffixes; renames it to `path` if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path):
+    """Yields a hidden empty folder beside `path`; puts it in the place of `path` if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` as indented JSON, whole or not at all; NaN and infinity, which JSON lacks, become null."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(finite(content), indent=4, allow_nan=False) + "\n")
+
+
+def finite(value):
+    """`value`, with None in place of every NaN and infinity in it, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_nifti(path: Path, volume: torch.Tensor) -> None:
+    """Write a MetaTensor (1, X, Y, Z) as float32 NIfTI in mm with its affine, whole or not at all."""
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    image = nib.Nifti1Image(np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float32), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    with written_whole(path) as partial:
+        nib.save(image, partial)
+
+
+def check_writable(folder: str | Path) -> Path:
+    """Create `folder` and return it; raises OSError, naming the fix, where nothing can be written."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"output_dir {folder} cannot be written ({error.strerror}): choose another --output_dir"
+        ) from None
+    return folder

@@ -1,0 +1,19 @@
+"""Noise fields: the random draws of all slices of a volume, as one field along the slice axis."""
+
+from bundle.noise.auto_length import AutoLength
+from bundle.noise.field import (
+    IdenticalNoise,
+    IndependentNoise,
+    MixedNoise,
+    NoiseField,
+    PiecewiseSlerpNoise,
+    SlerpNoise,
+    keyed_normal,
+)
+from bundle.noise.markov import MarkovNoise, MaternNoise, OrnsteinUhlenbeckNoise
+from bundle.noise.named import named_noise
+
+__all__ = [
+    "AutoLength", "IdenticalNoise", "IndependentNoise", "MarkovNoise", "MaternNoise", "MixedNoise", "NoiseField",
+    "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "SlerpNoise", "keyed_normal", "named_noise",
+]  # fmt: skip

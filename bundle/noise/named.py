@@ -1,0 +1,49 @@
+"""Noise fields by name, for tools that let a person choose; settings are those of the overlays configs/noise_*.json.
+
+Label servers show `displayable_configs` of configs/inference.json, whose `noise` is such a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bundle.noise.auto_length import AutoLength
+from bundle.noise.field import (
+    IdenticalNoise,
+    IndependentNoise,
+    MixedNoise,
+    NoiseField,
+    PiecewiseSlerpNoise,
+    SlerpNoise,
+)
+from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+
+FIELDS: dict[str, Callable[..., NoiseField]] = {
+    "slerp": SlerpNoise,
+    "independent": IndependentNoise,
+    "identical": IdenticalNoise,
+    "mixed": partial(MixedNoise, share=0.9),
+    "piecewise": partial(PiecewiseSlerpNoise, spacing=40.0),
+    "ou": partial(OrnsteinUhlenbeckNoise, length=20.0),
+    "matern": partial(MaternNoise, length=20.0),
+    "auto": AutoLength,
+}
+"""Each builds the field of `configs/noise_<name>.json`."""
+
+
+def named_noise(name: str | Sequence[str], **settings) -> NoiseField:
+    """The field of the overlay `configs/noise_<name>.json`.
+
+    Args:
+        name: one of `FIELDS`. Of a list the first is taken: label servers offer a choice as a list of all names, and
+            hand the whole list over where nothing was chosen.
+        settings: arguments of the field, in place of the overlay's.
+
+    Raises:
+        ValueError: there is no field of this name.
+    """
+    chosen = name[0] if isinstance(name, (list, tuple)) and name else name
+    if not isinstance(chosen, str) or chosen not in FIELDS:
+        raise ValueError(f"noise must be one of {', '.join(FIELDS)}, got {chosen!r}")
+    return FIELDS[chosen](**settings)

@@ -1,0 +1,11 @@
+"""y = A x: the operator interface, what carries it, and one folder for each physics.
+
+Each folder has the same parts: `read` a measurement, `simulate` one, `scale` it to the prior's range, and the `scanner`
+that builds its operator.
+"""
+
+from bundle.physics.evidence import SplitEvidenced
+from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.measurement import Measured, operator_of
+
+__all__ = ["LinearOperator", "Measured", "SplitEvidenced", "operator_of"]

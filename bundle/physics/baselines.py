@@ -1,0 +1,120 @@
+"""Reconstructions without a network: what the diffusion has to beat, and what it may start from.
+
+The classes are callables (y, operator) -> x; y is (..., *range_shape) and x (..., *domain_shape), without batch or
+channel axes. A `label`, where there is one, is the title in pictures and pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.ndimage import affine_transform
+from skimage.restoration import denoise_tv_chambolle
+
+from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.thick import ThroughPlane
+from bundle.physics.total_variation import minimise_total_variation
+
+
+@dataclass
+class Interpolation:
+    """B-spline interpolation of thick slices.
+
+    Args:
+        order: 0 nearest, 1 linear, 3 cubic.
+        consistent: make it agree with the measurement: x + A^+ (y - A x).
+    """
+
+    order: int
+    consistent: bool = False
+    label: str = ""
+
+    def __call__(self, y: torch.Tensor, operator: ThroughPlane) -> torch.Tensor:
+        return (interpolate_consistently if self.consistent else interpolate)(y, operator, self.order)
+
+
+@dataclass
+class LinearReconstruction:
+    """The operator's own quick reconstruction: least curved for thick slices, FBP or FDK for CT."""
+
+    label: str = ""
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        return operator.linear_reconstruction(y)
+
+
+@dataclass
+class LeastSquares:
+    """argmin |A x - y|^2 by conjugate gradients from the linear reconstruction, stopped early.
+
+    Args:
+        iterations: at most this many: the fewer, the smoother.
+        tolerance: stop when |A^T (A x - y)| <= tolerance |A^T y|.
+    """
+
+    iterations: int = 10
+    tolerance: float = 1e-3
+    label: str = ""
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        return operator.conjugate_gradient(operator.linear_reconstruction(y), y, 0.0, self.iterations, self.tolerance)
+
+
+@dataclass
+class TotalVariation:
+    """Least squares with 3-D total variation (bundle.physics.total_variation), from the linear reconstruction.
+
+    Args:
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        iterations: at most this many.
+        tolerance: stop when an iteration changes x by less than this share.
+
+    The last result is kept: a comparison asks for it as a baseline and as the start of every sampler.
+    """
+
+    weight: float
+    iterations: int = 300
+    tolerance: float = 1e-5
+    label: str = ""
+    _last: tuple | None = field(default=None, repr=False, compare=False)
+
+    def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        key = (self.weight, self.iterations, self.tolerance, operator)
+        if self._last is None or self._last[0] != key or not same(self._last[1], y):
+            x = minimise_total_variation(
+                operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
+                self.iterations, self.tolerance, gains=operator.gains,
+            )  # fmt: skip
+            self._last = (key, y.clone(), x)
+        return self._last[2].clone()
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal, element by element, and in the same place."""
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Tensor:
+    """B-spline interpolation (order 0 nearest, 1 linear, 3 cubic) of y onto the operator's fine grid."""
+    mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()  # fine voxel -> thick voxel
+    result = affine_transform(
+        y.cpu().numpy(),
+        mapping[:3, :3],
+        mapping[:3, 3],
+        output_shape=operator.domain_shape,
+        order=order,
+        mode="nearest",
+    )
+    return torch.from_numpy(result).to(y)
+
+
+def interpolate_consistently(y: torch.Tensor, operator: ThroughPlane, order: int = 3) -> torch.Tensor:
+    """Interpolation made to agree with the measurement: x + A^+ (y - A x)."""
+    return operator.pseudo_inverse(y, interpolate(y, operator, order))
+
+
+def smooth(x: torch.Tensor, weight: float) -> torch.Tensor:
+    """3-D total-variation denoising of a finished volume (Chambolle, 2004)."""
+    return torch.from_numpy(denoise_tv_chambolle(np.asarray(x.cpu()), weight=weight)).to(x)

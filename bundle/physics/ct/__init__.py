@@ -1,0 +1,15 @@
+"""Tomography: line integrals along the rays of a scan."""
+
+from bundle.physics.ct.attenuation import CheckHounsfieldd, HounsfieldScale
+from bundle.physics.ct.cone_beam import ConeBeam
+from bundle.physics.ct.geometry import Grid, ScanGeometry
+from bundle.physics.ct.read import LoadProjectionsd
+from bundle.physics.ct.scale import ScaleProjectionsd
+from bundle.physics.ct.scanner import Tomography
+from bundle.physics.ct.simulate import SimulateProjectionsd
+from bundle.physics.ct.sparse_radon import SparseRadon
+
+__all__ = [
+    "CheckHounsfieldd", "ConeBeam", "Grid", "HounsfieldScale", "LoadProjectionsd", "ScaleProjectionsd", "ScanGeometry",
+    "SimulateProjectionsd", "SparseRadon", "Tomography",
+]  # fmt: skip

@@ -1,0 +1,143 @@
+"""Circular cone-beam CT with a flat detector: the physics that ties slices together.
+
+    y_ray = length * sum over lines of voxels  x(interpolated where the ray meets the line)           (Joseph, 1982)
+
+Every ray is followed along the steeper of its two in-plane axes, one voxel at a time, with bilinear interpolation
+between the four nearest voxels across it; `length` is the ray's path per step, in mm. All rays of one detector column
+lie in one upright plane, a fan. So the volume is first interpolated onto that plane (a curtain of [lines, slices]), and
+the rays of the rows then read the curtain; the adjoint does the same in reverse order, hence it is exact.
+
+Two modules compute the same numbers: cone_beam_torch on any device, and cone_beam_numba on CPUs where numba is
+installed, several times faster. Volumes are (..., X, Y, Z), projections (..., views, columns, rows).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from bundle.physics.ct import cone_beam_torch
+from bundle.physics.ct.geometry import Grid, ScanGeometry
+from bundle.physics.ct.ray_transform import RayTransform
+from bundle.physics.ct.sparse_radon import rays_in_plane
+
+BACKENDS = ("auto", "torch", "numba")
+
+
+@dataclass
+class Fans:
+    """The upright planes of rays, one per view and column, that are followed along one axis; float64 tensors.
+
+    A ray starts at the source and reaches its detector element at t = 1; `F` counts fans, `R` rows.
+
+    ray: (F,) flat index view * columns + column.
+    start, step: (F,) position of the source along the followed axis, and the way to the detector.
+    start_across, step_across: (F,) the same along the other in-plane axis.
+    start_up: (F,) height of the source;  rise: (F, R) the way up to each row.
+    length: (F, R) path per voxel line, in mm.
+    lines: positions of the voxel lines along the followed axis.
+    origin, spacing: of the first voxel across, and of the first slice.
+    stride, stride_across: rows of the [X * Y, Z] table between lines, and between voxels across.
+    """
+
+    ray: torch.Tensor
+    start: torch.Tensor
+    step: torch.Tensor
+    start_across: torch.Tensor
+    step_across: torch.Tensor
+    start_up: torch.Tensor
+    rise: torch.Tensor
+    length: torch.Tensor
+    lines: torch.Tensor
+    origin: tuple[float, float]
+    spacing: tuple[float, float]
+    num_across: int
+    stride: int
+    stride_across: int
+
+
+def fans_along(along: int, geometry: ScanGeometry, grid: Grid) -> Fans:
+    """The fans whose in-plane direction is steeper along axis `along` (0 or 1), counted in voxels."""
+    starts, steps = (torch.cat(part) for part in zip(*rays_in_plane(geometry)))
+    pace = steps.abs() / torch.tensor(grid.spacing[:2], dtype=torch.float64)
+    steep = pace[:, 0] >= pace[:, 1]
+    ray = (steep if along == 0 else ~steep).nonzero().flatten()
+    start, step = starts[ray], steps[ray]
+    view = ray // geometry.num_columns
+    start_up = geometry.per_view("source_row_offset")[view]
+    rise = geometry.rows[view] - start_up[:, None]
+    whole = torch.sqrt(step.square().sum(1, keepdim=True) + rise.square())
+    across = 1 - along
+    z = grid.coordinates(2)
+    return Fans(
+        ray=ray, start=start[:, along].clone(), step=step[:, along].clone(), start_across=start[:, across].clone(),
+        step_across=step[:, across].clone(), start_up=start_up.clone(), rise=rise,
+        length=grid.spacing[along] * whole / step[:, along, None].abs(), lines=grid.coordinates(along),
+        origin=(float(grid.coordinates(across)[0]), float(z[0])), spacing=(grid.spacing[across], grid.spacing[2]),
+        num_across=grid.shape[across], stride=(grid.shape[1], 1)[along], stride_across=(1, grid.shape[1])[along],
+    )  # fmt: skip
+
+
+class ConeBeam(RayTransform):
+    """Line integrals (mm) of a volume along the rays of a circular cone-beam scan.
+
+    Args:
+        geometry: beam "cone".
+        grid: the volume.
+        backend: "torch", "numba", or "auto": numba for float32 on CPUs where it can be imported.
+        background: value of air in the volume; see RayTransform.
+
+    Raises:
+        ValueError: another beam, or a volume that reaches the source or the detector.
+        ImportError: backend "numba" without numba.
+    """
+
+    def __init__(self, geometry: ScanGeometry, grid: Grid, backend: str = "auto", background: float = 0.0) -> None:
+        if geometry.beam != "cone":
+            raise ValueError(f'ConeBeam is for a "cone" beam, got {geometry.beam!r}: use SparseRadon')
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+        if backend == "numba" and not has_numba():
+            raise ImportError('backend "numba" needs numba: pip install numba, or use backend "torch"')
+        iso, det = geometry.per_view("source_to_isocenter"), geometry.per_view("source_to_detector")
+        room = min(float(iso.min()), float((det - iso).min()))
+        if not room > grid.radius:
+            raise ValueError(
+                f"the volume reaches {grid.radius:.0f} mm from the isocenter, but source and detector come as close as "
+                f"{room:g} mm: reconstruct a smaller grid, or check the distances"
+            )
+        super().__init__(geometry, grid, background)
+        self.backend = backend
+        self._fans = [fans_along(axis, geometry, grid) for axis in (0, 1)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._check(x, self.domain_shape, "volume")
+        y = x.new_zeros(*x.shape[:-3], *self.range_shape)
+        tables = x.contiguous().view(-1, self.domain_shape[0] * self.domain_shape[1], self.domain_shape[2])
+        for table, rays in zip(tables, y.view(-1, self.range_shape[0] * self.range_shape[1], self.range_shape[2])):
+            for fans in self._fans:
+                self._implementation(x).project(fans, table, rays)
+        return y
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        self._check(y, self.range_shape, "set of projections")
+        x = y.new_zeros(*y.shape[:-3], *self.domain_shape)
+        stacks = y.contiguous().view(-1, self.range_shape[0] * self.range_shape[1], self.range_shape[2])
+        for table, rays in zip(x.view(-1, self.domain_shape[0] * self.domain_shape[1], self.domain_shape[2]), stacks):
+            for fans in self._fans:
+                self._implementation(y).back_project(fans, rays, table)
+        return x
+
+    def _implementation(self, x: torch.Tensor):
+        fits = x.device.type == "cpu" and x.dtype == torch.float32
+        if self.backend == "torch" or not fits or not has_numba():
+            return cone_beam_torch
+        from bundle.physics.ct import cone_beam_numba
+
+        return cone_beam_numba
+
+
+def has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None

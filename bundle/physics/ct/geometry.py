@@ -1,0 +1,259 @@
+"""Where rays run: the geometry of a CT scan and the grid of the volume.
+
+The scanner frame has its origin at the isocenter and turns about its third axis z. For a view at angle theta
+
+    u = (cos theta, sin theta, 0)      along the detector's columns       v = (0, 0, 1)      along its rows
+    d = (-sin theta, cos theta, 0)     from the source to the detector
+
+    parallel        the ray of column coordinate a is      a u + t d
+    fan, cone       source  s = -D_iso d + (offsets),      detector point  p = (D_det - D_iso) d + a u + b v
+
+with a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
+the isocenter and D_det to the detector. Fan and parallel beams have one row per slice: the row is the slice.
+Lengths are in mm, angles in degrees. Projections are (views, columns, rows), volumes (X, Y, Z).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+
+import torch
+
+from bundle.files.carried import carried
+
+BEAMS = ("parallel", "fan", "cone")
+IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+LARGEST = 1e9
+"""No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
+PER_VIEW = (
+    "source_to_isocenter", "source_to_detector", "column_offset", "row_offset",
+    "source_column_offset", "source_row_offset",
+)  # fmt: skip
+"""What may change from view to view."""
+
+
+@carried
+@dataclass(frozen=True)
+class ScanGeometry:
+    """One scan.
+
+    Args:
+        beam: "parallel", "fan" or "cone".
+        angles: of the views, in degrees, in any order.
+        num_columns, column_size: detector columns and their size.
+        num_rows, row_size: detector rows and their size; for parallel and fan beams, slices and their distance.
+        source_to_isocenter, source_to_detector: fan and cone beam only.
+        column_offset, row_offset: position of the detector's centre along u and v.
+        source_column_offset, source_row_offset: position of the source along u and v; cone and fan beam only.
+        world: 4 x 4 matrix from the scanner frame to world coordinates (RAS+, mm).
+
+    Those in `PER_VIEW` are numbers, or one number per view.
+
+    Raises:
+        ValueError: an unknown beam, fewer than two views, values that are not finite or not positive where they must
+            be, a detector in front of the isocenter, or lists that do not have one value per view.
+    """
+
+    beam: str
+    angles: tuple[float, ...]
+    num_columns: int
+    column_size: float
+    num_rows: int
+    row_size: float
+    source_to_isocenter: float | tuple[float, ...] | None = None
+    source_to_detector: float | tuple[float, ...] | None = None
+    column_offset: float | tuple[float, ...] = 0.0
+    row_offset: float | tuple[float, ...] = 0.0
+    source_column_offset: float | tuple[float, ...] = 0.0
+    source_row_offset: float | tuple[float, ...] = 0.0
+    world: tuple[tuple[float, ...], ...] = field(default=IDENTITY)
+
+    def __post_init__(self) -> None:
+        if self.beam not in BEAMS:
+            raise ValueError(f"beam must be one of {BEAMS}, got {self.beam!r}")
+        object.__setattr__(self, "angles", _numbers("angles", self.angles))
+        if len(self.angles) < 2:
+            raise ValueError(f"a scan needs at least 2 angles, got {list(self.angles)}: check the geometry")
+        for name in ("num_columns", "num_rows"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+        for name in ("column_size", "row_size"):
+            value = getattr(self, name)
+            if not _is_number(value) or not value > 0:
+                raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
+        distances = ("source_to_isocenter", "source_to_detector")
+        for name in PER_VIEW:
+            if self.beam == "parallel" and name in distances:
+                object.__setattr__(self, name, None)
+            else:
+                object.__setattr__(self, name, self._one_per_view(name))
+        if self.beam != "parallel":
+            for name in distances:
+                if not (self.per_view(name) > 0).all():
+                    raise ValueError(f"{name} must be positive (mm), got {getattr(self, name)}")
+            if not (self.per_view("source_to_detector") > self.per_view("source_to_isocenter")).all():
+                raise ValueError(
+                    f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
+                    f"({self.source_to_isocenter} mm): are the two distances swapped?"
+                )
+        try:
+            world = torch.tensor(self.world, dtype=torch.float64)
+        except (TypeError, ValueError):
+            world = torch.zeros(0)
+        if world.shape != (4, 4) or not torch.isfinite(world).all() or abs(float(torch.linalg.det(world))) < 1e-9:
+            raise ValueError(f"world must be an invertible 4 x 4 matrix, got {self.world}")
+        object.__setattr__(self, "world", tuple(tuple(float(v) for v in row) for row in self.world))
+
+    def _one_per_view(self, name: str) -> float | tuple[float, ...]:
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"a {self.beam} beam needs {name} (mm)")
+        if _is_number(value):
+            return float(value)
+        values = _numbers(name, value)
+        if len(values) != len(self.angles):
+            raise ValueError(
+                f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one"
+            )
+        return values
+
+    def __str__(self) -> str:
+        low, high = min(self.angles), max(self.angles)
+        return f"{len(self.angles)} {self.beam}-beam views from {low:g} to {high:g} degrees"
+
+    def one_row(self) -> ScanGeometry:
+        """The same scan of a single slice: what all slices of a parallel or fan beam share."""
+        return replace(self, num_rows=1, row_size=1.0, row_offset=0.0, source_row_offset=0.0, world=IDENTITY)
+
+    @property
+    def range_shape(self) -> tuple[int, int, int]:
+        return len(self.angles), self.num_columns, self.num_rows
+
+    def per_view(self, name: str) -> torch.Tensor:
+        """(views,) float64 values of one of `PER_VIEW`."""
+        return torch.as_tensor(getattr(self, name), dtype=torch.float64).expand(len(self.angles))
+
+    @property
+    def radians(self) -> torch.Tensor:
+        return torch.deg2rad(torch.tensor(self.angles, dtype=torch.float64))
+
+    @property
+    def columns(self) -> torch.Tensor:
+        """(views, columns) coordinates a, in mm, of the column centres on the detector."""
+        return centred(self.num_columns, self.column_size) + self.per_view("column_offset")[:, None]
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """(views, rows) coordinates b, in mm, of the row centres on the detector."""
+        return centred(self.num_rows, self.row_size) + self.per_view("row_offset")[:, None]
+
+    @property
+    def magnification(self) -> float:
+        """Size on the detector of a unit length at the isocenter (mean over views)."""
+        if self.beam == "parallel":
+            return 1.0
+        return float((self.per_view("source_to_detector") / self.per_view("source_to_isocenter")).mean())
+
+    @property
+    def field_radius(self) -> float:
+        """Radius in mm of the largest circle around the isocenter that every view sees whole."""
+        half = self.num_columns * self.column_size / 2
+        right, left = self.per_view("column_offset") + half, self.per_view("column_offset") - half
+        if self.beam == "parallel":
+            return max(0.0, float(torch.minimum(right, -left).min()))
+        iso, det, source = (
+            self.per_view(n) for n in ("source_to_isocenter", "source_to_detector", "source_column_offset")
+        )
+        # Signed distance of the isocenter from the ray to either edge of the detector.
+        ends = [(source * det + iso * (edge - source)) / torch.hypot(det, edge - source) for edge in (right, left)]
+        return max(0.0, float(torch.minimum(ends[0], -ends[1]).min()))
+
+    def to_json(self) -> str:
+        """The published form: docs/ct_geometry.schema.json."""
+        values = {k: v for k, v in asdict(self).items() if v is not None}
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> ScanGeometry:
+        """Read the published form. Raises ValueError for text that is not JSON, and for unknown or missing fields."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the geometry is not JSON: {error}") from None
+        known = {f.name for f in fields(cls)}
+        required = {"beam", "angles", "num_columns", "column_size", "num_rows", "row_size"}
+        if not isinstance(values, dict) or (missing := required - values.keys()):
+            raise ValueError(
+                f"the geometry lacks {', '.join(sorted(missing)) if isinstance(values, dict) else 'fields'}"
+            )
+        if unknown := values.keys() - known:
+            raise ValueError(
+                f"the geometry has unknown fields {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+
+@carried
+@dataclass(frozen=True)
+class Grid:
+    """The voxels of a volume in the scanner frame.
+
+    Args:
+        shape: (X, Y, Z).
+        spacing: voxel size in mm along each axis.
+        center: position of the volume's centre, in mm.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    center: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        shape, spacing, center = tuple(self.shape), _numbers("spacing", self.spacing), _numbers("center", self.center)
+        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"a grid needs three positive whole numbers of voxels, got {shape}")
+        if len(spacing) != 3 or not all(s > 0 for s in spacing):
+            raise ValueError(f"a grid needs three positive voxel sizes in mm, got {spacing}")
+        if len(center) != 3:
+            raise ValueError(f"a grid's center has three coordinates in mm, got {center}")
+        for name, value in (("shape", shape), ("spacing", spacing), ("center", center)):
+            object.__setattr__(self, name, value)
+
+    def coordinates(self, axis: int) -> torch.Tensor:
+        """(shape[axis],) voxel centres in mm, float64."""
+        return centred(self.shape[axis], self.spacing[axis]) + self.center[axis]
+
+    @property
+    def radius(self) -> float:
+        """Distance in mm from the rotation axis to the farthest corner of the volume."""
+        far = [abs(self.center[a]) + self.shape[a] * self.spacing[a] / 2 for a in (0, 1)]
+        return math.hypot(*far)
+
+    @property
+    def affine(self) -> torch.Tensor:
+        """(4, 4) from voxel indices to the scanner frame."""
+        matrix = torch.diag(torch.tensor([*self.spacing, 1.0], dtype=torch.float64))
+        matrix[:3, 3] = torch.stack([self.coordinates(a)[0] for a in range(3)])
+        return matrix
+
+
+def centred(count: int, size: float) -> torch.Tensor:
+    """(count,) positions (i - (count - 1) / 2) size, float64."""
+    return (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * size
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _numbers(name: str, values) -> tuple[float, ...]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ValueError(f"{name} must be a list of numbers, got {values!r}")
+    values = list(values)
+    for i, value in enumerate(values):
+        if not _is_number(value):
+            raise ValueError(f"{name}[{i}] is {value!r}, not a finite number")
+    return tuple(float(v) for v in values)

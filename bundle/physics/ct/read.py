@@ -1,0 +1,197 @@
+"""Reading measured CT projections with their geometry.
+
+    <case>.npz, .nii, .nii.gz, .mha, .mhd, .nrrd    with  <case>.json    (docs/ct_geometry.schema.json)
+    an ITK-readable stack                           with  <case>.xml     (the Reconstruction Toolkit's geometry)
+
+With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
+image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states
+`air_counts`, the count through air: then p = -log(counts / air_counts). The file may also state the `grid` to
+reconstruct on.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from bundle.files.find import SUFFIXES as VOLUMES
+from bundle.files.find import case_name
+from bundle.physics.ct import Grid, ScanGeometry
+from bundle.physics.ct.attenuation import line_integrals_of
+from bundle.physics.ct.rtk_geometry import read_rtk_geometry
+
+SUFFIXES = (".npz", *VOLUMES)
+LARGEST_LINE_INTEGRAL = 20.0
+"""exp(-20): no detector counts that; larger values are not line integrals."""
+SATURATED = 0.001
+"""Share of the counts at the maximum from which a detector is called saturated."""
+
+
+class LoadProjectionsd(MapTransform):
+    """Paths become projections (1, views, columns, rows) with their geometry in `meta`, checked.
+
+    Raises:
+        FileNotFoundError: no file, or no geometry beside it.
+        ValueError: a damaged file, another size than the geometry's, NaN, values that are no line integrals.
+
+    Warns of counts that are zero or saturated and of views that are empty.
+    """
+
+    suffixes = SUFFIXES
+
+    def __call__(self, data: Mapping[Hashable, str]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = read_projections(d[key])
+        return d
+
+
+def read_projections(path: str | Path) -> MetaTensor:
+    """See LoadProjectionsd."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: name a file of projections ({', '.join(SUFFIXES)})")
+    folder, case = path.parent, case_name(path, SUFFIXES)
+    described, rtk = folder / f"{case}.json", folder / f"{case}.xml"
+    air_counts, grid = None, None
+    try:
+        if described.is_file():
+            fields = _read_fields(described)
+            air_counts, grid = fields.pop("air_counts", None), fields.pop("grid", None)
+            geometry = ScanGeometry.from_json(json.dumps(fields))
+            values = _readable(_read_array, path)
+        elif rtk.is_file():
+            values, geometry = _readable(_read_stack, path, rtk)
+        else:
+            raise FileNotFoundError(f"no geometry beside the projections: expected {described.name} or {rtk.name}")
+        if grid is not None:
+            grid = Grid(**grid)
+        _check_size(values, geometry)
+        if air_counts is not None:
+            values = _from_counts(values, air_counts, path)
+        _check_line_integrals(values, path)
+    except (ValueError, OSError, TypeError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{path}: {error}") from None
+    meta = {"filename_or_obj": str(path), "case": case, "geometry": geometry}
+    if grid is not None:
+        meta["grid"] = grid
+    return MetaTensor(torch.from_numpy(values)[None], meta=meta)
+
+
+def _readable(read: Callable, path: Path, *others):
+    """What `read` returns; a file can be damaged in as many ways as readers can fail."""
+    try:
+        return read(path, *others)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
+
+
+def _read_fields(path: Path) -> dict:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path.name} is not a JSON object with the fields of a geometry")
+    return fields
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """(views, columns, rows) float32."""
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            if "projections" not in arrays:
+                raise ValueError(f"the file holds {', '.join(arrays.files) or 'nothing'}, but no array `projections`")
+            values = arrays["projections"]
+    elif name.endswith((".nii", ".nii.gz")):
+        image = nib.load(path)
+        if np.issubdtype(image.get_data_dtype(), np.complexfloating):
+            raise ValueError("the projections are complex numbers: save line integrals or counts")
+        values = image.get_fdata(dtype=np.float32)
+    else:
+        values = np.ascontiguousarray(itk.array_from_image(itk.imread(str(path))).T)
+    if values.ndim == 2:  # one slice
+        values = values[..., None]
+    if values.ndim != 3:
+        raise ValueError(f"projections are (views, columns, rows), got an array of shape {values.shape}")
+    if np.iscomplexobj(values):
+        raise ValueError("the projections are complex numbers: save line integrals or counts")
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _read_stack(path: Path, rtk: Path) -> tuple[np.ndarray, ScanGeometry]:
+    """An RTK projection stack (columns, rows, views) and its geometry; positions come from the image's header."""
+    if path.name.lower().endswith(".npz"):
+        raise ValueError(f"{rtk.name} describes an image with spacing and origin, which an .npz lacks: use JSON")
+    image = itk.imread(str(path))
+    values = itk.array_from_image(image)  # views, rows, columns
+    if values.ndim != 3:
+        raise ValueError(f"an RTK projection stack has three axes, got {values.shape}")
+    spacing, origin = np.asarray(image.GetSpacing()), np.asarray(image.GetOrigin())
+    if not np.allclose(np.asarray(image.GetDirection())[:2, :2], np.eye(2)):
+        raise ValueError(
+            "the detector's axes are turned in the image header: save the stack with an identity direction"
+        )
+    size = (values.shape[2], values.shape[1])
+    geometry = read_rtk_geometry(rtk, size, tuple(map(float, spacing[:2])), tuple(map(float, origin[:2])))
+    return np.ascontiguousarray(values.transpose(0, 2, 1), dtype=np.float32), geometry
+
+
+def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
+    if values.shape != geometry.range_shape:
+        raise ValueError(
+            f"the projections are {values.shape} (views, columns, rows), the geometry says {geometry.range_shape}: "
+            "correct one of them"
+        )
+
+
+def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarray:
+    if not isinstance(air_counts, (int, float)) or not air_counts > 0:
+        raise ValueError(f"air_counts must be a positive number, got {air_counts!r}")
+    if not np.isfinite(counts).all():
+        raise ValueError(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
+    empty = int((counts <= 0).sum())
+    if empty == counts.size:
+        raise ValueError("every count is zero")
+    if empty:
+        warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as half a count", stacklevel=4)
+    highest = counts.max()
+    clipped = int((counts == highest).sum())
+    share = clipped / counts.size
+    # Through air, counts reach air_counts and scatter about it; a detector that stops below has met its limit.
+    if share > SATURATED and clipped >= 10 and highest < 0.98 * air_counts:
+        warnings.warn(
+            f"{path}: {share:.1%} of the counts are at the maximum, {highest:g}: the detector looks saturated, and "
+            "what lies behind is thicker than it seems",
+            stacklevel=4,
+        )
+    return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy()
+
+
+def _check_line_integrals(values: np.ndarray, path: Path) -> None:
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise ValueError(f"{bad} values are NaN or infinite; repair the projections, or leave those views out")
+    if values.max() > LARGEST_LINE_INTEGRAL or values.min() < -LARGEST_LINE_INTEGRAL:
+        raise ValueError(
+            f"values from {values.min():g} to {values.max():g} are not line integrals (0 to about 10); for counts, "
+            "state air_counts in the geometry file"
+        )
+    if not values.any():
+        raise ValueError("every value is zero")
+    empty = [i for i, view in enumerate(values) if not view.any()]
+    if empty:
+        warnings.warn(f"{path}: views {empty} are all zero; a view that failed is better left out", stacklevel=4)

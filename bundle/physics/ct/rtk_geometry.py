@@ -1,0 +1,81 @@
+"""Geometry files of the Reconstruction Toolkit (RTK, openrtk.org): circular cone-beam trajectories in XML.
+
+RTK turns about the world's y axis: with the scanner frame (x, y, z) of bundle.physics.ct.geometry,
+
+    (X, Y, Z) of RTK = (x, z, -y),      the same gantry angle
+
+and RTK's world is ITK's (LPS), so that RAS+ world coordinates are (-x, -z, -y). A detector element of the image has
+the coordinates origin + index * spacing on the detector, to which a view adds its ProjectionOffsetX and Y.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from bundle.physics.ct.geometry import ScanGeometry
+
+RAS_FROM_SCANNER = ((-1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+FIELDS = {
+    "SourceToIsocenterDistance": "source_to_isocenter",
+    "SourceToDetectorDistance": "source_to_detector",
+    "ProjectionOffsetX": "column_offset",
+    "ProjectionOffsetY": "row_offset",
+    "SourceOffsetX": "source_column_offset",
+    "SourceOffsetY": "source_row_offset",
+}
+REFUSED = ("OutOfPlaneAngle", "InPlaneAngle", "RadiusCylindricalDetector")
+"""What RTK can describe and a flat detector on a circle has not."""
+
+
+def read_rtk_geometry(
+    path: str | Path, size: tuple[int, int], spacing: tuple[float, float], origin: tuple[float, float]
+) -> ScanGeometry:
+    """Read an RTK geometry file for projections of `size` (columns, rows), with their spacing and origin in mm.
+
+    Raises:
+        ValueError: not an RTK geometry, a missing or damaged value, or a tilted or curved detector.
+    """
+    path = Path(path)
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path.name} is not XML: {error}") from None
+    if root.tag != "RTKThreeDCircularGeometry":
+        raise ValueError(f"{path.name} is not an RTK geometry: its root is <{root.tag}>")
+    common = _values(root, path)
+    views = [{**common, **_values(p, path)} for p in root.findall("Projection")]
+    if not views:
+        raise ValueError(f"{path.name} describes no projection")
+    for name in REFUSED:
+        if any(v.get(name, 0.0) for v in views):
+            raise ValueError(f"{path.name}: {name} is not 0; only flat, upright detectors on a circle are supported")
+    for name in ("GantryAngle", "SourceToIsocenterDistance", "SourceToDetectorDistance"):
+        if missing := [i for i, v in enumerate(views) if name not in v]:
+            raise ValueError(f"{path.name}: projection {missing[0]} has no {name}")
+    per_view = {ours: tuple(v.get(theirs, 0.0) for v in views) for theirs, ours in FIELDS.items()}
+    for name, s, o, n in zip(("column_offset", "row_offset"), spacing, origin, size):
+        middle = o + (n - 1) / 2 * s
+        per_view[name] = tuple(value + middle for value in per_view[name])
+    return ScanGeometry(
+        beam="cone",
+        angles=tuple(v["GantryAngle"] for v in views),
+        num_columns=size[0],
+        column_size=spacing[0],
+        num_rows=size[1],
+        row_size=spacing[1],
+        world=RAS_FROM_SCANNER,
+        **{name: values[0] if len(set(values)) == 1 else values for name, values in per_view.items()},
+    )
+
+
+def _values(element: ElementTree.Element, path: Path) -> dict[str, float]:
+    """The numbers directly below an element."""
+    values = {}
+    for child in element:
+        if child.tag in (*FIELDS, *REFUSED, "GantryAngle"):
+            try:
+                values[child.tag] = float(child.text)
+            except (TypeError, ValueError):
+                raise ValueError(f"{path.name}: {child.tag} is {child.text!r}, not a number") from None
+    return values

@@ -1,0 +1,78 @@
+"""Projections of a known volume, with the noise of counted photons: what `read` gives of a measured scan.
+
+N  ~ Poisson(I0 exp(-p)) + electronic noise,   p_measured = -log(max(N, 1/2) / I0)          p = A mu
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from bundle.physics.ct.attenuation import HounsfieldScale, line_integrals_of
+from bundle.physics.ct.geometry import Grid, ScanGeometry
+from bundle.physics.measurement import Scanner, origin_of
+
+
+class SimulateProjectionsd(MapTransform):
+    """Replaces a volume in HU by its simulated projections and keeps the volume as the truth.
+
+    What follows sees the noisy line integrals alone.
+
+    Args:
+        keys: volume (1, X, Y, Z) in HU.
+        scanner: measures the volume (bundle.physics.ct.Tomography).
+        scale: the HounsfieldScale.
+        photons: I0 of Poisson noise, per detector element; None for none.
+        electronic_noise: standard deviation in counts, only with photons.
+        seed: of the noise.
+        label_key: where the truth goes.
+    """
+
+    def __init__(self, keys, scanner: Scanner, scale: HounsfieldScale, photons: float | None = None,
+                 electronic_noise: float = 0.0, seed: int = 0, label_key: str = "label") -> None:  # fmt: skip
+        super().__init__(keys)
+        if electronic_noise and photons is None:
+            raise ValueError(f"electronic_noise is {electronic_noise} counts, but photons is not set: give both")
+        self.scanner, self.scale, self.label_key = scanner, scale, label_key
+        self.photons, self.electronic_noise, self.seed = photons, electronic_noise, seed
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        key = self.first_key(d)
+        volume = d[key]
+        operator = self.scanner.for_volume(volume)
+        projections = operator.forward(self.scale.attenuation(volume.as_tensor().float()))
+        if self.photons is not None:
+            projections = count_photons(projections, self.photons, self.electronic_noise, self.seed)
+        d[key] = with_scan(projections, operator.geometry, operator.grid, volume)
+        d[self.label_key] = volume
+        return d
+
+
+def count_photons(line_integrals: torch.Tensor, photons: float, electronic_noise: float, seed: int) -> torch.Tensor:
+    """Line integrals as a detector sees them that receives `photons` photons per element through air.
+
+    Args:
+        photons: I0, positive.
+        electronic_noise: standard deviation of the read-out, in counts.
+        seed: of the random draws.
+    """
+    if not (photons > 0 and electronic_noise >= 0):
+        raise ValueError(
+            f"photons must be positive and electronic_noise not negative, got {photons} and {electronic_noise}"
+        )
+    random = np.random.default_rng(seed)
+    counts = random.poisson(photons * np.exp(-line_integrals.double().numpy())).astype(np.float64)
+    if electronic_noise:
+        counts += random.normal(0, electronic_noise, counts.shape)
+    return line_integrals_of(torch.from_numpy(counts), photons).to(line_integrals.dtype)
+
+
+def with_scan(projections: torch.Tensor, geometry: ScanGeometry, grid: Grid, source: MetaTensor) -> MetaTensor:
+    """Projections with their geometry and grid, and with the name and history of a volume."""
+    meta = origin_of(source) | {"geometry": geometry, "grid": grid}
+    return MetaTensor(projections, meta=meta, applied_operations=source.applied_operations)

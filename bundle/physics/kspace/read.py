@@ -1,0 +1,161 @@
+"""Reading measured k-space.
+
+    fastMRI      HDF5 with `kspace`, complex (slices, coils, readout, phase) or (slices, readout, phase), and perhaps
+                 `mask`, (phase,), (readout, phase) or (slices, readout, phase), and `ismrmrd_header`, XML
+                 (Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated MRI", arXiv 1811.08839, 2018)
+    ISMRMRD      HDF5 with a group of `data` and `xml` (bundle.physics.kspace.ismrmrd)
+
+k-space becomes (1, C, Z, KY, KX, 2) with the readout along KY, so that the volume's axes are (phase encoding, readout,
+slice). Where the readout was oversampled its field of view is cut to the one shown. MONAI's FastMRIReader reads neither
+the header nor files without a mask, and checks nothing; it would also load the images that lie beside k-space.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from bundle.files.find import case_name
+from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
+from bundle.physics.kspace.scanner import check_kspace
+
+SUFFIXES = (".h5", ".hdf5", ".mrd")
+
+
+def read_kspace(path: str | Path) -> MetaTensor:
+    """k-space (1, C, Z, KY, KX, 2) of a file, with its mask in `meta` if it was known, and the affine of its volume.
+
+    Raises:
+        FileNotFoundError: no file.
+        ValueError: not k-space, damaged, of another shape, not Cartesian, NaN, all 0; with the file's name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: name a file of k-space ({', '.join(SUFFIXES)})")
+    try:
+        if not path.name.lower().endswith(SUFFIXES):
+            raise ValueError(
+                f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
+                "them, or add configs/evaluate.json to simulate k-space from volumes"
+            )
+        measurement = _read(path)
+        check_kspace(measurement)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # a file can be damaged in as many ways as readers can fail
+        raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
+    measurement.meta |= {"filename_or_obj": str(path), "case": case_name(path, SUFFIXES)}
+    return measurement
+
+
+def _read(path: Path) -> MetaTensor:
+    encoding, mask, affine = None, None, None
+    with h5py.File(path, "r") as file:
+        groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
+        if "kspace" in file:
+            kspace, mask = _from_fastmri(file)
+            if "ismrmrd_header" in file:
+                encoding = read_header(file["ismrmrd_header"][()])
+            else:
+                warnings.warn(f"{path}: no ismrmrd_header: voxels are taken to be 1 x 1 x 1 mm", stacklevel=4)
+        elif len(groups) == 1:
+            encoding = read_header(file[groups[0]]["xml"][0])
+        else:
+            raise ValueError(
+                f"the file holds {', '.join(file) or 'nothing'}: expected `kspace` (fastMRI), or one group with `data` "
+                "and `xml` (ISMRMRD)"
+            )
+    if mask is None and encoding is not None and groups:
+        kspace, mask, affine = read_ismrmrd(path, groups[0], encoding)
+        mask = mask[0] if (mask == mask[0]).all() else mask
+    return assemble(kspace, mask, encoding, affine)
+
+
+def _from_fastmri(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None]:
+    """k-space (C, Z, KY, KX), with 0 where the mask is 0; and the mask, (KY, KX) or (Z, KY, KX), or None."""
+    stored = file["kspace"]
+    if not np.issubdtype(stored.dtype, np.complexfloating):
+        raise ValueError(f"kspace is {stored.dtype}: expected complex numbers")
+    if stored.ndim not in (3, 4) or min(stored.shape) < 1:
+        raise ValueError(
+            f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
+        )
+    kspace = stored[()].astype(np.complex64, copy=False)
+    kspace = kspace[None] if kspace.ndim == 3 else np.ascontiguousarray(kspace.swapaxes(0, 1))
+    if "mask" not in file:
+        return kspace, None
+    mask = np.asarray(file["mask"][()]) != 0
+    allowed = [kspace.shape[-n:] for n in (1, 2, 3)]
+    if mask.shape not in allowed:
+        raise ValueError(f"the mask has the shape {mask.shape}: expected one of {', '.join(map(str, allowed))}")
+    if mask.ndim == 1:
+        mask = np.broadcast_to(mask, kspace.shape[-2:])
+    return kspace * mask, mask
+
+
+def assemble(
+    kspace: np.ndarray, mask: np.ndarray | None, encoding: Encoding | None, affine: np.ndarray | None
+) -> MetaTensor:
+    """k-space complex (C, Z, KY, KX), KY along the readout, as a measurement.
+
+    Args:
+        mask: (KY, KX), (Z, KY, KX), or None to take what is not 0.
+        encoding: sizes in mm; by default voxels of 1 mm.
+        affine: of the volume (4, 4), before the readout is cut; by default its middle is the origin, the phase encoding
+            runs to the left, the readout to posterior and the slices to superior.
+    """
+    rows, columns = kspace.shape[-2:]
+    spacing = (1.0, 1.0, 1.0)
+    kept = rows
+    if encoding is not None:
+        fov = encoding.field_of_view
+        spacing = (fov[1] / columns, fov[0] / rows, encoding.shown[2] / encoding.matrix[2])
+        kept = min(rows, 2 * round(rows * encoding.shown[0] / fov[0] / 2))
+    if kept < rows and readout_is_complete(kspace, mask):
+        kspace = cut_readout(kspace, kept)
+        mask = None if mask is None else mask[..., :kept, :]
+        if affine is not None:
+            affine = affine.copy()
+            affine[:3, 3] += affine[:3, 1] * (rows // 2 - kept // 2)
+    if affine is None:
+        affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+        z, rows, columns = kspace.shape[1:]
+        affine[:3, 3] = -affine[:3, :3] @ [columns // 2, rows // 2, (z - 1) / 2]
+    meta = {} if mask is None else {"mask": torch.from_numpy(np.array(mask))}
+    parts = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(kspace)))
+    return MetaTensor(parts[None], affine=torch.from_numpy(affine), meta=meta)
+
+
+def readout_is_complete(kspace: np.ndarray, mask: np.ndarray | None) -> bool:
+    """True if every line was measured from end to end: only then can it be transformed."""
+    measured = (kspace != 0).any(0) if mask is None else mask
+    return bool((measured.all(-2) == measured.any(-2)).all())
+
+
+def cut_readout(kspace: np.ndarray, kept: int) -> np.ndarray:
+    """k-space (..., KY, KX) of the middle `kept` rows of its image."""
+    rows = kspace.shape[-2]
+    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, -2), axis=-2, norm="ortho"), -2)
+    first = rows // 2 - kept // 2
+    image = image[..., first : first + kept, :]
+    cut = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(image, -2), axis=-2, norm="ortho"), -2)
+    return cut.astype(np.complex64)
+
+
+class LoadKspaced(MapTransform):
+    """Paths become k-space (1, C, Z, KY, KX, 2) with `mask` in its metadata, checked; see `read_kspace`."""
+
+    suffixes = SUFFIXES
+
+    def __call__(self, data: Mapping[Hashable, str]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = read_kspace(d[key])
+        return d

@@ -1,0 +1,168 @@
+"""What a measurement operator is: y = A x.
+
+Volumes x are (..., X, Y, Z), usually (B, 1, X, Y, Z); `domain_shape` is (X, Y, Z) and `range_shape` the trailing
+shape of a measurement. `adjoint` is exact: <A x, y> = <x, A^T y>. Operators are linear in both directions and
+keep no state but their geometry; they live on any device and follow the dtype of their input. They are values: metadata
+that are copied share them.
+
+    pseudo-inverse   x + A^+ (y - A x)                            the volume with A z = y that is nearest to x
+    proximal step    argmin_z |A z - y|^2 + rho |z - x|^2
+
+Both are solved by conjugate gradients from x. A new physics is one subclass with `forward` and `adjoint`; closed forms,
+where there are any, override `pseudo_inverse` and `prox`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import torch
+
+from bundle.files.carried import carried
+from bundle.physics.linear_solvers import conjugate_gradient
+
+POWER_ITERATIONS = 30
+POWER_TOLERANCE = 1e-3
+
+
+@carried
+class LinearOperator(ABC):
+    """A linear map from volumes to measurements.
+
+    Args:
+        domain_shape: (X, Y, Z) of a volume.
+        range_shape: trailing shape of a measurement.
+    """
+
+    units = "the volume's own"
+    """Units of a measurement."""
+
+    slice_axes: tuple[int, ...] = (0, 1, 2)
+    """Axes across which a slice shows what the measurement lacks; alternating planes takes these in turn."""
+
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """How much a difference between neighbouring voxels counts along each axis: less for voxels that are longer."""
+
+    background = -1.0
+    """Value of nothing, which surrounds the volume: no signal, or air."""
+
+    def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
+        self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
+
+    # -- the map ----------------------------------------------------------------------------------
+    @abstractmethod
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A x for x of (..., *domain_shape); raises ValueError for another shape."""
+
+    @abstractmethod
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """A^T y for y of (..., *range_shape); raises ValueError for another shape."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """A x, differentiable: the gradient is the adjoint."""
+        return _Apply.apply(x, self)
+
+    def normal(self, x: torch.Tensor, rho: float = 0.0) -> torch.Tensor:
+        """(A^T A + rho I) x."""
+        return torch.add(self.adjoint(self.forward(x)), x, alpha=rho)
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest singular value |A|, by power iteration on A^T A (a lower bound, close from below)."""
+        # Most operators average or integrate: their first singular vector is positive, and so is this start.
+        x = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0))
+        before = 0.0
+        for _ in range(POWER_ITERATIONS):
+            x = self.normal(x / x.norm())
+            norm = float(x.norm().sqrt())
+            if abs(norm - before) <= POWER_TOLERANCE * norm:
+                break
+            before = norm
+        return norm
+
+    # -- and back ---------------------------------------------------------------------------------
+    def conjugate_gradient(
+        self, x: torch.Tensor, y: torch.Tensor, rho: float, iterations: int, tolerance: float
+    ) -> torch.Tensor:
+        """Steps from x (..., *domain_shape), which is not changed, towards argmin_z |A z - y|^2 + rho |z - x|^2.
+
+        Stopped early, they leave the directions that A hardly sees as they are in x.
+        """
+        b = self.adjoint(y)
+        if rho:
+            b = torch.add(b, x, alpha=rho)
+        return conjugate_gradient(lambda z: self.normal(z, rho), b, x, iterations, tolerance)
+
+    def pseudo_inverse(
+        self, y: torch.Tensor, x: torch.Tensor | None = None, iterations: int = 10, tolerance: float = 1e-5
+    ) -> torch.Tensor:
+        """x + A^+ (y - A x), the least-squares solution nearest to x; A^+ y, that of smallest norm, without x.
+
+        Args:
+            y: (..., *range_shape).
+            x: (..., *domain_shape), not changed.
+            iterations, tolerance: of the conjugate gradients, where there is no closed form.
+        """
+        if x is None:
+            x = y.new_zeros(*y.shape[: y.ndim - len(self.range_shape)], *self.domain_shape)
+        return self.conjugate_gradient(x, y, 0.0, iterations, tolerance)
+
+    def prox(
+        self, x: torch.Tensor, y: torch.Tensor, rho: float, iterations: int = 10, tolerance: float = 1e-5
+    ) -> torch.Tensor:
+        """argmin_z |A z - y|^2 + rho |z - x|^2; iterations and tolerance as in `pseudo_inverse`.
+
+        Raises:
+            ValueError: rho is not positive.
+        """
+        check_rho(rho)
+        return self.conjugate_gradient(x, y, rho, iterations, tolerance)
+
+    def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
+        """A quick reconstruction to start from; the pseudo-inverse unless a subclass knows better."""
+        return self.pseudo_inverse(y)
+
+    # -- where it lies ----------------------------------------------------------------------------
+    def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
+        """Affine (4, 4) of the volume, float64, given that of the measurement; the same unless a subclass says else."""
+        return range_affine.double()
+
+    def range_affine(self, domain_affine: torch.Tensor) -> torch.Tensor:
+        """Affine (4, 4) of the measurement, float64, given that of the volume."""
+        return domain_affine.double()
+
+    def on(self, box: tuple[slice, ...]) -> LinearOperator:
+        """The same measurement of a part of the volume.
+
+        Raises:
+            ValueError: what is measured of the part depends on the rest of the volume.
+        """
+        raise ValueError(
+            f'{type(self).__name__} cannot be restricted to a part of the volume: set "inferer" to "@sampler", which '
+            "takes the whole of it"
+        )
+
+    def _check(self, tensor: torch.Tensor, shape: tuple[int, ...], space: str) -> None:
+        if tuple(tensor.shape[-len(shape) :]) != shape:
+            raise ValueError(
+                f"{type(self).__name__} expects a {space} of shape (..., {', '.join(map(str, shape))}), "
+                f"got {tuple(tensor.shape)}: build the operator for this {space}"
+            )
+
+
+def check_rho(rho: float) -> None:
+    """Raise ValueError unless the weight of a proximal step is positive."""
+    if not rho > 0:
+        raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use the pseudo-inverse")
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        ctx.operator = operator
+        return operator.forward(x)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        return ctx.operator.adjoint(gradient), None

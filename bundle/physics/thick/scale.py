@@ -1,0 +1,48 @@
+"""The scanner's intensities to the range that the prior knows, and back.
+
+    scaled = b_min + (b_max - b_min) (v - lower) / (upper - lower)          lower, upper: bundle.physics.intensity
+
+Nothing is clipped, so the inverse is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+
+from bundle.physics.intensity import intensity_range
+
+
+class ScalePercentilesd(MapTransform, InvertibleTransform):
+    """Scales volumes so that `intensity_range` becomes (b_min, b_max), without clipping; invertible.
+
+    Args:
+        keys: volumes of any shape. The range of the first key serves all keys, so that a measurement and
+            its ground truth share one scale.
+        b_min, b_max: target of the range.
+    """
+
+    def __init__(self, keys, b_min: float = -1.0, b_max: float = 1.0, allow_missing_keys: bool = False) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.b_min, self.b_max = b_min, b_max
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        lower, upper = intensity_range(d[self.first_key(d)])
+        for key in self.key_iterator(d):
+            slope = (self.b_max - self.b_min) / (upper - lower)
+            d[key] = (d[key] - lower) * slope + self.b_min
+            if isinstance(d[key], MetaTensor):
+                self.push_transform(d[key], extra_info={"lower": lower, "upper": upper})
+        return d
+
+    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            info = self.pop_transform(d[key])["extra_info"]
+            slope = (info["upper"] - info["lower"]) / (self.b_max - self.b_min)
+            d[key] = (d[key] - self.b_min) * slope + info["lower"]
+        return d

@@ -1,0 +1,141 @@
+"""Builds operators of thick slices: for a scan that was measured, or for a volume that is to be measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+from bundle.physics.thick.through_plane import PROFILES, ThroughPlane, slice_weights
+
+MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
+EDGE = 0.01
+"""Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
+
+
+@dataclass
+class ThroughPlaneSampling:
+    """How a scanner samples thick slices; builds the operator for a scan or for a volume.
+
+    Args:
+        axis: 0, 1, 2, or "auto" for the axis with the largest spacing.
+        thickness: slice thickness in mm; by default the distance of the slices less `gap`.
+        gap: empty space between slices in mm; negative for slices that overlap. By default what a scan's metadata say
+            ("slice_thickness" in mm, from DICOM), or 0.
+        profile: "box" or "gaussian" (FWHM = thickness).
+        spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing.
+        ratio: distance of thick slices in fine voxels, 1.5 to 10, whole or not; for a scan instead of `spacing`, and
+            by default none; for a volume to sample, 5 by default.
+    """
+
+    axis: int | str = "auto"
+    thickness: float | None = None
+    gap: float | None = None
+    profile: str = "box"
+    spacing: float | None = None
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.axis not in ("auto", 0, 1, 2):
+            raise ValueError(f'axis must be 0, 1, 2 or "auto", got {self.axis!r}')
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
+        for name in ("thickness", "spacing"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive (mm), got {value}")
+        if self.ratio is not None:
+            self._check_ratio(self.ratio)
+            if self.spacing is not None:
+                raise ValueError(f"set the spacing ({self.spacing:g} mm) or the ratio ({self.ratio:g}), not both")
+
+    def for_measurement(self, scan) -> ThroughPlane:
+        """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
+        stated = float(getattr(scan, "meta", {}).get("slice_thickness", 0))
+        return self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated)
+
+    def for_volume(self, volume) -> ThroughPlane:
+        """The operator that samples this volume, (1, X, Y, Z) with its spacing; see `for_grid`."""
+        return self.for_grid(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
+
+    def for_scan(
+        self, shape: tuple[int, int, int], spacing: tuple[float, float, float], stated: float = 0.0
+    ) -> ThroughPlane:
+        """The operator whose measurement is a thick scan of this shape and spacing (mm).
+
+        `stated` is the thickness of slices (mm) in the scan's header, 0 for none; `thickness` and `gap` go before it.
+
+        Raises:
+            ValueError: no axis is thick, or the ratio of its spacing to the fine one is out of range.
+        """
+        axis = self._thick_axis(spacing)
+        pitch = spacing[axis]
+        finest = min(s for a, s in enumerate(spacing) if a != axis)
+        fine = self.spacing or (pitch / self.ratio if self.ratio else finest)
+        self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
+        thickness = self._thickness(pitch, stated)
+        length = (shape[axis] - 1) * pitch + thickness
+        return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
+
+    def for_grid(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
+        """The operator that samples a fine volume of this shape and spacing (mm) every `ratio` voxels.
+
+        The domain ends with the last whole thick slice: crop the volume to `domain_shape`. With axis "auto" the
+        slices are stacked along axis 2.
+
+        Raises:
+            ValueError: the volume is thinner than one thick slice.
+        """
+        axis = 2 if self.axis == "auto" else self.axis
+        fine = spacing[axis]
+        pitch = (self.ratio or RATIO) * fine
+        thickness = self._thickness(pitch)
+        length = shape[axis] * fine
+        num_thick = math.floor((length - thickness + EDGE * fine) / pitch) + 1
+        if num_thick < 1:
+            raise ValueError(
+                f"the volume is {length:g} mm thick along axis {axis}, less than one slice of {thickness:g} mm: "
+                "lower the ratio or the thickness"
+            )
+        num_fine = math.ceil(((num_thick - 1) * pitch + thickness) / fine - EDGE)
+        return self._build(shape, axis, num_fine, fine, num_thick, pitch, thickness)
+
+    def _build(self, shape, axis, num_fine, fine, num_thick, pitch, thickness) -> ThroughPlane:
+        weights = slice_weights(num_fine, fine, num_thick, pitch, thickness, self.profile)
+        domain = list(shape)
+        domain[axis] = num_fine
+        return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness)
+
+    def _thickness(self, pitch: float, stated: float = 0.0) -> float:
+        if self.thickness is None and self.gap is None and stated:
+            if not pitch / MAX_RATIO <= stated <= 2 * pitch:
+                raise ValueError(
+                    f"the header states slices {stated:g} mm thick, but they are {pitch:g} mm apart: set the thickness"
+                )
+            return stated
+        thickness = self.thickness if self.thickness is not None else pitch - (self.gap or 0.0)
+        if not thickness > 0:
+            raise ValueError(
+                f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap"
+            )
+        return thickness
+
+    def _thick_axis(self, spacing: tuple[float, float, float]) -> int:
+        if self.axis != "auto":
+            return self.axis
+        thickest, others = max(spacing), sorted(spacing)[:2]
+        if thickest < MIN_RATIO * others[1]:
+            raise ValueError(
+                f"no thick axis found: spacing {tuple(round(s, 3) for s in spacing)} mm, but the thick one must be at "
+                f"least {MIN_RATIO} times the others; this scan needs no super-resolution, or set the axis"
+            )
+        return list(spacing).index(thickest)
+
+    @staticmethod
+    def _check_ratio(ratio: float, what: str = "ratio") -> None:
+        if not isinstance(ratio, Real):
+            raise ValueError(f"ratio must be a number from {MIN_RATIO} to {MAX_RATIO:g}, got {ratio!r}")
+        if not MIN_RATIO - 1e-6 <= ratio <= MAX_RATIO + 1e-6:
+            raise ValueError(
+                f"{what}: ratio {ratio:.3g} is outside {MIN_RATIO} to {MAX_RATIO:g}; set the spacing to reconstruct at"
+            )

@@ -1,0 +1,171 @@
+"""Thick slices: each is the weighted mean of the volume along one axis.
+
+    y_k = sum_j W_kj x_j,   W_kj = integral over voxel j of p(z - c_k) dz / its sum over j
+
+z is the position along the thick axis in mm, c_k = c_0 + k (thickness + gap) the centre of thick slice k, and p the
+slice profile: a box of width `thickness`, or a Gaussian whose full width at half maximum is `thickness`. W is a
+small (K, N) matrix, so everything is closed form along the axis:
+
+    A^+ y       = W^+ y                                                     pseudo-inverse (SVD)
+    prox(x, y)  = x + W^T (W W^T + rho I)^-1 (y - W x)                      proximal step
+    smooth(y)   = argmin |D^2 x|^2  subject to  W x = y                      the least curved volume with that data
+
+Grid convention: fine voxel 0 begins where thick slice 0 begins, and the fine grid ends with the voxel that contains
+the end of the last thick slice. Volumes are (..., X, Y, Z) in any units, which the weighted mean keeps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bundle.physics.linear_operator import LinearOperator, check_rho
+
+PROFILES = ("box", "gaussian")
+SINGULAR_CUTOFF = 1e-3
+"""Relative cutoff of the pseudo-inverse: a Gaussian profile hardly passes the finest detail of its slices."""
+
+
+def slice_weights(
+    num_fine: int, spacing: float, num_thick: int, pitch: float, thickness: float, profile: str = "box"
+) -> torch.Tensor:
+    """The matrix W (num_thick, num_fine), float64, rows summing to 1.
+
+    Args:
+        num_fine, spacing: fine voxels and their size in mm; voxel 0 begins at 0.
+        num_thick, pitch: thick slices and the distance of their centres in mm; slice 0 begins at 0.
+        thickness: width of the box, or FWHM of the Gaussian, in mm.
+        profile: "box" or "gaussian".
+
+    A slice that reaches past the fine grid keeps the part that is inside, scaled to sum 1.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
+    edges = torch.arange(num_fine + 1, dtype=torch.float64) * spacing
+    centres = thickness / 2 + torch.arange(num_thick, dtype=torch.float64) * pitch
+    z = edges[None, :] - centres[:, None]
+    if profile == "box":
+        cumulative = z.clamp(-thickness / 2, thickness / 2)
+    else:
+        sigma = thickness / (2 * math.sqrt(2 * math.log(2)))
+        cumulative = torch.erf(z / (sigma * math.sqrt(2)))
+    weights = cumulative.diff(dim=1)
+    return weights / weights.sum(1, keepdim=True)
+
+
+class ThroughPlane(LinearOperator):
+    """Weighted means along one axis of a volume.
+
+    Args:
+        domain_shape: (X, Y, Z) of the fine volume.
+        axis: the thick axis, 0, 1 or 2.
+        weights: (K, N) matrix with N = domain_shape[axis]; range_shape has K there.
+        spacing, pitch, thickness: in mm along the axis, for the affines; see `slice_weights`.
+    """
+
+    units = "the volume's own (a weighted mean)"
+
+    def __init__(self, domain_shape: tuple[int, int, int], axis: int, weights: torch.Tensor, spacing: float,
+                 pitch: float, thickness: float) -> None:  # fmt: skip
+        shape = list(domain_shape)
+        if weights.shape[1] != shape[axis]:
+            raise ValueError(
+                f"weights have {weights.shape[1]} columns, but the volume has {shape[axis]} voxels along axis {axis}"
+            )
+        shape[axis] = weights.shape[0]
+        super().__init__(domain_shape, tuple(shape))
+        self.axis, self.weights = axis, weights.double()
+        self.slice_axes = tuple(a for a in range(3) if a != axis)
+        self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
+        self._cast: dict[tuple, torch.Tensor] = {}
+        self._matrices: dict[str | float, torch.Tensor] = {}
+
+    # -- the operator -----------------------------------------------------------------------------
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._check(x, self.domain_shape, "volume")
+        return self._along(x, "forward")
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        self._check(y, self.range_shape, "measurement")
+        return self._along(y, "adjoint")
+
+    # Closed forms: no iterations, and nothing to tolerate.
+    def pseudo_inverse(
+        self, y: torch.Tensor, x: torch.Tensor | None = None, iterations: int = 0, tolerance: float = 0.0
+    ) -> torch.Tensor:
+        self._check(y, self.range_shape, "measurement")
+        if x is None:
+            return self._along(y, "pseudo_inverse")
+        return self._along(y - self.forward(x), "pseudo_inverse").add_(x)
+
+    def prox(
+        self, x: torch.Tensor, y: torch.Tensor, rho: float, iterations: int = 0, tolerance: float = 0.0
+    ) -> torch.Tensor:
+        check_rho(rho)
+        return self._along(y - self.forward(x), rho).add_(x)
+
+    def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
+        """The least curved volume (along the axis) that agrees with the data."""
+        self._check(y, self.range_shape, "measurement")
+        return self._along(y, "smooth")
+
+    @property
+    def norm(self) -> float:
+        return float(torch.linalg.matrix_norm(self.weights, 2))
+
+    def on(self, box: tuple[slice, ...]) -> ThroughPlane:
+        """The same slices of a part of the volume, cut across the other axes: all positions in a slice are alike."""
+        shape = tuple(len(range(*s.indices(n))) for s, n in zip(box, self.domain_shape))
+        return ThroughPlane(shape, self.axis, self.weights, self.spacing, self.pitch, self.thickness)
+
+    # -- geometry ---------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        return f"slices {self.pitch:g} mm apart, reconstructed at {self.spacing:g} mm"
+
+    def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
+        """Affine (4, 4) of the fine volume, given the affine of the thick one; every voxel stays in place."""
+        # Position of fine voxel 0, counted in thick slices from the centre of thick slice 0.
+        first = (self.spacing - self.thickness) / 2 / self.pitch
+        return range_affine.double() @ self._axis_map(self.spacing / self.pitch, first)
+
+    def range_affine(self, domain_affine: torch.Tensor) -> torch.Tensor:
+        """Affine (4, 4) of the thick volume, given the affine of the fine one."""
+        first = (self.thickness - self.spacing) / 2 / self.spacing
+        return domain_affine.double() @ self._axis_map(self.pitch / self.spacing, first)
+
+    def _axis_map(self, scale: float, offset: float) -> torch.Tensor:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[self.axis, self.axis], matrix[self.axis, 3] = scale, offset
+        return matrix
+
+    # -- matrices along the axis ------------------------------------------------------------------
+    def _along(self, x: torch.Tensor, name: str | float) -> torch.Tensor:
+        """Multiply the named matrix along the thick axis."""
+        key = (name, x.device, x.dtype)
+        if key not in self._cast:
+            self._cast[key] = self._matrix(name).to(x.device, x.dtype)
+        dim = x.ndim - 3 + self.axis
+        return torch.matmul(x.movedim(dim, -1), self._cast[key].T).movedim(-1, dim)
+
+    def _matrix(self, name: str | float) -> torch.Tensor:
+        w = self.weights
+        if name == "forward":
+            return w
+        if name == "adjoint":
+            return w.T
+        if name == "pseudo_inverse":
+            return torch.linalg.pinv(w, rtol=SINGULAR_CUTOFF)
+        if name == "smooth":
+            return self._smooth()
+        return w.T @ torch.linalg.inv(w @ w.T + name * torch.eye(len(w), dtype=w.dtype))
+
+    def _smooth(self) -> torch.Tensor:
+        w, n = self.weights, self.weights.shape[1]
+        identity = torch.eye(n, dtype=w.dtype)
+        second = identity[:-2] - 2 * identity[1:-1] + identity[2:] if n > 2 else identity[:0]
+        curvature = second.T @ second + 1e-8 * identity
+        # Lagrange multipliers: [C W^T; W 0] [x; m] = [0; y].
+        k = len(w)
+        system = torch.cat([torch.cat([curvature, w.T], 1), torch.cat([w, w.new_zeros(k, k)], 1)])
+        return torch.linalg.solve(system, torch.cat([w.new_zeros(n, k), torch.eye(k, dtype=w.dtype)]))[:n]

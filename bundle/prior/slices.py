@@ -1,0 +1,150 @@
+"""A 2-D network as a prior for volumes: the slices of one axis, denoised in batches.
+
+    x0 = (x_t - sqrt(1 - ab_t) eps_theta(x_t, t)) / sqrt(ab_t)            a network that predicts the noise
+    x0 = sqrt(ab_t) x_t - sqrt(1 - ab_t) v_theta(x_t, t)                  ... v (Salimans and Ho, ICLR 2022)
+    x0 = x_theta(x_t, t)                                                  ... the clean image
+
+Volumes are (X, Y, Z) tensors on the network's device; slices across axis a are (H, W) images of the other two.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
+
+PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class SlicePrior:
+    """Denoises a volume slice by slice with a 2-D network.
+
+    Args:
+        alphas_cumprod: alpha-bar of every training timestep, (T,).
+        slice_batch_size: slices per network call, or "auto" to time a few sizes on the first volume and keep the
+            fastest. The result does not depend on it, up to float rounding.
+        multiple: slices are padded to multiples of it (2^(levels - 1) of a U-Net) by repeating their border.
+        clip: range that x0 is clipped to, or None. The scaled range of `bundle.physics.intensity` is not clipped, so
+            leave room above 1.
+        prediction: what the network's output means: "epsilon", "v_prediction" or "sample" (the clean image), as in
+            MONAI's schedulers. For variance-exploding networks see `bundle.prior.variance_exploding`.
+
+    The attribute `calls` counts network calls.
+    """
+
+    def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = 8, multiple: int = 8,
+                 clip: tuple[float, float] | None = None, prediction: str = "epsilon") -> None:  # fmt: skip
+        if slice_batch_size != "auto" and not (isinstance(slice_batch_size, int) and slice_batch_size > 0):
+            raise ValueError(f'slice_batch_size must be a positive integer or "auto", got {slice_batch_size!r}')
+        if prediction not in X0_FROM:
+            raise ValueError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
+        self.alpha_bars = [float(a) for a in alphas_cumprod]
+        self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
+        self.prediction, self.calls = prediction, 0
+        self._probed: dict[tuple, int] = {}
+
+    @torch.no_grad()
+    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
+        """Return x0 of the noisy volume `x_t` (X, Y, Z) at timestep `t`, slicing across `slice_axis`.
+
+        Raises:
+            FloatingPointError: the network returns NaN or infinity.
+        """
+        slices = x_t.movedim(slice_axis, 0)
+        x0 = torch.empty_like(x_t)
+        target = x0.movedim(slice_axis, 0)
+        batch_size = self._batch_size(network, slices)
+        for start in range(0, len(slices), batch_size):
+            target[start : start + batch_size] = self._x0(network, slices[start : start + batch_size], t)
+        if not torch.isfinite(x0.sum()):
+            raise FloatingPointError(
+                f"the network returned NaN or infinity at timestep {t}: check the checkpoint and the intensity scale"
+            )
+        return x0 if self.clip is None else x0.clamp_(*self.clip)
+
+    def pull_back(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int, v: torch.Tensor) -> torch.Tensor:
+        """J^T v with J = d x0 / d x_t (X, Y, Z): one more pass through the network, forward and backward.
+
+        Takes about three times as long as denoising; memory for the activations of one batch of slices.
+        """
+        gradient = torch.empty_like(x_t)
+        slices, vs, target = (a.movedim(slice_axis, 0) for a in (x_t, v, gradient))
+        batch_size = self._batch_size(network, slices)
+        for start in range(0, len(slices), batch_size):
+            part = slice(start, start + batch_size)
+            with torch.enable_grad():
+                batch = slices[part].detach().clone().requires_grad_()
+                x0 = self._x0(network, batch, t)
+                x0 = x0 if self.clip is None else x0.clamp(*self.clip)
+                (target[part],) = torch.autograd.grad(x0, batch, vs[part])
+        return gradient
+
+    def _x0(self, network: Network, batch: torch.Tensor, t: int) -> torch.Tensor:
+        """Clean slices (N, H, W) of noisy ones, not clipped."""
+        return X0_FROM[self.prediction](batch, self._output(network, batch, t), self.alpha_bars[t])
+
+    def _output(self, network: Network, batch: torch.Tensor, t: int) -> torch.Tensor:
+        """The network's output (N, H, W) for noisy slices (N, H, W)."""
+        h, w = batch.shape[1:]
+        padding = (0, -w % self.multiple, 0, -h % self.multiple)
+        image = F.pad(batch[:, None], padding, mode="replicate") if any(padding) else batch[:, None]
+        image = image.contiguous(memory_format=torch.channels_last)
+        self.calls += 1
+        output = network(image, torch.full((len(batch),), t, device=batch.device, dtype=torch.long))
+        return output[:, 0, :h, :w].to(batch.dtype)
+
+    def _batch_size(self, network: Network, slices: torch.Tensor) -> int:
+        if self.slice_batch_size != "auto":
+            return self.slice_batch_size
+        key = (tuple(slices.shape), str(slices.device))
+        if key not in self._probed:
+            seconds = {}
+            calls = self.calls
+            for size in (n for n in PROBED_BATCH_SIZES if n <= len(slices)):
+                self._output(network, slices[:size], 0)  # the first call of a shape pays for its set-up
+                start = time.perf_counter()
+                self._output(network, slices[:size], 0)
+                if slices.is_cuda:
+                    torch.cuda.synchronize(slices.device)
+                seconds[size] = (time.perf_counter() - start) / size
+            self.calls = calls
+            self._probed[key] = min(seconds, key=seconds.get)
+        return self._probed[key]
+
+
+class OdePrior:
+    """Denoises by following the probability-flow ODE down to the clean image, instead of one estimate.
+
+    The end of the path is a sharp image; the estimate of `SlicePrior` is the blurry mean of all clean images that x_t
+    could have come from. Steps are those of DDIM with eta = 0 (Song et al., ICLR 2021), evenly spaced from t.
+
+    Args:
+        prior: takes each step.
+        num_steps: network passes from t to the clean image.
+    """
+
+    def __init__(self, prior: SlicePrior, num_steps: int = 3) -> None:
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        self.prior, self.num_steps, self.alpha_bars = prior, num_steps, prior.alpha_bars
+
+    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
+        steps = time_steps(t + 1, min(self.num_steps, t + 1))
+        x = x_t
+        for i, t in enumerate(steps):
+            x0 = self.prior(network, x, t, slice_axis)
+            if i + 1 < len(steps):
+                eps, ab_s = predict_eps(x, x0, self.alpha_bars[t]), self.alpha_bars[steps[i + 1]]
+                x = eps.mul_(math.sqrt(1 - ab_s)).add_(x0, alpha=math.sqrt(ab_s))
+        return x0
+
+    def pull_back(self, *_) -> torch.Tensor:
+        """Not provided: raises NotImplementedError."""
+        raise NotImplementedError("no gradient is taken through the ODE: use SlicePrior with this data step")

@@ -1,0 +1,208 @@
+"""What training a prior adds to MONAI's engines: noise levels, their validation, and a grid of samples.
+
+Training minimises E |eps_theta(sqrt(ab_t) x + sqrt(1 - ab_t) eps, t) - eps|^2 (Ho et al., 2020, eq. 14).
+Images are (N, 1, H, W) in [-1, 1]; timesteps are integers in [0, T).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from matplotlib import image as image_file
+from monai.engines.utils import DiffusionPrepareBatch
+from monai.handlers import CheckpointLoader
+from monai.networks.schedulers import DDIMScheduler
+from monai.transforms import Compose
+
+from bundle.files.switch import is_on
+from bundle.files.write import written_whole
+
+
+def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[dict]:
+    """The patches of `volumes` that `transform` draws with `seed`: the same in every epoch and run."""
+    transform.set_random_state(seed)
+    return [patch for volume in volumes for patch in transform(volume)]
+
+
+def resume_training(trainer: Engine, state: dict, folder: str | Path, enabled: bool | str = True) -> None:
+    """Load the newest `checkpoint_epoch=*.pt` of `folder` into the objects of `state` when `trainer` starts.
+
+    Nothing is loaded where the switch `enabled` is off. Raises FileNotFoundError if the folder holds none.
+    """
+    if not is_on(enabled, "resume"):
+        return
+    found = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"no checkpoint_epoch=*.pt in {folder} to resume from: train without --resume first")
+    CheckpointLoader(str(found[-1]), state).attach(trainer)
+
+
+def cosine_decay(epochs: int, floor: float = 0.02) -> Callable[[int], float]:
+    """Factor of the learning rate in each epoch: from 1 along a cosine to `floor`.
+
+    A plain function, so that no checkpoint keeps its length: a run resumed with more epochs follows the longer cosine.
+    """
+    return lambda epoch: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
+
+
+class LowNoisePrepareBatch(DiffusionPrepareBatch):
+    """Draws t = T u^power, u uniform: power 1 is uniform, 2 puts half of the draws below T / 4.
+
+    Reconstruction starts warm and spends its steps at low noise; a short training should too.
+    """
+
+    def __init__(self, num_train_timesteps: int, power: float = 1.5) -> None:
+        super().__init__(num_train_timesteps=num_train_timesteps)
+        if power <= 0:
+            raise ValueError(f"power must be positive, got {power}")
+        self.power = power
+
+    def get_timesteps(self, images: torch.Tensor) -> torch.Tensor:
+        u = torch.rand(images.shape[0], device=images.device)
+        return (self.num_train_timesteps * u**self.power).long().clamp_max(self.num_train_timesteps - 1)
+
+
+class FixedLevelPrepareBatch(DiffusionPrepareBatch):
+    """For validation: every image at one of `levels` in turn, with noise from a fixed seed.
+
+    The same images then give the same noisy images in every epoch, so errors compare across epochs.
+    """
+
+    def __init__(self, num_train_timesteps: int, levels: Sequence[int], seed: int = 0) -> None:
+        super().__init__(num_train_timesteps=num_train_timesteps)
+        if not levels or not all(0 <= t < num_train_timesteps for t in levels):
+            raise ValueError(f"levels must lie in [0, {num_train_timesteps}), got {list(levels)}")
+        self.levels = torch.tensor(list(levels))
+        self.seed = seed
+
+    def get_noise(self, images: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(images.shape, generator=generator).to(images.device)
+
+    def get_timesteps(self, images: torch.Tensor) -> torch.Tensor:
+        return self.levels[torch.arange(images.shape[0]) % len(self.levels)].to(images.device)
+
+
+class ErrorPerNoiseLevel(Metric):
+    """Mean squared error of the predicted noise per timestep, and its mean over the timesteps.
+
+    Attached to an evaluator whose `decollate` is false, it adds `noise_mse_tNNN` per level to
+    `engine.state.metrics` and, under its own name, minus their mean (checkpointing keeps the largest).
+
+    Args:
+        prepare_batch: the evaluator's own; it tells which timestep each image of a batch was given.
+    """
+
+    def __init__(self, prepare_batch: FixedLevelPrepareBatch) -> None:
+        self.prepare_batch = prepare_batch
+        super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
+
+    def reset(self) -> None:
+        self.errors: dict[int, list[float]] = {}
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        pred, target = output
+        errors = (pred.float() - target.float()).square().flatten(1).mean(1)
+        for t, error in zip(self.prepare_batch.get_timesteps(pred).tolist(), errors.tolist(), strict=True):
+            self.errors.setdefault(t, []).append(error)
+
+    def compute(self) -> dict[str, float]:
+        if not self.errors:
+            raise ValueError("no validation image was seen: check validation_dir")
+        return {f"noise_mse_t{t:03d}": float(np.mean(e)) for t, e in sorted(self.errors.items())}
+
+    def completed(self, engine: Engine, name: str) -> None:
+        levels = self.compute()
+        engine.state.metrics |= {**levels, name: -float(np.mean(list(levels.values())))}
+
+
+class KeepBest:
+    """Handler of an evaluator: writes `model`'s weights to `path` whenever the key metric is the best so far.
+
+    The best score is part of its state, so that a resumed training does not overwrite a better model.
+    """
+
+    def __init__(self, model: torch.nn.Module, path: str, metric: str = "neg_noise_mse") -> None:
+        self.model, self.path, self.metric, self.best = model, Path(path), metric, -math.inf
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.metrics[self.metric] > self.best:
+            self.best = float(engine.state.metrics[self.metric])
+            with written_whole(self.path) as partial:
+                torch.save(self.model.state_dict(), partial)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best = state["best"]
+
+
+class SampleGrid:
+    """Writes a PNG of samples drawn from the network alone (DDIM, eta = 0), after each validation.
+
+    Args:
+        network: the network to sample, on `device`.
+        scheduler: the schedule it was trained with.
+        path: the PNG file, overwritten each time.
+        num_samples, size, num_steps: samples of (size, size) pixels from `num_steps` network calls.
+    """
+
+    def __init__(self, network: torch.nn.Module, scheduler: DDIMScheduler, path: str, device: torch.device,
+                 num_samples: int = 12, size: int = 96, num_steps: int = 25) -> None:  # fmt: skip
+        self.network, self.scheduler, self.path, self.device = network, scheduler, Path(path), device
+        self.num_samples, self.size, self.num_steps = num_samples, size, num_steps
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    @torch.inference_mode()
+    def __call__(self, engine: Engine) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.num_samples, 1, self.size, self.size, generator=generator).to(self.device)
+        self.scheduler.set_timesteps(self.num_steps)
+        for t in self.scheduler.timesteps:
+            eps = self.network(x, torch.full((self.num_samples,), int(t), device=self.device))
+            x, _ = self.scheduler.step(eps, int(t), x)
+        rows = x[:, 0].float().cpu().clamp(-1, 1).unflatten(0, (2, -1)).movedim(2, 1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        image_file.imsave(self.path, rows.flatten(2).flatten(0, 1).numpy(), cmap="gray", vmin=-1, vmax=1)
+
+
+class HistoryFile:
+    """Appends one JSON line per validation: epoch, iteration, mean training loss, validation metrics."""
+
+    def __init__(self, trainer: Engine, path: str) -> None:
+        self.trainer, self.path, self.losses = trainer, Path(path), []
+
+    def attach(self, engine: Engine) -> None:
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self.keep_loss)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def keep_loss(self, engine: Engine) -> None:
+        self.losses.append(
+            engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
+        )
+
+    def __call__(self, engine: Engine) -> None:
+        state = self.trainer.state
+        line = {
+            "epoch": state.epoch,
+            "iteration": state.iteration,
+            "train_loss": float(np.mean(self.losses or [np.nan])),
+        }
+        line |= {k: round(float(v), 6) for k, v in engine.state.metrics.items()}
+        self.losses = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,1 @@
+"""Results judged and shown: metrics, pictures, and the page for the browser."""

@@ -1,0 +1,1 @@
+"""report.html: one case on one page."""

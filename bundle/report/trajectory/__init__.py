@@ -1,0 +1,1 @@
+"""What a trajectory kept, as files and pictures."""

@@ -1,0 +1,69 @@
+"""Writes evaluations: metrics.json and report.png beside each result."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
+
+from bundle.files.find import case_of
+from bundle.files.write import check_writable, write_json, written_whole
+from bundle.planes import plane_across
+from bundle.report.evaluation import DATA_RANGE, Evaluation
+from bundle.report.picture import Panel, report
+
+
+class WriteEvaluation:
+    """Handler: writes `<output_dir>/<case>/metrics.json` and `report.png` of results that were evaluated.
+
+    Args:
+        output_dir: where the cases are written.
+        window: grey window of the picture, in the prior's range.
+    """
+
+    def __init__(self, output_dir: str, window: tuple[float, float] = (-1.0, 1.0)) -> None:
+        self.output_dir, self.window = check_writable(output_dir), tuple(window)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def write(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            case, evaluation = case_of(item["image"]), item["evaluation"]
+            folder = self.output_dir / case
+            write_json(folder / "metrics.json", evaluation.metrics)
+            with written_whole(folder / "report.png") as partial:
+                picture(evaluation, case, self.window).savefig(partial, dpi=110, format="png")
+            print(f"wrote {folder / 'metrics.json'} and report.png", flush=True)
+
+
+def picture(evaluation: Evaluation, case: str, window: tuple[float, float]) -> Figure:
+    """Truth, input, the baseline of the highest PSNR and the result; with other noise fields, independent noise too."""
+    titles, metrics, methods = evaluation.titles, evaluation.metrics, evaluation.methods
+    first = evaluation.baselines[0]
+    best = max(evaluation.baselines, key=lambda n: metrics[n]["volume"]["psnr"])
+    shown = list(dict.fromkeys((first, best, "recon")))
+    axis = evaluation.operator.slice_axes[0]
+
+    def panel(name: str) -> Panel:
+        volume = metrics[name]["volume"]
+        caption = f"PSNR {volume['psnr']:.2f} dB, SSIM {volume['ssim']:.3f}"
+        return Panel(titles[name], methods[name].numpy(), caption)
+
+    def profile(d: torch.Tensor) -> np.ndarray:
+        return d.abs().movedim(axis, 0).flatten(1).mean(1).numpy() / DATA_RANGE
+
+    names = [*shown, "independent"] if "independent" in methods else shown
+    truth = evaluation.truth.diff(dim=axis)
+    differences = {titles[n]: methods[n].diff(dim=axis) for n in names}
+    return report(
+        Panel("Truth", evaluation.truth.numpy()),
+        [panel(n) for n in shown],
+        evaluation.spacing,
+        window,
+        {name: profile(d) for name, d in {"Truth": truth, **differences}.items()},
+        plane_across(axis),
+        f"{case}: {evaluation.operator}",
+        {name: profile(d - truth) for name, d in differences.items()},
+    )

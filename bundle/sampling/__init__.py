@@ -1,0 +1,24 @@
+"""The sampler: the loop, its data steps, and the noise fields for other libraries' loops."""
+
+from bundle.sampling.data_consistency import (
+    ConjugateGradient,
+    NullSpace,
+    Proximal,
+    TotalVariationProximal,
+    Unconditional,
+)
+from bundle.sampling.inferers import DiffusionInverseInferer, ForegroundInferer
+from bundle.sampling.posterior_steps import (
+    GaussianPosterior,
+    NoisyNullSpace,
+    PosteriorGradient,
+    SliceTotalVariation,
+    Variational,
+)
+from bundle.sampling.trajectory import Trajectory
+
+__all__ = [
+    "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "NoisyNullSpace",
+    "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "TotalVariationProximal", "Trajectory",
+    "Unconditional", "Variational",
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Step 2 of the loop: bring the denoised volume x0 into agreement with the measurement y.
+
+    null space     x0 + A^+ (y - A x0)                       DDNM (Wang et al., 2023), the limit rho -> 0
+    proximal       argmin_z |A z - y|^2 + rho |z - x0|^2     DiffPIR (Zhu et al., 2023); by a few conjugate gradients
+                                                             from x0: DDS (Chung et al., 2024)
+    total          argmin_z 1/2 |A z - y|^2 / |A|^2 + rho/2 |z - x0|^2 + w TV(z), by a primal-dual
+    variation      method from x0
+
+Each is a callable (x0, y, operator, step) -> x0_hat on volumes (..., X, Y, Z); see step.py. It may reuse x0's memory.
+Data steps that need more of the step than its noise level are in posterior_steps.py.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.total_variation import minimise_total_variation
+from bundle.sampling.step import Step
+
+
+class Unconditional:
+    """x0 as it is: samples the prior, whatever was measured."""
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
+        return x0
+
+
+class NullSpace:
+    """x0 + A^+ (y - A x0): takes the measured part from y and the rest from the prior. For little noise.
+
+    DDNM (Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023, eq. 13).
+    Without a closed form of A^+, conjugate gradients from x0 find the volume nearest to x0 that agrees with the data;
+    stopped early, they leave the weakly measured directions to the prior. (The authors' code has closed forms only.)
+
+    Args:
+        iterations, tolerance: of the conjugate gradients, where they are needed.
+    """
+
+    def __init__(self, iterations: int = 10, tolerance: float = 1e-5) -> None:
+        self.iterations, self.tolerance = iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
+        return operator.pseudo_inverse(y, x0, self.iterations, self.tolerance)
+
+
+class _Weighted:
+    """The weight rho of the proximal problem, in units of |A|^2.
+
+    Args:
+        rho: weight of the denoised volume against the data; constant, or divided by the noise ratio.
+        scale_by_noise: divide rho by (1 - ab_t) / ab_t, so that the prior's word counts more as its noise falls
+            (DiffPIR's rho_t = lambda sigma_n^2 / sigma_t^2, with rho = lambda sigma_n^2).
+    """
+
+    def __init__(self, rho: float, scale_by_noise: bool = False) -> None:
+        if not rho > 0:
+            raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use NullSpace")
+        self.rho, self.scale_by_noise = rho, scale_by_noise
+
+    def weight(self, operator: LinearOperator, step: Step) -> float:
+        return self.rho * operator.norm**2 / (step.noise_ratio if self.scale_by_noise else 1.0)
+
+
+class Proximal(_Weighted):
+    """The proximal step: as the operator solves it, or by a given number of conjugate gradients from x0.
+
+    A few conjugate gradients are no approximation of the solution but a step of their own (DDS): stopped early, they
+    leave the directions that are weakly measured to the prior.
+
+    Args:
+        rho, scale_by_noise: the weight of the prior.
+        iterations: of conjugate gradients; None leaves the solution to the operator, whose closed form has none.
+        tolerance: see `bundle.physics.linear_solvers.conjugate_gradient`.
+    """
+
+    def __init__(self, rho: float, iterations: int | None = None, tolerance: float = 1e-5,
+                 scale_by_noise: bool = False) -> None:  # fmt: skip
+        super().__init__(rho, scale_by_noise)
+        self.iterations, self.tolerance = iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
+        rho = self.weight(operator, step)
+        if self.iterations is None:
+            return operator.prox(x0, y, rho)
+        return operator.conjugate_gradient(x0, y, rho, self.iterations, self.tolerance)
+
+
+ConjugateGradient = partial(Proximal, iterations=5)
+"""The proximal step by five conjugate gradients, or as many as are said."""
+
+
+class TotalVariationProximal(_Weighted):
+    """The proximal step with total variation beside the prior: for noisy data, or for the mean of the draws.
+
+    Args:
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        iterations, tolerance: see `bundle.physics.total_variation.minimise_total_variation`.
+    """
+
+    def __init__(self, rho: float, weight: float, iterations: int = 60, tolerance: float = 1e-5,
+                 scale_by_noise: bool = False) -> None:  # fmt: skip
+        super().__init__(rho, scale_by_noise)
+        if not weight > 0:
+            raise ValueError(f"weight must be positive, got {weight}; without total variation use ConjugateGradient")
+        self.tv_weight, self.iterations, self.tolerance = weight, iterations, tolerance
+
+    def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
+        rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho
+        return minimise_total_variation(
+            operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
+            rho, operator.gains,
+        )  # fmt: skip

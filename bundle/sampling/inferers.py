@@ -1,0 +1,299 @@
+"""The sampler: diffusion steps on all slices of a volume, tied together by data and noise.
+
+For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
+
+    1. denoise         x0 = prior(x_t)                       slices across this step's axis
+    2. data fidelity   x0 = data_consistency(x0, y)          the whole volume
+    3. re-noise        x_s = sqrt(ab_s) x0 + sqrt(1 - ab_s - sigma^2) eps + sigma NOISE
+
+NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
+Volumes are (X, Y, Z). With a closed-form data step at most four arrays of the volume's size are alive at once, whatever
+the number of steps; two more for the mean and the spread of several draws, and one more where noise is kept from step
+to step (eta < 1). Conjugate gradients keep four of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+
+import torch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.inferers import Inferer
+from monai.transforms import SpatialCrop, generate_spatial_bounding_box
+from tqdm import tqdm
+
+from bundle.files.findings import Findings, findings_of
+from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.measurement import operator_of, reconstructed
+from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
+from bundle.sampling.step import Step
+from bundle.sampling.volume_noise import VolumeNoise
+
+EXTRA = 2**40
+"""Added to the step of a noise key for the draws of data steps, so that no two draws share one."""
+
+
+@dataclass
+class Reconstruction:
+    """What all draws of one reconstruction share.
+
+    Attributes:
+        y: the measurement, (*range_shape).
+        operator: A.
+        network: the prior's.
+        noise: the draws, along any axis of the volume.
+        start: what a warm start begins from, (X, Y, Z); None for the operator's linear reconstruction, which is remade
+            for every draw: that saves memory.
+        advance: called after each step.
+    """
+
+    y: torch.Tensor
+    operator: LinearOperator
+    network: Callable
+    noise: VolumeNoise
+    start: torch.Tensor | None = None
+    advance: Callable[[], object] = lambda: None
+
+
+class VolumeInferer(Inferer):
+    """An inferer that turns each measurement of a batch into a volume of its own shape and affine."""
+
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
+        """Reconstruct a batch of measurements (B, 1, ...) that carry their operators; returns (B, 1, X, Y, Z).
+
+        Raises:
+            TypeError: `inputs` has no metadata (is no MetaTensor), so that its operator is unknown.
+            ValueError: a measurement carries no operator.
+        """
+        if not isinstance(inputs, MetaTensor):
+            raise TypeError(
+                "the inferer needs the operator of its inputs: pass a MetaTensor batch, as MONAI's loaders give"
+            )
+        items = decollate_batch(inputs) if inputs.is_batch else [inputs[i] for i in range(len(inputs))]
+        return list_data_collate([self.reconstruct(item, network) for item in items])
+
+    @abstractmethod
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        """Reconstruct one measurement (1, ...), with its Findings in the metadata of the result."""
+
+
+class DiffusionInverseInferer(VolumeInferer):
+    """Samples volumes from a 2-D diffusion prior, given a measurement and a noise field.
+
+    Args:
+        prior: denoises volumes (bundle.prior.SlicePrior).
+        data_consistency: step 2 (bundle.sampling.data_consistency).
+        noise_field: the random draws (bundle.noise.field).
+        num_steps: network passes over the volume; ignored if `timesteps` is given.
+        start_fraction: where in the schedule to begin: 1 is pure noise; below 1 the linear reconstruction,
+            noised to that level, is the start.
+        eta: share of fresh noise in each step, from 0 (deterministic after the start) to 1.
+        sigma_rule: "fixed_share" or "ddim"; see bundle.prior.diffusion.
+        slice_axis: axis across which the network's slices lie, 0, 1 or 2; "auto" for the operator's first choice;
+            "alternate" for its choices in turn, so that the steps couple the volume; each draw begins with the
+            next one, so that their mean favours none; or a list of axes, taken in turn.
+        num_draws: samples to draw; the result is their mean, with their standard deviation as the map "std".
+        seed: key of all draws.
+        timesteps: explicit descending grid, instead of num_steps and start_fraction.
+        start: (y, operator) -> x, what a warm start begins from (see bundle.physics.baselines); the operator's
+            linear reconstruction by default.
+        finish: a data-consistency step for the mean of the draws (bundle.sampling.data_consistency), or None.
+        eps_after_data: which noise is kept from x_t where not all is drawn anew: what the network found (False; DDIM),
+            or what the data leave of it, (x_t - sqrt(ab_t) x0_hat) / sqrt(1 - ab_t) (True; DiffPIR).
+        observer: sees every step (bundle.sampling.Trajectory), or None: begin(affine) is called once with the affine
+            (4, 4) of the volume, then observer(draw, step, t, slice_axis, x_t, x0_hat).
+        progress: show a bar with the time left.
+    """
+
+    SETTINGS = (
+        "seed", "num_steps", "start_fraction", "eta", "sigma_rule", "slice_axis", "num_draws", "eps_after_data",
+        "noise_field", "data_consistency", "start", "finish",
+    )  # fmt: skip
+
+    def __init__(self, prior, data_consistency, noise_field, num_steps: int = 3,
+                 start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
+                 slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 4, seed: int = 0,
+                 timesteps: Sequence[int] | None = None, start=None, finish=None, eps_after_data: bool = False,
+                 observer=None, progress: bool = True) -> None:  # fmt: skip
+        super().__init__()
+        if sigma_rule not in SIGMA_RULES:
+            raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {eta}")
+        slice_axis = tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
+        if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
+            raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {slice_axis!r}')
+        if isinstance(noise_field, str):
+            raise TypeError(
+                f"noise_field must be a noise field, got {noise_field!r}: choose one by name with --noise {noise_field}"
+            )
+        turning = slice_axis == "alternate" or (isinstance(slice_axis, tuple) and len(set(slice_axis)) > 1)
+        keeps = sigma_rule != "fixed_share" or eta < 1
+        if turning and keeps and getattr(noise_field, "correlated", True):
+            warnings.warn(
+                f"slice_axis {slice_axis!r} turns the planes while part of the noise is kept ({sigma_rule}, eta "
+                f"{eta:g}): what slices shared along the last axis is not white in the next slices. Results suffer. "
+                "Set slice_axis to auto, or sigma_rule fixed_share with eta 1, or take independent noise",
+                stacklevel=2,
+            )
+        if num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+        self.prior = prior
+        self.data_consistency, self.noise_field = data_consistency, noise_field
+        self.alpha_bars = prior.alpha_bars
+        num_train = len(self.alpha_bars)
+        self.from_noise = timesteps is None and start_fraction == 1
+        self.timesteps = (
+            time_steps(num_train, num_steps, start_fraction)
+            if timesteps is None
+            else check_time_steps(timesteps, num_train)
+        )
+        self.num_steps, self.start_fraction = len(self.timesteps), start_fraction
+        self.eta, self.sigma_rule = eta, sigma_rule
+        self.slice_axis, self.num_draws, self.seed = slice_axis, num_draws, seed
+        self.start, self.finish, self.eps_after_data = start, finish, eps_after_data
+        self.observer, self.progress = observer, progress
+
+    @property
+    def settings(self) -> dict:
+        """What a record of the run should say of it, by the names of the arguments."""
+        return {name: getattr(self, name) for name in self.SETTINGS}
+
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        y, operator = measurement.as_tensor()[0].float(), operator_of(measurement)
+        affine = operator.domain_affine(measurement.affine)
+        run = self.begin(y, operator, network, affine[:3, :3].norm(dim=0).tolist())
+        if self.observer is not None:
+            self.observer.begin(affine)
+        mean, deviations = None, None
+        total = self.num_draws * self.num_steps
+        with tqdm(total=total, desc="sampling", unit="step", disable=not self.progress) as bar:
+            run.advance = bar.update
+            for draw in range(self.num_draws):
+                sample = self.sample(run, draw)
+                mean, deviations = welford(draw, sample, mean, deviations)
+                del sample
+        if self.finish is not None:
+            mean = self.finish(mean, y, operator, Step(ab_t=0.5))
+        misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
+        found = Findings(str(operator), str(run.noise.field), self.num_draws, misfit)
+        if deviations is not None:
+            found = found.with_map("std", deviations.div_(self.num_draws - 1).sqrt_()[None])
+        return reconstructed(mean, measurement, found)
+
+    def begin(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+              ) -> Reconstruction:  # fmt: skip
+        """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits."""
+        start = self.start(y, operator) if self.start is not None and not self.from_noise else None
+        noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed)
+        return Reconstruction(y, operator, network, noise, start)
+
+    @torch.no_grad()
+    def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
+        """One sample (X, Y, Z) of the volume. `draw` tells samples of one seed apart."""
+        steps, ab, axes, sigma_of = self.timesteps, self.alpha_bars, self._axes(run, draw), SIGMA_RULES[self.sigma_rule]
+        key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
+        x = self._noisy_start(run, axes[0], key)
+        memory: dict = {}
+        for i, t in enumerate(steps):
+            key, last = key + 1, i == len(steps) - 1
+            ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
+            sigma = sigma_of(ab[t], ab_s, self.eta)
+            keeps = not last and sigma**2 < 1 - ab_s - 1e-12
+            x0 = self.prior(run.network, x, t, axes[i])
+            eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
+            step = Step(
+                ab[t], ab_s, sigma, axes[i], (self.seed, key + 2 * EXTRA), x, memory=memory,
+                pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
+                noise=partial(run.noise.volume, x, next_axis, ab_s, key + EXTRA),
+            )  # fmt: skip
+            x0 = self.data_consistency(x0, run.y, run.operator, step)
+            if self.observer is not None:
+                self.observer(draw, i, t, axes[i], x, x0)
+            run.advance()
+            if not last:
+                if keeps and self.eps_after_data:
+                    eps = predict_eps(x, x0, ab[t], out=x)
+                x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, key, step.let_in)
+                x0 = eps = None  # or they would live on beside the next x0
+        return x0
+
+    def _axes(self, run: Reconstruction, draw: int) -> list[int]:
+        """The slice axis of every step."""
+        slice_axes = run.operator.slice_axes
+        named = {"auto": slice_axes[:1], "alternate": slice_axes}
+        choices = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis)
+        return list(islice(cycle(choices or (self.slice_axis,)), draw, draw + len(self.timesteps)))
+
+    def _noisy_start(self, run: Reconstruction, axis: int, step: int) -> torch.Tensor:
+        """x_t at the first timestep."""
+        ab = self.alpha_bars[self.timesteps[0]]
+        x = torch.empty(run.operator.domain_shape, dtype=run.y.dtype, device=run.y.device)
+        if self.from_noise:
+            return run.noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
+        start = run.operator.linear_reconstruction(run.y) if run.start is None else run.start
+        return run.noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
+
+
+class ForegroundInferer(VolumeInferer):
+    """Runs another inferer on the bounding box of the subject and fills the rest with the linear reconstruction.
+
+    Only for operators that treat every in-plane position alike, as thick slices do: the box is cut in-plane.
+
+    Args:
+        inferer: reconstructs the box.
+        threshold: voxels of the measurement above it are the subject (air is near -1).
+        margin: voxels kept around the box.
+    """
+
+    def __init__(self, inferer: VolumeInferer, threshold: float = -0.8, margin: int = 8) -> None:
+        super().__init__()
+        self.inferer, self.threshold, self.margin = inferer, threshold, margin
+
+    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
+        y, operator = measurement.as_tensor(), operator_of(measurement)
+        box = self._box(y, operator)
+        inside = SpatialCrop(roi_slices=box)(measurement)
+        inside.meta["operator"] = operator.on(box)
+        inner = self.inferer.reconstruct(inside, network)
+        volume = operator.linear_reconstruction(y[0].float())
+        volume[box] = inner.as_tensor()[0]
+
+        def placed(part: torch.Tensor) -> torch.Tensor:
+            whole = torch.zeros_like(volume)[None]
+            whole[(slice(None), *box)] = part
+            return whole
+
+        return reconstructed(volume, measurement, findings_of(inner).with_maps(placed))
+
+    def _box(self, y: torch.Tensor, operator: LinearOperator) -> tuple[slice, ...]:
+        """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""
+        box = [slice(None)] * 3
+        if bool((y > self.threshold).any()):
+            start, end = generate_spatial_bounding_box(y, lambda v: v > self.threshold, margin=self.margin)
+            for axis in operator.slice_axes:
+                box[axis] = slice(max(0, start[axis]), min(end[axis], y.shape[axis + 1]))
+        return tuple(box)
+
+
+def axes_in(slice_axis) -> bool:
+    """Whether this is an axis, or a list of axes."""
+    if isinstance(slice_axis, tuple):
+        return len(slice_axis) > 0 and all(a in (0, 1, 2) for a in slice_axis)
+    return slice_axis in (0, 1, 2)
+
+
+def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares: torch.Tensor | None):
+    """Mean, and sum of squared deviations from it, of `count` + 1 samples (Welford, 1962); (sample, None) of one."""
+    if mean is None:
+        return sample, None
+    before = sample - mean
+    mean.add_(before, alpha=1 / (count + 1))
+    product = before.mul_(sample.sub_(mean))
+    return mean, product if squares is None else squares.add_(product)

@@ -1,0 +1,57 @@
+"""A noise field on the voxels of a volume: which slices lie where, and a few of them at a time.
+
+Volumes are (X, Y, Z); slices across an axis lie at the multiples of its voxel size, from 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bundle.prior.diffusion import renoise
+
+NOISE_CHUNK = 16
+"""Slices of noise drawn at once."""
+
+
+@dataclass
+class VolumeNoise:
+    """The draws of one seed.
+
+    Args:
+        field: a noise field (bundle.noise.field).
+        spacing: voxel size (mm) along X, Y and Z.
+        seed: key of the draws.
+    """
+
+    field: object
+    spacing: Sequence[float]
+    seed: int
+
+    def slices(self, shape: Sequence[int], axis: int, step: int, ab_s: float) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Ranges of slices across `axis` and their noise, for an image of alpha-bar `ab_s`; `step` is the key."""
+        count, *slice_shape = (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
+        positions = torch.arange(count, dtype=torch.float64) * float(self.spacing[axis])
+        for start in range(0, count, NOISE_CHUNK):
+            part = range(start, min(start + NOISE_CHUNK, count))
+            key = {"seed": self.seed, "step": step, "level": math.sqrt(1 - ab_s)}
+            yield slice(part.start, part.stop), self.field.draw(positions, tuple(slice_shape), slices=part, **key)
+
+    def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int) -> torch.Tensor:
+        """A whole volume of noise, of the shape and device of `like`."""
+        out = torch.empty_like(like)
+        for part, noise in self.slices(like.shape, axis, step, ab_s):
+            out.movedim(axis, 0)[part] = noise.to(out)
+        return out
+
+    def renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int, let_in: float = 0.0):
+        """`bundle.prior.diffusion.renoise` of volumes, into `out`, which may be eps."""
+        target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
+        eps = None if eps is None else eps.movedim(axis, 0)
+        for part, noise in self.slices(out.shape, axis, step, ab_s):
+            kept = None if eps is None else eps[part]
+            target[part] = renoise(x0[part], kept, noise.to(out), ab_s, sigma, let_in)
+        return out
