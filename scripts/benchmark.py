@@ -1,7 +1,7 @@
 """Where the time and memory of a run go; prints JSON.
 
     python -m scripts.benchmark                            the default run on the embedded sample
-    python -m scripts.benchmark --task svct                another task's; projectors: scripts.benchmark_projectors
+    python -m scripts.benchmark --task svct                another task's; of projectors: .studies.benchmark_projectors
     python -m scripts.benchmark --batch_sizes 1 2 4 8 16   and network throughput per batch size and memory format
 
 One run is timed as a whole (reading, sampling, writing). Its network calls are timed twice: inside the run, and bare,
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         "--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)"
     )
     parser.add_argument("--output", help="write the JSON here as well")
-    parser.add_argument("--task", help="svct, lact, ...: configs/task_TASK.json")
+    parser.add_argument("--task", help="svct, csmri, ...: configs/task_TASK.json")
     args = parser.parse_args(argv)
 
     overrides = {} if args.num_steps is None else {"num_steps": args.num_steps}

@@ -33,9 +33,8 @@ from bundle.files.cases import root_cause
 from bundle.noise.auto_length import AutoLength
 from bundle.noise.named import FIELDS
 from bundle.physics.ct import Tomography
-from bundle.physics.intensity import ScalePercentilesd
 from bundle.physics.kspace import CartesianSampling
-from bundle.physics.thick import ThroughPlaneSampling
+from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
 from bundle.prior.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -38,7 +38,7 @@ from bundle.report.trajectory.pictures import (
 )
 from bundle.report.trajectory.write import across
 from bundle.sampling.trajectory import KINDS, Observed, Slab, Trajectory
-from scripts.tables import fill, table
+from scripts.studies.tables import fill, table
 
 
 @dataclass
@@ -63,7 +63,7 @@ TITLES = {
     "independent": "independent", "identical": "identical", "slerp": "slerp", "ou": "OU",
     "matern": "Matérn", "mixed": "mixed", "piecewise": "piecewise slerp",
 }  # fmt: skip
-"""Overlay configs/noise_NAME.json -> its title."""
+"""Name of a noise field (`--noise`) -> its title."""
 
 
 @dataclass
@@ -92,14 +92,14 @@ def middle(volume: Path, size: tuple[int, int, int], folder: Path) -> dict:
 
 def watch(task: Task, noise: str, neighbours: int, overrides: dict) -> Run:
     """Reconstruct the sample's simulated measurement with one noise field, and watch."""
-    configs = ["configs/inference.json", "configs/evaluate.json", *task.configs, f"configs/noise_{noise}.json"]
+    configs = ["configs/inference.json", "configs/evaluate.json", *task.configs]
     trajectory = Trajectory(neighbours=neighbours)
     with tempfile.TemporaryDirectory() as folder:
         data = middle(Path(list_volumes(task.sample)[0]["image"]), task.crop, Path(folder))
         if task.configs:
             data.pop("scale")  # Hounsfield units need none
         workflow = ConfigWorkflow(
-            configs, workflow_type="inference", logging_file=False, output_dir=folder,
+            configs, workflow_type="inference", logging_file=False, output_dir=folder, noise=noise,
             **{"report": False} | data | {"postprocessing": {"_target_": "Compose", "transforms": []}} | overrides,
         )  # fmt: skip
         workflow.initialize()

@@ -162,8 +162,9 @@ def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> torch
     parser.read_config([str(p) for p in config_files])
     if checkpoint is None and "checkpoint" not in parser:
         raise ValueError(f"{config_files[-1]} names no checkpoint: give the weights with --checkpoint")
-    path = parser.get_parsed_content("checkpoint") if checkpoint is None else checkpoint
-    return load_weights(parser.get_parsed_content("network_def"), path).eval()
+    if checkpoint is not None:
+        parser["checkpoint"] = str(checkpoint)
+    return load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("checkpoint")).eval()
 
 
 def check_output(path: Path) -> None:

@@ -14,9 +14,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bundle.noise.field import (
     IdenticalNoise,
@@ -28,10 +29,6 @@ from bundle.noise.field import (
     as_positions,
 )
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 
 PIXELS = 64
 """Pixels of a slice in each direction."""
@@ -69,7 +66,7 @@ def sampled(x: torch.Tensor, lag: int) -> tuple[float, float]:
     return float(products.mean()), float(products.std() / len(products) ** 0.5)
 
 
-def draw_row(axes: Sequence[plt.Axes], title: str, field: NoiseField, positions: Sequence[float], seed: int) -> None:
+def draw_row(axes: Sequence[Axes], title: str, field: NoiseField, positions: Sequence[float], seed: int) -> None:
     """One field: covariance, a cut across the slices, two neighbouring slices and their difference."""
     x = field.draw(positions, (PIXELS, PIXELS), seed=seed, step=0)
     curve, cut, one, other, change = axes
@@ -104,9 +101,8 @@ def inspect(length: float, spacing: float, num_slices: int, seed: int) -> Figure
     """One row for each field, for slices `spacing` mm apart."""
     positions = (spacing * as_positions(num_slices)).tolist()
     rows = fields(length)
-    figure, axes = plt.subplots(
-        len(rows), 5, figsize=(10.5, 1.75 * len(rows)), width_ratios=[2.1, 1, 1, 1, 1], layout="constrained"
-    )
+    figure = Figure(figsize=(10.5, 1.75 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 5, width_ratios=[2.1, 1, 1, 1, 1])
     figure.get_layout_engine().set(hspace=0.05, wspace=0.03)
     for row, (title, field) in zip(axes, rows.items()):
         draw_row(row, title, field, positions, seed)
@@ -136,7 +132,6 @@ def main(argv: list[str] | None = None) -> None:
     figure = inspect(args.length, args.spacing, args.num_slices, args.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100)
-    plt.close(figure)
     print(f"wrote {args.output}")
 
 

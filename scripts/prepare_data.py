@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scripts.synthesise_bodies import BodySynthesiser, pieces
-from scripts.synthesise_heads import HeadSynthesiser
+from scripts.data.synthesise_bodies import BodySynthesiser, pieces
+from scripts.data.synthesise_heads import HeadSynthesiser
 
 SOURCES = Path(__file__).with_name("data_sources.json")
 FIRST_VALIDATION_SEED = 1000

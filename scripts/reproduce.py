@@ -7,8 +7,8 @@
 MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
 for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the
 embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
-docs/tuning_ct.json (scripts.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, for the comparison of
-noise fields (scripts.evidence_grid). A seed is the key of the sampling noise and of the photon noise.
+docs/tuning_ct.json (scripts.studies.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, to compare noise
+fields (scripts.studies.evidence_grid). A seed is the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
 
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
-from scripts import evidence_grid
-from scripts.grid_tables import write_evidence
-from scripts.tables import write_tables
+from scripts.studies import evidence_grid
+from scripts.studies.grid_tables import write_evidence
+from scripts.studies.tables import write_tables
 
 CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
 CONFIGS = ["configs/inference.json", "configs/evaluate.json"]
@@ -36,7 +36,8 @@ CT_RUNS = {
     "noise fields: cone beam, 30 views, 1e5 photons": (["svct", "cone"], 1e5, 5, FEW_STEPS),
     "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 3, FEW_STEPS),
 }
-"""Name: task and geometry, photons per detector element (None: no noise), seeds, other ids."""
+"""Name: views and beam, photons per detector element (None: no noise), seeds, other ids."""
+VIEWS = {"svct": {}, "lact": evidence_grid.LIMITED_ARC}
 
 
 def run_one(folder: Path, overrides: dict, configs: list[str] = CONFIGS, case_name: str = CASE) -> dict:
@@ -75,17 +76,19 @@ def run_ct(work_dir: Path) -> None:
     """docs/results_ct.json, and docs/report_ct.png of the run that the README shows."""
     tuned = json.loads(Path("docs/tuning_ct.json").read_text(encoding="utf-8"))["chosen"]
     record: dict[str, dict] = {}
-    for name, ((task, geometry), photons, seeds, others) in CT_RUNS.items():
+    for name, ((views, beam), photons, seeds, others) in CT_RUNS.items():
         noise = "no noise" if photons is None else f"{photons:g} photons"
-        weights = tuned[f"{task}, {geometry}, {noise}"]
+        weights = tuned[f"{views}, {beam}, {noise}"]
         overrides = {
             "total_variation_weight": weights["total_variation"],
             "tv_weight": weights["smoothing"],
             "data_consistency#rho": weights["rho"],
             "photons": photons,
+            "beam": beam,
+            **VIEWS[views],
             **others,
         }
-        configs = [*CONFIGS, f"configs/task_{task}.json", f"configs/geometry_{geometry}.json"]
+        configs = [*CONFIGS, "configs/task_svct.json"]
         for seed in range(seeds):
             folder = work_dir / f"{name.replace(' ', '_').replace(',', '').replace(':', '')}_seed{seed}"
             record.setdefault(name, {})[str(seed)] = run_one(folder, {"seed": seed, **overrides}, configs, CT_CASE)

@@ -1,27 +1,26 @@
-"""A head made of ellipsoids, tiny scans and weights, and two ways to run a config: here and by command line."""
+"""Fixtures: tiny scans and weights, two ways to run a config (here and by command line), and a browser."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from monai.bundle import run
 
-from bundle.prior.network import SliceUNet
-
-ROOT = Path(__file__).parents[1]
-CHANNELS, GROUPS = (8, 16), 4
-INFERENCE, EVALUATE, TRAIN = (f"configs/{name}.json" for name in ("inference", "evaluate", "train"))
-
-STRAIGHT = np.diag([1.0, 1.0, 1.0, 1.0])
-OBLIQUE = nib.affines.from_matvec(
-    nib.eulerangles.euler2mat(0.3, -0.2, 0.15) @ np.diag([-1.0, 1.0, 1.0]),  # and the first axis runs right to left
-    [31.0, -22.0, 7.0],
+from tests.support.scans import (
+    CHANNELS,
+    GROUPS,
+    OBLIQUE,
+    ROOT,
+    STRAIGHT,
+    head_voxels,
+    random_network,
+    thick_voxels,
+    write_volume,
 )
+
+torch.set_num_threads(1)  # the volumes of tests are tiny: sharing them out takes longer than the work
 
 
 def pytest_addoption(parser):
@@ -34,62 +33,6 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "tools" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=why))
-
-
-def head_voxels(shape=(40, 36, 40), seed=0):
-    """Skin, skull, brain and ventricles as nested ellipsoids with texture, 0 to about 1000, air around them."""
-    rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
-    radius = np.sqrt(np.square(grid / np.array([0.85, 0.9, 0.95])[:, None, None, None]).sum(0))
-    volume = np.zeros(shape)
-    for limit, level in ((1.0, 800), (0.9, 150), (0.78, 600), (0.55, 900), (0.2, 250)):
-        volume[radius < limit] = level
-    texture = 60 * np.sin(9 * grid[0] + 2) * np.cos(11 * grid[1]) * np.sin(13 * grid[2] + 1)
-    return (volume + texture * (radius < 1) + rng.normal(0, 8, shape)).clip(0).astype(np.float32)
-
-
-def chest_voxels(shape=(24, 24, 8), seed=0):
-    """The same shells in Hounsfield units: air, fat, lung-like and bone-like layers."""
-    return head_voxels(shape, seed) * 1.1 - 1000
-
-
-def write_volume(path, voxels, affine=None, spacing=(1.0, 1.0, 1.0)):
-    """Write voxels as NIfTI; without an affine, a straight one of this spacing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0]) if affine is None else affine), path)
-    return path
-
-
-def thick_voxels(seed=0):
-    """(20, 18, 6): every four slices of a small head are one, for a spacing of 1 x 1 x 4 mm."""
-    return head_voxels((20, 18, 24), seed).reshape(20, 18, 6, 4).mean(3)
-
-
-def cut_short(path, share=0.6):
-    """Keep the first part of a file, as an interrupted download does."""
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    return path
-
-
-class Marker:
-    """Unpickled, it would create a file: what code hidden in a weights file could do."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
-def random_network(seed=0, channels=CHANNELS):
-    """A tiny SliceUNet; MONAI's last layer starts at zero, so every weight is drawn again."""
-    network = SliceUNet(channels, norm_num_groups=GROUPS)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
-    return network
 
 
 @pytest.fixture(scope="session")
@@ -160,19 +103,10 @@ def run_bundle():
     return run_command
 
 
-def whole_message(error):
-    """The texts of an exception and of those it came from: what the command line prints, without the code lines."""
-    texts = []
-    while error is not None:
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    return "\n".join(texts)
-
-
 @pytest.fixture(scope="session")
 def chromium():
     """Chromium without a window; skips where there is none."""
-    from tests.browser import browser  # selenium is needed by these tests alone
+    from tests.support.browser import browser  # selenium is needed by these tests alone
 
     with browser() as opened:
         yield opened
@@ -181,7 +115,7 @@ def chromium():
 @pytest.fixture(scope="session")
 def full(tmp_path_factory):
     """A report page with all that it can show: its path, and what is in it."""
-    from tests.report_pages import full_page
+    from tests.support.report_pages import full_page
 
     path = tmp_path_factory.mktemp("page") / "report.html"
     return path, full_page(path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import INFERENCE, ROOT, thick_voxels, write_volume
+from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 
 PAGE = (ROOT / "docs/calling.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]

@@ -9,7 +9,8 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from bundle.prior.weights import load_weights
-from tests.conftest import (
+from tests.support.dicom_files import write_series as write_mr_series
+from tests.support.scans import (
     CHANNELS,
     EVALUATE,
     GROUPS,
@@ -22,7 +23,6 @@ from tests.conftest import (
     thick_voxels,
     write_volume,
 )
-from tests.dicom_files import write_series as write_mr_series
 
 TRAINED_HERE = {
     "network_def#channels": list(CHANNELS),

@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from tests.conftest import ROOT
-from tests.helpers import contributions
+from tests.support.helpers import contributions
+from tests.support.scans import ROOT
 from tests.test_configs import NOISE_FIELDS
 
 CONTRIBUTING, NOISE = ((ROOT / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "docs/noise.md"))

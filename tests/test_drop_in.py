@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-from tests.libraries import library
+from tests.support.libraries import library
+from tests.support.scans import ROOT
 
 PAGE = (ROOT / "docs/drop_in.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -45,7 +45,12 @@ def test_the_block_of_k_diffusion_runs_with_the_real_library(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
     subprocess.run([*install, "k-diffusion==0.1.1.post1", "torchdiffeq==0.2.5"], check=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    tests = ["tests/test_drop_in.py", "tests/test_adapters_libraries.py", "-k", "k_diffusion and not real_library"]
+    tests = [
+        "tests/test_drop_in.py",
+        "tests/sampling/test_adapters_libraries.py",
+        "-k",
+        "k_diffusion and not real_library",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider"],
         cwd=ROOT,

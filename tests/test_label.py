@@ -13,7 +13,10 @@ from monai.bundle import ConfigParser
 
 from bundle.noise.named import FIELDS, named_noise
 from bundle.prior.weights import load_weights
-from tests.conftest import (
+from tests.support.dicom_files import write_series
+from tests.support.environments import clean_environment, copy_bundle
+from tests.support.label_server import label_environment, served
+from tests.support.scans import (
     CHANNELS,
     GROUPS,
     INFERENCE,
@@ -24,9 +27,6 @@ from tests.conftest import (
     thick_voxels,
     write_volume,
 )
-from tests.dicom_files import write_series
-from tests.environments import clean_environment, copy_bundle
-from tests.label_server import label_environment, served
 
 TINY = {"network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS}
 TINY_TRAINING = TINY | {

@@ -9,7 +9,16 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import CHANNELS, GROUPS, ROOT, chest_voxels, head_voxels, random_network, thick_voxels, write_volume
+from tests.support.scans import (
+    CHANNELS,
+    GROUPS,
+    ROOT,
+    chest_voxels,
+    head_voxels,
+    random_network,
+    thick_voxels,
+    write_volume,
+)
 from tests.test_configs import TRAINED_HERE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.physics.intensity import ScalePercentilesd
-from bundle.physics.thick import ThroughPlaneSampling
+from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
 from bundle.prior.network import SliceUNet
 from bundle.prior.weights import load_weights
-from tests.conftest import INFERENCE, ROOT
+from tests.support.scans import INFERENCE, ROOT
 
 TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"
 THICK = ROOT / "sample_data/mri/measured/colin27_t1_5mm.nii.gz"

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.conftest import INFERENCE, ROOT, head_voxels, write_volume
+from tests.support.scans import INFERENCE, ROOT, head_voxels, write_volume
 from tests.test_configs import TRAINED_HERE
 
 WORKFLOW = """

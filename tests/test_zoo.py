@@ -17,7 +17,7 @@ from bundle.prior.network import SliceUNet
 from bundle.prior.tracing import example_inputs
 from bundle.prior.weights import load_weights
 from scripts.export import bundle_files
-from tests.conftest import INFERENCE, ROOT, TRAIN, thick_voxels, write_volume
+from tests.support.scans import INFERENCE, ROOT, TRAIN, thick_voxels, write_volume
 
 META = ROOT / "configs/metadata.json"
 METADATA = json.loads(META.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 What the prior draws is detail that the measurement lacks, and detail of the anatomy reaches across some millimetres.
 The noise is to be alike over several times that length, or it tears detail apart; how many was found on tuning volumes,
-where gains level off (scripts.tune_length). The length is that over which measured detail stays alike:
+where gains level off (scripts.studies.tune_length). The length is that over which measured detail stays alike:
 
     h = x - (its mean over 5 x 5 voxels of the slice),      x the linear reconstruction of y
     c(d) = mean h_i h_{i+d} / mean h_i^2,                   slices i and i + d, across the slice axes

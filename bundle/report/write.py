@@ -30,7 +30,9 @@ class WriteEvaluation:
 
     def write(self, engine: Engine) -> None:
         for item in engine.state.output:
-            case, evaluation = case_of(item["image"]), item["evaluation"]
+            case, evaluation = case_of(item["image"]), item.get("evaluation")
+            if evaluation is None:
+                continue
             folder = self.output_dir / case
             write_json(folder / "metrics.json", evaluation.metrics)
             with written_whole(folder / "report.png") as partial:

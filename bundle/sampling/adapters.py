@@ -41,6 +41,11 @@ class FieldNoise:
     def __init__(
         self, noise_field: NoiseField, positions: Positions, seed: int = 0, slices: range | None = None
     ) -> None:
+        if not isinstance(noise_field, NoiseField):
+            raise TypeError(
+                f"noise_field must draw noise by itself, got {noise_field!r}: of what is fitted to a measurement, "
+                "take the field that its fit returns"
+            )
         self.noise_field, self.positions, self.seed = noise_field, as_positions(positions), seed
         self.slices = range(len(self.positions)) if slices is None else slices
         self.next_step = 0

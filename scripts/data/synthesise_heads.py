@@ -1,0 +1,147 @@
+"""Whole-head T1-like training volumes from averaged tissue probability maps.
+
+The ICBM averages have no skull and no sharp sulci; a scan has both. Following the idea of domain
+randomisation (Billot et al., "SynthSeg", Medical Image Analysis 2023), each head draws at random
+
+1. a shape: flip, affine, and smooth displacement fields at three scales;
+2. a sharp anatomy: tissue maps p become softmax(k log p + folds), `folds` being band-pass noise that
+   turns the averaged cortex into gyri and sulci;
+3. layers around the brain at random, smoothly varying depths: CSF, inner table, marrow, outer table,
+   muscle, fat, skin; below the brain, irregular blobs of the same tissues;
+4. tissue intensities in T1 order (three times in four), texture, bias field and Rician noise.
+
+Shapes are (X, Y, Z) on a 1 mm grid; tissue maps are in [0, 1]; the result is in [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.networks.blocks import Warp
+from monai.networks.layers import GaussianFilter
+from monai.transforms import RandBiasField, RandRicianNoise
+from scipy.ndimage import distance_transform_edt
+
+from scripts.data.deformation import displacement, smooth_noise, uniform
+
+# Mean T1-weighted intensity and spread, relative to white matter, and the texture of each tissue.
+T1_TISSUES = {
+    "wm": (1.00, 0.03, 0.02), "gm": (0.70, 0.06, 0.03), "csf": (0.24, 0.07, 0.03),
+    "bone": (0.10, 0.05, 0.30), "marrow": (0.85, 0.25, 0.15), "muscle": (0.50, 0.10, 0.15),
+    "fat": (1.15, 0.25, 0.12), "skin": (0.60, 0.15, 0.10), "air": (0.02, 0.01, 0.20),
+}  # fmt: skip
+BLOB_TISSUES = ("air", "bone", "muscle", "muscle", "fat", "marrow", "csf")
+
+
+class HeadSynthesiser:
+    """Draws heads from white- and grey-matter probability maps and the averaged T1 they belong to.
+
+    Args:
+        wm, gm: tissue probabilities, (X, Y, Z) tensors in [0, 1] on a 1 mm grid.
+        t1: averaged T1 of the same grid, any scale; its positive voxels are the brain.
+    """
+
+    def __init__(self, wm: torch.Tensor, gm: torch.Tensor, t1: torch.Tensor) -> None:
+        if not wm.shape == gm.shape == t1.shape:
+            raise ValueError(
+                f"the maps must share one grid; got {tuple(wm.shape)}, {tuple(gm.shape)}, {tuple(t1.shape)}"
+            )
+        brain = (t1 > 0).float()
+        self.shape = tuple(t1.shape)
+        self.maps = torch.stack([wm, gm, brain, t1 / t1.max()])
+
+    def __call__(self, seed: int) -> torch.Tensor:
+        """Return one head, an (X, Y, Z) float tensor in [0, 1], that depends on `seed` alone."""
+        self.rng = torch.Generator().manual_seed(seed)
+        wm, gm, brain, t1 = self._deform(self.maps)
+        tissue = self._sharpen(wm, gm, brain, t1)
+        labels, names = self._layers(brain > 0.5)
+        image = self._paint(tissue, brain, t1, labels, names)
+        return self._acquire(image, seed)
+
+    # -- random numbers ---------------------------------------------------------------------------
+    def _uniform(self, low: float, high: float) -> float:
+        return uniform(self.rng, low, high)
+
+    def _smooth(self, scale_mm: float, channels: int = 1) -> torch.Tensor:
+        return smooth_noise(self.rng, self.shape, scale_mm, channels)
+
+    # -- the four steps ---------------------------------------------------------------------------
+    def _deform(self, maps: torch.Tensor) -> torch.Tensor:
+        if self._uniform(0, 1) < 0.5:
+            maps = maps.flip(1)
+        ddf = displacement(self.rng, self.shape, 0.15, (0.88, 1.08), ((48.0, 3.0), (18.0, 1.8), (8.0, 0.8)))
+        return Warp("bilinear", "zeros")(maps[None], ddf[None])[0].clamp_(0, 1)
+
+    def _sharpen(self, wm: torch.Tensor, gm: torch.Tensor, brain: torch.Tensor, t1: torch.Tensor) -> torch.Tensor:
+        """Probabilities (3, X, Y, Z) of white matter, grey matter and CSF with sharp borders."""
+        p = torch.stack([wm, gm, (brain - wm - gm).clamp(0, 1)])
+        k, fold = self._uniform(1.5, 5.0), self._uniform(0.5, 2.0)
+        # Sulci lie where the average is undecided: the noise moves the borders there and nowhere else.
+        folds = torch.cat([self._smooth(s, 3) for s in (5.0, 3.0)]).view(2, 3, *self.shape).mean(0)
+        logits = k * (torch.log(p + 0.03) + fold * folds * (1 - p.max(0).values))
+        # Narrow sulci: the zero level set of a smooth field is a set of thin sheets; cut them through cortex.
+        sheets = torch.relu(1 - self._smooth(self._uniform(9.0, 14.0))[0].abs() / self._uniform(0.1, 0.2))
+        logits[2] += k * self._uniform(2.0, 8.0) * sheets * gm
+        blur = GaussianFilter(3, self._uniform(0.35, 0.7))
+        return blur(logits.softmax(0)[None])[0]
+
+    def _layers(self, brain: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
+        """Integer labels outside the brain: shells by distance, and blobs of tissue below it."""
+        nx, ny, nz = self.shape
+        column = brain.any(2)
+        top, bottom = brain.any(0).any(0).nonzero().flatten()[[-1, 0]].tolist()
+        base = bottom + self._uniform(0.25, 0.5) * (top - bottom)
+        # The head goes on below the brain: extrude its outline, narrowed by a smooth random margin.
+        depth = torch.from_numpy(distance_transform_edt(column.numpy())).float()
+        margin = (8 + 6 * self._smooth(40.0)[0]).clamp_min(2)
+        below = (torch.arange(nz) < base) & (depth[..., None] > margin)
+        inside = brain | below
+        d = torch.from_numpy(distance_transform_edt(~inside.numpy())).float()
+        d = d + 0.5 * self._smooth(9.0)[0]
+
+        names = ["air"]
+        labels = torch.zeros(self.shape, dtype=torch.long)
+        edge = torch.zeros(self.shape)
+        shells = (("csf", 0.5, 4.0), ("bone", 1.0, 2.5), ("marrow", 0.0, 4.5), ("bone", 1.0, 2.5),
+                  ("muscle", 0.0, 5.0), ("fat", 1.5, 6.0), ("skin", 1.0, 2.0))  # fmt: skip
+        remaining = ~inside
+        for name, low, high in shells:
+            mean = self._uniform(low, high)
+            edge = edge + (mean * (1 + 0.4 * self._smooth(35.0)[0])).clamp_min(0)
+            names.append(name)
+            labels[remaining & (d < edge)] = len(names) - 1
+            remaining &= d >= edge
+        # Blobs: the regions where one of several smooth noises is the largest.
+        scale = self._uniform(9, 20)
+        owner = torch.stack([self._smooth(scale)[0] + 0.35 * self._smooth(5.0)[0] for _ in BLOB_TISSUES]).argmax(0)
+        first = len(names)
+        names += BLOB_TISSUES
+        blob = below & ~brain
+        labels[blob] = owner[blob] + first
+        return labels, names
+
+    def _paint(self, tissue, brain, t1, labels, names) -> torch.Tensor:
+        table = {name: list(v) for name, v in T1_TISSUES.items()}
+        if self._uniform(0, 1) > 0.75:  # any contrast: T2-like, FLAIR-like, none that a scanner knows
+            for name in sorted(table.keys() - {"air"}):
+                table[name][0] = self._uniform(0.05, 1.1)
+        means = {
+            name: max(0.0, m + s * torch.randn((), generator=self.rng).item()) for name, (m, s, _) in table.items()
+        }
+        fine = torch.stack([self._smooth(s)[0] for s in (1.5, 3.0, 7.0)])
+        mix = torch.softmax(torch.randn(3, generator=self.rng), 0)
+        texture = torch.einsum("s,sxyz->xyz", mix, fine)
+        # The average's own slow contrast (deep grey nuclei, brain stem), which two tissue maps lack.
+        slow = (t1 / (t1 * brain).sum() * brain.sum()).clamp(0.6, 1.3) ** self._uniform(0.0, 0.6)
+        inner = sum(p * means[n] * (1 + table[n][2] * texture) for p, n in zip(tissue, ("wm", "gm", "csf")))
+        level = torch.tensor([means[n] for n in names])[labels]
+        grain = torch.tensor([table[n][2] for n in names])[labels]
+        outer = GaussianFilter(3, self._uniform(0.35, 0.7))((level * (1 + grain * texture))[None, None])[0, 0]
+        return torch.lerp(outer, inner * slow, brain.clamp(0, 1)).clamp_min(0)
+
+    def _acquire(self, image: torch.Tensor, seed: int) -> torch.Tensor:
+        bias = RandBiasField(prob=1, degree=3, coeff_range=(-0.12, 0.12)).set_random_state(seed)
+        noise = RandRicianNoise(prob=1, std=self._uniform(0.0, 0.035)).set_random_state(seed)
+        image = torch.as_tensor(noise(bias(image[None])))[0]
+        return (image / np.quantile(image.numpy()[::3, ::3, ::3], 0.999)).clamp(0, 1).float()

@@ -1,0 +1,246 @@
+"""Tables and curves of README.md and docs/, generated from JSON: nothing in them is typed by hand.
+
+Generated text stands between `<!-- NAME -->` and `<!-- /NAME -->` and is replaced there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
+
+METHODS = {
+    "input": "nearest (the input)",
+    "cubic": "cubic B-spline",
+    "cubic_consistent": "cubic, data-consistent",
+    "smoothest": "least curved, data-consistent",
+    "independent": "diffusion, independent noise",
+    "independent_tv": "the same, then total variation",
+    "identical": "diffusion, identical noise",
+    "slerp": "diffusion, slerp noise",
+    "recon": "diffusion, slerp noise",
+}
+CT_METHODS = METHODS | {
+    "input": "filtered back-projection",
+    "least_squares": "least squares (CG, 10 iterations)",
+    "total_variation": "3-D total variation",
+}
+CT_ORDER = ("input", "least_squares", "total_variation", "independent", "independent_tv", "identical", "slerp", "recon")
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 percent interval (Student's t) over seeds."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, float(student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def cell(values: list[float], digits: int, sign: str = "") -> str:
+    """Mean and half width of the interval, or the mean alone where the values do not vary."""
+    mean, half = interval(values)
+    text = f"{mean:{sign}.{digits}f}"
+    return f"{text} ± {half:.{digits}f}" if max(values) > min(values) and half == half else text
+
+
+def pick(runs: dict, method: str, path: str) -> list[float]:
+    """One figure of a method, per seed; `path` names it as in metrics.json, with dots."""
+    values = []
+    for run in runs.values():
+        value = run["metrics"][method]
+        for key in path.split("."):
+            value = value[key]
+        values.append(value)
+    return values
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def measured(runs: dict, order: Iterable[str] = METHODS) -> list[str]:
+    """The methods that the runs hold, in that order; `recon` is slerp, and listed if slerp is not."""
+    held = next(iter(runs.values()))["metrics"]
+    return [m for m in order if m in held and not (m == "recon" and "slerp" in held)]
+
+
+def main_table(runs: dict) -> str:
+    """Volume metrics and inter-slice errors per method."""
+    header = ["method", "PSNR (dB)", "SSIM", "PSNR, brain", "PSNR, outside"]
+    header += [f"inter-slice error x 1000, {p}" for p in PLANES] + ["inter-slice ratio, sagittal"]
+    rows = []
+    for method in measured(runs):
+        rows.append(
+            [METHODS[method], cell(pick(runs, method, "volume.psnr"), 2), cell(pick(runs, method, "volume.ssim"), 3)]
+            + [cell(pick(runs, method, f"regions.{region}.psnr"), 2) for region in ("inside", "outside")]
+            + [cell([1000 * e for e in pick(runs, method, f"inter_slice.{p}.error")], 2) for p in PLANES]
+            + [cell(pick(runs, method, "inter_slice.sagittal.ratio"), 2)]
+        )
+    return table(header, rows)
+
+
+def plane_table(runs: dict, names: dict[str, str] = METHODS, order: Iterable[str] = METHODS) -> str:
+    """PSNR and SSIM per plane and method."""
+    rows = [
+        [names[m]] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
+        for m in measured(runs, order)
+    ]
+    return table(["method"] + [f"{p} {k}" for p in PLANES for k in ("PSNR", "SSIM")], rows)
+
+
+def ct_table(runs: dict) -> str:
+    """Volume metrics, inter-slice errors and ratios, and the misfit to the data, per method."""
+    header = ["method", "PSNR (dB)", "SSIM"] + [f"inter-slice error x 1000, {p}" for p in PLANES]
+    header += [f"inter-slice ratio, {p}" for p in PLANES]
+    rows = [
+        [CT_METHODS[m], cell(pick(runs, m, "volume.psnr"), 2), cell(pick(runs, m, "volume.ssim"), 3)]
+        + [cell([1000 * e for e in pick(runs, m, f"inter_slice.{p}.error")], 2) for p in PLANES]
+        + [cell(pick(runs, m, f"inter_slice.{p}.ratio"), 2) for p in PLANES]
+        for m in measured(runs, CT_ORDER)
+    ]
+    return table(header, rows)
+
+
+def paired_table(runs: dict) -> str:
+    """Slerp noise against each method, paired by seed: gains in dB, ratios of inter-slice errors."""
+    rows = []
+    slerp = measured(runs)[-1]
+    for method in measured(runs)[:-1]:
+        gains = [paired(runs, slerp, method, f"{r}.psnr") for r in ("volume", "regions.inside", "regions.outside")]
+        ratios = [paired(runs, slerp, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
+        rows.append([METHODS[method], *(cell(g, 2, sign="+") for g in gains), *(cell(r, 3) for r in ratios)])
+    header = ["slerp noise against", "gain (dB)", "brain", "outside"]
+    return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
+
+
+def ct_paired_table(runs: dict) -> str:
+    """The result against each method, paired by seed: gains in PSNR and SSIM, ratios of inter-slice errors."""
+    methods = measured(runs, CT_ORDER)
+    ours, rows = methods[-1], []
+    for method in methods[:-1]:
+        ssim = [paired(runs, ours, method, f"{p}.ssim") for p in PLANES]
+        ratios = [paired(runs, ours, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
+        gain = cell(paired(runs, ours, method, "volume.psnr"), 2, sign="+")
+        rows.append([CT_METHODS[method], gain, *(cell(g, 4, sign="+") for g in ssim), *(cell(r, 3) for r in ratios)])
+    header = ["slerp noise against", "gain (dB)"] + [f"gain in SSIM, {p}" for p in PLANES]
+    return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
+
+
+def paired(runs: dict, ours: str, theirs: str, path: str, ratio: bool = False) -> list[float]:
+    """Differences, or ratios, of a figure of two methods, per seed."""
+    pairs = zip(pick(runs, ours, path), pick(runs, theirs, path))
+    return [a / b if ratio else a - b for a, b in pairs]
+
+
+def benchmark_text(path: Path) -> str:
+    """Time and memory of the default run."""
+    run = json.loads(path.read_text(encoding="utf-8"))["run"]
+    share = f", {100 * run['data_fidelity_share']:.0f} % in the data step" if "data_fidelity_share" in run else ""
+    return (
+        f"The default run takes {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} % "
+        f"of it outside the network{share} (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), "
+        f"with a peak of {run['peak_memory_mb'] / 1000:.2f} GB."
+    )
+
+
+def projector_table(path: Path) -> str:
+    """Seconds of the projectors, per case."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [case, name, f"{s['forward']:.3f}", f"{s['adjoint']:.3f}"]
+        for case, projectors in record["seconds"].items()
+        for name, s in projectors.items()
+    ]
+    note = f"Seconds for 30 views, {record['threads']} threads; by `python -m scripts.studies.benchmark_projectors`."
+    return f"{note}\n\n{table(['beam and volume', 'projector', 'forward', 'adjoint'], rows)}"
+
+
+def training_curve(history: Path, picture: Path) -> None:
+    """Loss and validation error per noise level against iterations."""
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    steps = [r["iteration"] for r in rows]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(steps, [r["train_loss"] for r in rows], color="black", label="training loss")
+    for key in (k for k in rows[-1] if k.startswith("noise_mse_t")):
+        axes.semilogy(steps, [r[key] for r in rows], linewidth=1, label=f"validation, t = {int(key[-3:])}")
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("mean squared error of the noise")
+    axes.legend(fontsize=7, ncols=2)
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+
+
+def fill(path: Path, name: str, text: str) -> bool:
+    """Replace what stands between the markers `name` of a file; False if they are not there."""
+    old = path.read_text(encoding="utf-8")
+    new = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
+    path.write_text(new, encoding="utf-8")
+    return f"<!-- {name} -->" in old
+
+
+def mri_text(record: dict) -> tuple[str, str]:
+    """The short text of the README and the full one of docs/results.md."""
+    seeds = len(next(iter(record.values())))
+    note = (
+        f"Embedded sample (Colin 27, held out), 5x, {seeds} seeds: mean ± 95 percent interval over seeds, paired where "
+        "methods are compared. Made by `python -m scripts.reproduce`."
+    )
+    shipped = record["shipped prior"]
+    full = note
+    for name, runs in record.items():
+        tables = (main_table(runs), paired_table(runs), plane_table(runs))
+        full += f"\n\n## {name[0].upper()}{name[1:]}\n\n" + "\n\n".join(tables)
+    return f"{note}\n\n{main_table(shipped)}\n\n{paired_table(shipped)}", full
+
+
+def ct_text(record: dict) -> tuple[str, str]:
+    """The short text of the README and the full one of docs/results.md."""
+    note = (
+        "Embedded chest (LIDC-IDRI-0001, held out), full scale 2000 HU; mean ± 95 percent interval over seeds, paired "
+        "where methods are compared. Made by `python -m scripts.reproduce --only ct`."
+    )
+    short, full = note, note
+    for name, runs in record.items():
+        seeds = f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        if not name.startswith("noise fields"):
+            short += f"\n\n**{seeds[0].upper()}{seeds[1:]}**\n\n{ct_table(runs)}"
+        tables = (ct_table(runs), ct_paired_table(runs), plane_table(runs, CT_METHODS, CT_ORDER))
+        full += f"\n\n### {seeds[0].upper()}{seeds[1:]}\n\n" + "\n\n".join(tables)
+    return short, full
+
+
+def write_tables(docs: Path) -> list[Path]:
+    """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
+    written = []
+    benchmark = docs / "benchmark.json"
+    for name, source, text in (("results", "results.json", mri_text), ("results ct", "results_ct.json", ct_text)):
+        if not (docs / source).exists():
+            continue
+        short, full = text(json.loads((docs / source).read_text(encoding="utf-8")))
+        timed, options = (benchmark, "") if name == "results" else (docs / "benchmark_svct.json", "--task svct ")
+        if timed.exists():
+            command = f"python -m scripts.benchmark {options}--output {docs.name}/{timed.name}"
+            short += f"\n\n{benchmark_text(timed)} Made by `{command}`."
+        if name == "results ct" and (docs / "benchmark_projectors.json").exists():
+            full += f"\n\n### Projectors\n\n{projector_table(docs / 'benchmark_projectors.json')}"
+        for path, content in ((Path("README.md"), short), (docs / "README.md", short), (docs / "results.md", full)):
+            if path.exists() and fill(path, name, content):
+                written.append(path)
+    for history, picture in (
+        ("prior_history.jsonl", "prior_training.png"),
+        ("prior_ct_history.jsonl", "prior_ct_training.png"),
+    ):
+        if (docs / history).exists():
+            training_curve(docs / history, docs / picture)
+            written.append(docs / picture)
+    return list(dict.fromkeys(written))

@@ -1,0 +1,127 @@
+"""Checks: a volume that cannot be reconstructed is refused with its name, the value and the fix; others pass."""
+
+import gzip
+import re
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged
+
+from bundle.files.cases import root_cause
+from bundle.files.check import CheckVolumed, check_volume
+from bundle.physics import Measured, operator_of
+from bundle.physics.thick import ThroughPlaneSampling
+from tests.support.scans import cut_short, thick_voxels, write_volume
+
+READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
+
+
+def refusal(path):
+    """What the user is told about a file, without its name."""
+    with pytest.raises(RuntimeError) as caught:
+        READ({"image": str(path)})
+    return root_cause(caught.value).replace(str(path), "FILE")
+
+
+def bad_voxels(value):
+    voxels = thick_voxels()
+    voxels[1, 2, 3] = value
+    return voxels
+
+
+BAD = {
+    "2-D": (thick_voxels()[..., 0], r"got an image of 2 dimensions \(20, 18\); split it first"),
+    "one slice": (thick_voxels()[..., :1], r"got \(20, 18, 1\): an axis has a single voxel"),
+    "4-D": (np.stack([thick_voxels()] * 3, 3), "expected one channel, got 3; save each channel as its own volume"),
+    "5-D": (np.stack([np.stack([thick_voxels()] * 2, 3)] * 2, 4), "of 4 dimensions .* split it first"),
+    "NaN": (bad_voxels(np.nan), "1 voxels are NaN or infinite; replace them"),
+    "Inf": (bad_voxels(-np.inf), "1 voxels are NaN or infinite; replace them"),
+    "constant": (np.full((8, 7, 6), 3.0, np.float32), "every voxel is 3; a constant volume"),
+}
+
+
+@pytest.mark.parametrize(("voxels", "message"), BAD.values(), ids=BAD)
+def test_bad_volumes_are_refused_with_the_file_the_value_and_the_fix(tmp_path, voxels, message):
+    told = refusal(write_volume(tmp_path / "bad.nii.gz", voxels))
+    assert re.search(f"^FILE: .*{message}", told), told
+
+
+@pytest.mark.parametrize("voxels", [thick_voxels(), thick_voxels()[..., None], thick_voxels().astype(np.int16)])
+def test_good_volumes_pass_unchanged(tmp_path, voxels):
+    loaded = READ({"image": str(write_volume(tmp_path / "good.nii.gz", voxels, spacing=(1, 1, 4)))})["image"]
+    assert loaded.shape == (1, 20, 18, 6)
+    np.testing.assert_array_equal(loaded[0], voxels.reshape(20, 18, 6))
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.diag([1.0, 1.0, 0.0, 1.0]),
+        np.diag([1.0, np.nan, 2.0, 1.0]),
+        [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    ],
+    ids=["zero spacing", "NaN spacing", "two axes in one plane"],
+)
+def test_impossible_geometry_is_refused(affine):
+    volume = MetaTensor(torch.from_numpy(thick_voxels())[None], affine=torch.as_tensor(np.array(affine, float)))
+    with pytest.raises(ValueError, match="spacing .* mm is not positive in each direction; repair the header"):
+        check_volume(volume)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_header_without_finite_spacing_is_refused(tmp_path, value):
+    """Zero and negative pixdim never get here: nibabel reads them as 1 and as their absolute value."""
+    path = write_volume(tmp_path / "scan.nii", thick_voxels(), spacing=(1, 1, 4))
+    header = bytearray(path.read_bytes())
+    struct.pack_into("<hh", header, 252, 0, 0)  # neither qform nor sform: the spacing comes from pixdim
+    struct.pack_into("<f", header, 88, value)
+    path.write_bytes(header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert "is not positive in each direction; repair the header" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_truncated_file_is_refused_as_such(tmp_path, head, name):
+    told = refusal(cut_short(write_volume(tmp_path / name, head)))
+    assert re.search("truncated|ended before the end|damaged", told), told
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_a_complex_volume_is_refused_and_does_not_lose_its_phase(tmp_path):
+    voxels = (thick_voxels() * (1 + 1j)).astype(np.complex64)
+    assert "complex" in refusal(write_volume(tmp_path / "scan.nii.gz", voxels))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "passes"), [((1, 1, 4), True), ((1, 1, 1), False), ((1, 1, 12), False)], ids=["4x", "isotropic", "12x"]
+)
+def test_the_operator_has_a_say(spacing, passes):
+    volume = MetaTensor(
+        torch.from_numpy(thick_voxels())[None],
+        affine=torch.diag(torch.tensor([*spacing, 1.0])),
+        meta={"filename_or_obj": "scan.nii.gz"},
+    )
+    check = Measured("image", ThroughPlaneSampling())
+    if passes:
+        assert operator_of(check({"image": volume})["image"]).range_shape == tuple(volume.shape[1:])
+    else:
+        with pytest.raises(ValueError, match=r"^scan\.nii\.gz: .*(set the axis|set the spacing)"):
+            check({"image": volume})
+
+
+@pytest.mark.parametrize("stated", [0.0, -4.0])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_spacing_that_readers_would_repair_is_refused(tmp_path, stated, suffix):
+    """nibabel reads a pixdim of 0 as 1 and of -4 as 4; neither is what the scanner meant."""
+    path = write_volume(tmp_path / "scan.nii", thick_voxels(), spacing=(1, 1, 4))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 76 + 3 * 4, stated)
+    path.unlink()
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(gzip.compress(bytes(content)) if suffix == ".nii.gz" else bytes(content))
+    assert "is not positive in each direction; repair the header" in refusal(path)

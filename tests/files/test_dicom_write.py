@@ -1,0 +1,281 @@
+"""DICOM out: read back by other programs in the right place, derived from its source, and nameless on request."""
+
+import re
+import shutil
+import subprocess
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+
+from bundle import __version__
+from bundle.files.dicom_write import rescale_slope, save_series
+from bundle.files.read import LoadVolumed
+from tests.support.dicom_files import PATIENT, write_enhanced, write_series
+from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume
+
+AFFINE = OBLIQUE @ np.diag([-1.0, 1.2, 4.0, 1.0])
+FINE = OBLIQUE @ np.diag([-1.0, 1.2, 1.0, 1.0])
+VOXELS = np.round(thick_voxels()).astype(int)
+
+
+def volume(shape=(12, 10, 7), affine=FINE, seed=0, scale=300.0):
+    voxels = scale * torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(voxels, affine=torch.from_numpy(affine))
+
+
+def headers(folder):
+    return [pydicom.dcmread(p) for p in sorted(folder.iterdir())]
+
+
+@pytest.fixture
+def source(tmp_path):
+    write_series(tmp_path / "source", VOXELS, AFFINE)
+    return tmp_path / "source"
+
+
+# -- values and places ----------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [None, "single", "enhanced"])
+def test_our_reader_gets_the_volume_back(tmp_path, kind):
+    if kind == "single":
+        write_series(tmp_path / "source", VOXELS, AFFINE)
+    if kind == "enhanced":
+        write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
+    result = volume()
+    assert save_series(result, tmp_path / "out", tmp_path / "source" if kind else None) == 7
+    back = LoadVolumed("image")({"image": str(tmp_path / "out")})["image"]
+    np.testing.assert_allclose(back.affine, FINE, atol=1e-6)
+    step = float(headers(tmp_path / "out")[0].RescaleSlope)
+    assert step == rescale_slope(float(result.abs().max()))
+    np.testing.assert_allclose(back, result.as_tensor(), atol=step / 2 * (1 + 1e-6))
+
+
+@given(st.floats(1e-3, 1e6))
+def test_the_step_of_stored_values_is_the_smallest_power_of_two_that_fits(largest):
+    slope = rescale_slope(largest)
+    assert np.log2(slope) % 1 == 0 and largest / slope <= 32767 < 2 * largest / slope
+
+
+def test_whole_numbers_come_back_exactly(tmp_path):
+    whole = volume().round().clamp(-3000, 3000)
+    save_series(whole, tmp_path / "out")
+    assert torch.equal(LoadVolumed("image")({"image": str(tmp_path / "out")})["image"].as_tensor(), whole.as_tensor())
+
+
+def test_an_empty_map_is_written(tmp_path):
+    save_series(0 * volume(), tmp_path / "out", suffix="std")
+    assert all(not any(ds.PixelData) for ds in headers(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_dcm2niix_reads_the_same_volume(tmp_path, modality):
+    converter = shutil.which("dcm2niix")
+    if converter is None:
+        pytest.skip("dcm2niix is not installed (Debian: dcm2niix)")
+    result = volume()
+    save_series(result, tmp_path / "out", modality=modality)
+    (tmp_path / "nifti").mkdir()
+    subprocess.run([converter, "-o", str(tmp_path / "nifti"), str(tmp_path / "out")], check=True, capture_output=True)
+    (path,) = (tmp_path / "nifti").glob("*.nii")
+    theirs = nib.as_closest_canonical(nib.load(path))
+    ours = nib.as_closest_canonical(nib.Nifti1Image(result[0].numpy(), FINE))
+    np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-5)
+    step = rescale_slope(float(result.abs().max()))
+    np.testing.assert_allclose(theirs.get_fdata(), ours.get_fdata(), atol=step)
+
+
+@pytest.mark.parametrize("kind", ["single", "enhanced", "none", "none CT"])
+@pytest.mark.parametrize("deidentified", [False, True])
+@pytest.mark.parametrize("suffix", ["recon", "std"])
+def test_an_independent_checker_finds_no_error(tmp_path, kind, deidentified, suffix):
+    checker = shutil.which("dciodvfy")
+    if checker is None:
+        pytest.skip("dciodvfy is not installed (Debian: dicom3tools)")
+    if kind == "single":
+        write_series(tmp_path / "source", VOXELS, AFFINE)
+    if kind == "enhanced":
+        write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
+    modality = "CT" if kind == "none CT" else "MR"
+    origin = tmp_path / "source" if kind in ("single", "enhanced") else None
+    save_series(volume(), tmp_path / "out", origin, suffix=suffix, modality=modality, deidentified=deidentified)
+    for path in sorted((tmp_path / "out").iterdir())[:2]:
+        said = subprocess.run([checker, "-new", str(path)], capture_output=True, encoding="latin-1").stderr
+        assert f"{modality}Image" in said.split("\n")  # it knew what it was looking at
+        assert not re.findall("(?m)^Error.*", said)
+
+
+# -- what it is derived from ----------------------------------------------------------------------
+def test_patient_study_and_acquisition_are_carried_over(tmp_path, source):
+    save_series(volume(), tmp_path / "out", source)
+    old, new = headers(source)[0], headers(tmp_path / "out")
+    carried = [*PATIENT, "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID", "EchoTime", "ScanningSequence",
+               "Manufacturer", "MagneticFieldStrength", "AcquisitionDate", "BodyPartExamined"]  # fmt: skip
+    for ds in new:
+        assert {k: ds[k].value for k in carried} == {k: old[k].value for k in carried}
+        assert ds.ImageType[:2] == ["DERIVED", "SECONDARY"] and "not for diagnosis" in ds.DerivationDescription
+        assert ds.SeriesDescription == "t2_tse_tra diffusion recon" and ds.SeriesNumber == 9030
+        assert ds.ContributingEquipmentSequence[-1].SoftwareVersions == __version__
+        assert not [e for e in ds if e.tag.is_private]
+        references = {i.ReferencedSOPInstanceUID for i in ds.SourceImageSequence}
+        assert references == {h.SOPInstanceUID for h in headers(source)}
+    assert len({ds.SOPInstanceUID for ds in new}) == len(new) == 7
+    assert {ds.SeriesInstanceUID for ds in new} not in ({old.SeriesInstanceUID}, set())
+    assert len({ds.SeriesInstanceUID for ds in new}) == 1
+    assert [ds.InstanceNumber for ds in new] == list(range(1, 8))
+
+
+def test_what_differs_between_slices_is_not_carried_over(tmp_path):
+    write_series(tmp_path / "source", VOXELS, AFFINE, slope=0.5)
+    for k, path in enumerate(sorted((tmp_path / "source").iterdir())):
+        ds = pydicom.dcmread(path)
+        ds.WindowCenter, ds.WindowWidth, ds.TriggerTime = 100 + k, 200, 10 * k
+        ds.save_as(path)
+    save_series(volume(), tmp_path / "out", tmp_path / "source")
+    for ds in headers(tmp_path / "out"):
+        assert "TriggerTime" not in ds and not 100 <= ds.WindowCenter <= 105
+        assert (float(ds.RescaleIntercept), ds.PixelRepresentation) == (0, 1)
+
+
+def test_volumes_of_a_case_without_a_source_share_a_study(tmp_path):
+    for suffix in ("recon", "std"):
+        save_series(volume(), tmp_path / suffix, suffix=suffix)
+    recon, std = (headers(tmp_path / s)[0] for s in ("recon", "std"))
+    assert recon.StudyInstanceUID == std.StudyInstanceUID and recon.FrameOfReferenceUID == std.FrameOfReferenceUID
+    assert recon.SeriesInstanceUID != std.SeriesInstanceUID and recon.SeriesNumber != std.SeriesNumber
+    assert recon.PatientName == "" and "SourceImageSequence" not in recon
+
+
+def test_a_second_run_replaces_the_series_with_new_identities(tmp_path):
+    save_series(volume(), tmp_path / "out")
+    first = {ds.SOPInstanceUID for ds in headers(tmp_path / "out")}
+    save_series(volume((12, 10, 5)), tmp_path / "out")
+    second = {ds.SOPInstanceUID for ds in headers(tmp_path / "out")}
+    assert len(second) == 5 and not first & second
+
+
+# -- without the patient --------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["single", "enhanced"])
+def test_nothing_of_the_patient_is_left_after_deidentification(tmp_path, kind):
+    if kind == "single":
+        write_series(tmp_path / "source", VOXELS, AFFINE)
+    else:
+        write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
+    old = headers(tmp_path / "source")[0]
+    save_series(volume(), tmp_path / "out", tmp_path / "source", deidentified=True)
+    for path in (tmp_path / "out").iterdir():
+        ds, content = pydicom.dcmread(path), path.read_bytes()
+        secrets = [v for k, v in PATIENT.items() if k not in ("PatientSex", "PatientAge")] + [
+            "Jane", "ACME PRIVATE", "t2_tse_tra", "20220304", "101112", old.StudyInstanceUID, old.SeriesInstanceUID,
+            old.SOPInstanceUID, old.FrameOfReferenceUID,
+        ]  # fmt: skip
+        assert [s for s in secrets if s.encode() in content] == []
+        assert ds.PatientIdentityRemoved == "YES" and "Basic" in ds.DeidentificationMethod[0]
+        assert not ds.get("PatientSex") and not ds.get("PatientAge")
+
+
+def test_every_attribute_of_the_profile_is_treated():
+    """A header that holds every attribute that the standard's table names, each with its own mark."""
+    from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    from bundle.files.deidentify import EDITION, deidentify
+
+    marks = {"DA": "20220304", "TM": "101112", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5", "DS": "4711",
+             "IS": "4711", "US": 4711, "UL": 4711, "SS": 4711, "SL": 4711, "FD": 4711.0, "FL": 4711.0,
+             "OB": b"4711", "OW": b"4711", "UN": b"4711"}  # fmt: skip
+    filled, nested = pydicom.Dataset(), pydicom.Dataset()
+    nested.PatientName, nested.CodeMeaning = "Doe^Jane", "kept"
+    for tag in dicom_anonymization_database_selector(EDITION)["ALL_TAGS"]:
+        if len(tag) == 2 and keyword_for_tag(tag) and not tag[0] % 2 and tag[0] != 2:
+            vr = dictionary_VR(tag).split(" or ")[0]
+            filled.add_new(tag, vr, [nested] if vr == "SQ" else marks.get(vr, "DOE"))
+    sequence = pydicom.Dataset()
+    sequence.add_new("ReferencedStudySequence", "SQ", [nested])
+    before = len(filled)
+    assert before > 500
+    deidentify(filled)
+    left = {e.keyword: e.value for e in filled if e.VR != "SQ" and e.value in (*marks.values(), "DOE")}
+    assert left == {} and "Doe^Jane" not in str(filled) and len(filled) < before / 2
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["InstitutionCodeSequence", "OperatorIdentificationSequence", "ContentSequence", "RequestAttributesSequence"],
+)
+def test_codes_of_a_sequence_that_the_profile_names_do_not_survive(keyword):
+    """A code's meaning is no attribute of the table, but here it says who or where."""
+    from bundle.files.deidentify import deidentify
+
+    code, holder, header = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "SE1", "99LOCAL", "St. Elsewhere"
+    holder.PersonIdentificationCodeSequence = [code]
+    setattr(header, keyword, [code])
+    header.ScanningSequence = "SE"
+    deidentify(header)
+    assert "Elsewhere" not in str(header) and header.ScanningSequence == "SE"
+    header.ProcedureCodeSequence = [holder]
+    deidentify(header)
+    assert "Elsewhere" not in str(header)  # nor further down
+
+
+def test_a_code_that_tells_nothing_of_the_patient_stays():
+    from bundle.files.deidentify import deidentify
+
+    code, header = pydicom.Dataset(), pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "69536005", "SCT", "Head"
+    header.AnatomicRegionSequence = [code]
+    deidentify(header)
+    assert header.AnatomicRegionSequence[0].CodeMeaning == "Head"
+
+
+def test_the_same_uid_becomes_the_same_new_one():
+    from bundle.files.deidentify import run_uid
+
+    assert run_uid("1.2.3") == run_uid("1.2.3") != run_uid("1.2.4") and "1.2.3." not in run_uid("1.2.3")
+
+
+# -- refused --------------------------------------------------------------------------------------
+def test_sheared_axes_and_nan_are_refused_and_nothing_is_written(tmp_path):
+    sheared = FINE.copy()
+    sheared[:3, 2] += 0.2 * sheared[:3, 0]
+    with pytest.raises(ValueError, match="not perpendicular.*save it as NIfTI"):
+        save_series(volume(affine=sheared), tmp_path / "out")
+    broken = volume()
+    broken[0, 3, 3, 3] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        save_series(broken, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"modality must be one of \['CT', 'MR'\], got 'PT'"):
+        save_series(volume(), tmp_path / "out", modality="PT")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- a run ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("output_format", "nifti", "dicom"), [("dicom", 0, 2), ("both", 2, 2), ("nifti", 2, 0)])
+def test_a_run_writes_the_formats_that_are_asked_for(
+    output_format, nifti, dicom, run_here, tiny_overrides, tmp_path, source
+):
+    run_here("inference", INFERENCE, tiny_overrides(source, output_format=output_format, num_draws=2))
+    case = tmp_path / "results" / "source"
+    assert len(list(case.glob("*.nii.gz"))) == nifti
+    folders = [p for p in case.iterdir() if p.is_dir()]
+    assert len(folders) == dicom
+    for folder in folders:
+        assert len(list(folder.iterdir())) == 24
+    if output_format == "both":
+        theirs = LoadVolumed("image")({"image": str(case / "source_recon")})["image"]
+        ours = nib.load(case / "source_recon.nii.gz")
+        np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-4)
+        np.testing.assert_allclose(theirs[0], ours.get_fdata(), atol=1.1 / 32767 * ours.get_fdata().max())
+        assert headers(case / "source_recon")[0].PatientID == "4711"
+
+
+def test_a_nifti_scan_becomes_a_series_without_a_name(run_here, tiny_overrides, tmp_path):
+    scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), AFFINE)
+    run_here("inference", INFERENCE, tiny_overrides(scan, output_format="dicom", deidentify="true"))
+    first = headers(tmp_path / "results" / "scan" / "scan_recon")[0]
+    assert (first.PatientName, first.Modality, first.PatientIdentityRemoved) == ("", "MR", "YES")

@@ -1,0 +1,144 @@
+"""Inputs: which volumes a folder holds, which of them train or validate, and which of them a run can use."""
+
+import numpy as np
+import pytest
+from monai.transforms import Compose, LoadImaged
+
+from bundle.files.cases import Cases
+from bundle.files.check import CheckVolumed
+from bundle.files.find import SUFFIXES, case_name, list_volumes, split_volumes
+from tests.support.scans import thick_voxels, write_volume
+
+READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
+
+NAN = thick_voxels()
+NAN[1, 2, 3] = np.nan
+CONSTANT = np.full((8, 7, 6), 3.0, np.float32)
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def dicom(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM" + bytes(8))
+    return path
+
+
+def names(volumes):
+    return [v["image"].rsplit("/", 1)[1] for v in volumes]
+
+
+# -- finding volumes ------------------------------------------------------------------------------
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_case_name_drops_the_image_suffix_and_nothing_else(suffix):
+    assert case_name(f"folder/scan.v2{suffix}") == "scan.v2"
+    assert case_name(f"folder/SCAN{suffix.upper()}") == "SCAN"
+    assert case_name("folder/series.7") == "series.7"
+
+
+def test_a_file_is_one_volume(tmp_path):
+    path = touch(tmp_path, "a.nii.gz") / "a.nii.gz"
+    assert list_volumes(path) == [{"image": str(path)}] == list_volumes(str(path))
+
+
+def test_a_folder_is_sorted_and_leaves_other_and_hidden_files_out(tmp_path):
+    touch(tmp_path, "b.nii.gz", "a.nii", "c.MHA", ".partial-7-d.nii.gz", "notes.txt", "e.json", "deep/f.nii.gz")
+    assert names(list_volumes(tmp_path)) == ["a.nii", "b.nii.gz", "c.MHA"]
+
+
+def test_a_dicom_folder_is_one_volume(tmp_path):
+    for name in ("IM0002", "IM0001.dcm"):
+        dicom(tmp_path / "series" / name)
+    touch(tmp_path, "series/DICOMDIR.txt")
+    assert list_volumes(tmp_path / "series") == [{"image": str(tmp_path / "series")}]
+
+
+def test_dicom_folders_stand_beside_files(tmp_path):
+    touch(tmp_path, "z.nii", "no_series/readme.txt")
+    dicom(tmp_path / "a_series" / "1")
+    assert names(list_volumes(tmp_path)) == ["z.nii", "a_series"]
+
+
+def test_hidden_dicom_folders_are_left_out(tmp_path):
+    touch(tmp_path, "z.nii")
+    dicom(tmp_path / ".trash" / "1")
+    assert names(list_volumes(tmp_path)) == ["z.nii"]
+
+
+def test_missing_and_empty_sources_name_the_fix(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist: set dataset_dir"):
+        list_volumes(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no volume in .*: expected \.nii"):
+        list_volumes(touch(tmp_path, "notes.txt"))
+
+
+def test_volumes_that_would_share_a_result_folder_are_refused(tmp_path):
+    touch(tmp_path, "scan.nii", "scan.nii.gz", "other.nii")
+    with pytest.raises(ValueError, match="volumes named scan: rename one"):
+        list_volumes(tmp_path)
+
+
+# -- training and validation ----------------------------------------------------------------------
+@pytest.mark.parametrize("count", [2, 3, 10, 31])
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.75, 0.99])
+def test_a_split_uses_each_volume_once_and_leaves_no_part_empty(tmp_path, count, fraction):
+    folder = touch(tmp_path, *[f"{i:02d}.nii" for i in range(count)])
+    training, validation = split_volumes(folder, fraction=fraction)
+    assert training + validation == list_volumes(folder)
+    assert training and validation
+
+
+def test_a_split_holds_out_its_fraction(tmp_path):
+    touch(tmp_path, *[f"{i:02d}.nii" for i in range(30)])
+    training, validation = split_volumes(tmp_path, fraction=0.2)
+    assert (len(training), len(validation)) == (24, 6)
+
+
+def test_a_validation_folder_is_taken_as_it_is(tmp_path):
+    touch(tmp_path, "training/only.nii", "validation/a.nii", "validation/b.nii")
+    training, validation = split_volumes(tmp_path / "training", tmp_path / "validation")
+    assert names(training) == ["only.nii"] and names(validation) == ["a.nii", "b.nii"]
+
+
+def test_one_volume_cannot_serve_as_both(tmp_path):
+    with pytest.raises(ValueError, match="holds one volume: .*validation_dir"):
+        split_volumes(touch(tmp_path, "only.nii"))
+
+
+# -- the volumes of a run -------------------------------------------------------------------------
+def test_one_bad_volume_is_skipped_and_named_at_the_end(tmp_path, capsys):
+    for name in ("a", "c"):
+        write_volume(tmp_path / f"{name}.nii.gz", thick_voxels())
+    bad = write_volume(tmp_path / "b.nii.gz", NAN)
+    cases = Cases(tmp_path, READ)
+    assert names(cases.usable) == ["a.nii.gz", "c.nii.gz"]
+    assert str(bad) in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"1 of 3 volumes were skipped:\n .*b\.nii\.gz: .*NaN") as end:
+        cases.finish()
+    assert isinstance(end.value.code, str)  # which Python prints, and ends with status 1
+
+
+def test_finish_is_silent_when_all_is_well(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", thick_voxels())
+    assert Cases(tmp_path, READ).finish() is None
+
+
+def test_no_usable_volume_ends_the_run_at_once(tmp_path):
+    for name, voxels in (("a", NAN), ("b", CONSTANT)):
+        write_volume(tmp_path / f"{name}.nii.gz", voxels)
+    with pytest.raises(ValueError, match=r"(?s)no usable volume:.*a\.nii\.gz: .*NaN.*b\.nii\.gz: .*constant"):
+        Cases(tmp_path, READ)
+
+
+def test_regions_are_found_by_file_name(tmp_path):
+    for name in ("a", "b"):
+        write_volume(tmp_path / "scans" / f"{name}.nii.gz", thick_voxels())
+    region = write_volume(tmp_path / "regions" / "b.nii.gz", thick_voxels())
+    usable = Cases(tmp_path / "scans", READ, tmp_path / "regions").usable
+    assert [item.get("region") for item in usable] == [None, str(region)]

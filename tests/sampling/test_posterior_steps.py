@@ -1,0 +1,430 @@
+"""Data steps that see the reverse step, one at a time: DDNM+, RED-diff, DAPS, and what all of them promise.
+
+DPS and DiffusionMBIR are in test_posterior_gradient.py and test_slice_total_variation.py, whole samplers in
+test_solver_laws.py.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.noise.field import IdenticalNoise, IndependentNoise, keyed_normal
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.prior.diffusion import SIGMA_RULES
+from bundle.prior.slices import SlicePrior
+from bundle.sampling.data_consistency import NullSpace, Proximal, Unconditional
+from bundle.sampling.inferers import EXTRA
+from bundle.sampling.posterior_steps import (
+    GaussianPosterior,
+    NoisyNullSpace,
+    PosteriorGradient,
+    SliceTotalVariation,
+    Variational,
+)
+from bundle.sampling.step import Step
+from bundle.sampling.volume_noise import VolumeNoise
+from tests.support.gaussian_models import (
+    AB,
+    AB_S,
+    AB_T,
+    EXACT,
+    SHAPE,
+    SIZE,
+    AffineNetwork,
+    DenseOperator,
+    Gaussian,
+    S,
+    T,
+    case,
+    random_volume,
+    regular_inverse,
+    some_matrix,
+    through_network,
+    volume_covariance,
+    volume_matrix,
+    volume_mean,
+)
+from tests.support.helpers import BlurringDenoiser, alpha_bars, dense, measured, normal, sampled, sampler
+
+every_axis = pytest.mark.parametrize("axis", [0, 1, 2])
+closed_or_not = pytest.mark.parametrize("closed_form", [True, False], ids=["closed form", "conjugate gradients"])
+
+
+# -- no data ---------------------------------------------------------------------------------------------
+
+
+def test_unconditional_gives_back_the_clean_estimate_itself():
+    _, x0, y = case()
+    assert Unconditional()(x0, y, None, Step(AB_T)) is x0
+
+
+# -- the null-space step for noisy data: DDNM+ -----------------------------------------------------------
+
+NOISE_STD = 0.3
+
+
+def reverse_step(rule="ddim", eta=0.85, t=T, s=S, **others):
+    ab_t, ab_s = float(AB[t]), float(AB[s])
+    return Step(ab_t, ab_s, SIGMA_RULES[rule](ab_t, ab_s, eta), **others)
+
+
+def filter_matrix(operator, make_step, **settings):
+    """F with x0_hat = x0 + F (y - A x0)."""
+    consistency = NoisyNullSpace(**settings)
+    zero = torch.zeros(SHAPE, dtype=torch.float64)
+    return dense(lambda y: consistency(zero.clone(), y, operator, make_step()), operator.range_shape)
+
+
+@closed_or_not
+@pytest.mark.parametrize(("rule", "eta"), [("ddim", 0.85), ("fixed_share", 0.3), ("fixed_share", 1.0)])
+def test_noisy_null_space_takes_the_documented_share_of_every_direction(closed_form, rule, eta):
+    operator, x0, y = case(closed_form=closed_form, smallest=0.01)
+    step = reverse_step(rule, eta)
+    f = filter_matrix(operator, partial(reverse_step, rule, eta), noise_std=NOISE_STD, **EXACT)
+    rho = AB_S * NOISE_STD**2 / (4 * step.sigma**2)
+    assert torch.allclose(f, regular_inverse(operator.matrix, rho), atol=1e-8)
+    result = NoisyNullSpace(NOISE_STD, **EXACT)(x0.clone(), y, operator, step)
+    expected = x0.flatten() + f @ (y - operator.forward(x0))
+    assert torch.allclose(result.flatten(), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize(("t", "s"), [(999, 700), (400, 250), (100, 3)])
+@pytest.mark.parametrize(("rule", "eta"), [("ddim", 0.2), ("ddim", 1.0), ("fixed_share", 0.5)])
+@pytest.mark.parametrize("noise_std", [0.01, 0.3, 3.0])
+def test_noise_of_the_data_stays_below_the_fresh_noise_in_every_direction(t, s, rule, eta, noise_std):
+    operator, _, _ = case(smallest=0.001)
+    step = reverse_step(rule, eta, t, s)
+    f = filter_matrix(operator, partial(reverse_step, rule, eta, t, s), noise_std=noise_std)
+    let_in = math.sqrt(step.ab_s) * noise_std * torch.linalg.svdvals(f)
+    assert float(let_in.max()) <= step.sigma * (1 + 1e-9)
+    assert (
+        noise_std * float(torch.linalg.svdvals(torch.linalg.pinv(operator.matrix)).max()) > step.sigma
+    )  # A^+ would not
+
+
+def test_the_bound_of_the_noise_is_met_where_the_singular_value_is_the_square_root_of_rho():
+    step = reverse_step()
+    rho = step.ab_s * NOISE_STD**2 / (4 * step.sigma**2)
+    operator = DenseOperator(math.sqrt(rho) * some_matrix(7, smallest=2.0) / 2)
+    f = filter_matrix(operator, reverse_step, noise_std=NOISE_STD)
+    let_in = math.sqrt(step.ab_s) * NOISE_STD * torch.linalg.svdvals(f)
+    assert torch.allclose(let_in, torch.full_like(let_in, step.sigma), rtol=1e-9)
+
+
+@closed_or_not
+@pytest.mark.parametrize(("rule", "eta"), [("ddim", 0.85), ("fixed_share", 1.0)])
+def test_the_next_volume_has_the_noise_that_the_network_expects(closed_form, rule, eta):
+    """From a clean x0 and noisy data, x_s = sqrt(ab_s) x + noise of variance 1 - ab_s: a mean over directions, keys."""
+    operator, x, _ = case(closed_form=closed_form)
+    y = operator.forward(x)
+    consistency = NoisyNullSpace(NOISE_STD, **EXACT)
+    let_in = []
+    for key in range(400 if closed_form else 80):
+        step = reverse_step(rule, eta, key=(0, key))
+        assert torch.allclose(consistency(x.clone(), y, operator, step), x, atol=1e-9)  # without noise x is kept
+        let_in.append(step.let_in**2)
+    f = filter_matrix(operator, partial(reverse_step, rule, eta), noise_std=NOISE_STD, **EXACT)
+    from_data = NOISE_STD**2 * float(f.square().sum()) / SIZE
+    estimated = sum(let_in) / len(let_in)
+    assert estimated == pytest.approx(from_data, rel=4 * float(np.std(let_in)) / math.sqrt(len(let_in)) / from_data)
+    kept = 1 - step.ab_s - step.sigma**2
+    fresh = step.sigma**2 - step.ab_s * estimated
+    assert fresh > 0
+    assert kept + fresh + step.ab_s * from_data == pytest.approx(1 - step.ab_s, rel=0.03)
+
+
+def test_without_noise_it_is_the_null_space_step():
+    operator, x0, y = case()
+    step = reverse_step()
+    result = NoisyNullSpace(0.0, floor=1e-12)(x0.clone(), y, operator, step)
+    assert torch.allclose(result, NullSpace()(x0.clone(), y, operator, step), atol=1e-6)
+    assert step.let_in == 0
+    for last in (False, True):
+        near = NoisyNullSpace(0.0)(x0.clone(), y, operator, Step(AB_T) if last else reverse_step())
+        exact = NullSpace()(x0.clone(), y, operator, step)
+        assert (near - exact).norm() < 1e-3 * exact.norm()  # the floor of the weight, for singular values from 0.1
+
+
+@pytest.mark.parametrize("noise_std", [0.0, NOISE_STD])
+def test_without_fresh_noise_no_noise_of_the_data_is_let_in(noise_std):
+    operator, x0, y = case()
+    result = NoisyNullSpace(noise_std)(x0.clone(), y, operator, reverse_step(eta=0.0))
+    if noise_std:
+        assert torch.allclose(result, x0, atol=1e-6)
+    else:
+        assert torch.allclose(operator.forward(result), y, atol=1e-3)
+
+
+def test_it_amplifies_noise_less_than_the_null_space_step():
+    operator, x0, _ = case(smallest=0.001)
+    clean, noise = operator.forward(x0), NOISE_STD * normal(7, seed=8, dtype=torch.float64)
+    for step in (reverse_step(), Step(AB_T)):
+        changes = [
+            (consistency(x0.clone(), clean + noise, operator, step) - x0).norm()
+            for consistency in (NoisyNullSpace(NOISE_STD), NullSpace())
+        ]
+        assert changes[0] < 0.05 * changes[1]
+
+
+def test_the_last_step_weighs_the_data_by_the_error_of_the_clean_estimate():
+    operator, x0, y = case()
+    last = Step(AB_T, 1.0, 0.0)
+    result = NoisyNullSpace(NOISE_STD)(x0.clone(), y, operator, last)
+    rho = NOISE_STD**2 / (4 * last.noise_ratio)
+    assert torch.allclose(result, operator.prox(x0, y, rho), atol=1e-12)
+    assert last.let_in == 0
+
+
+# -- a volume that is kept: RED-diff ---------------------------------------------------------------------
+
+
+def test_steps_are_those_of_adam_on_the_loss_of_the_paper():
+    """The loss with its noises, differentiated by autograd, and Adam as it is published (Kingma and Ba, 2015)."""
+    operator, _, y = case()
+    weight, rate, momenta = 0.4, 0.05, (0.9, 0.99)
+    consistency, memory = Variational(weight, rate, momenta), {}
+    network, slices = AffineNetwork(Gaussian()), SlicePrior(AB, multiple=1)
+    m, first, second = random_volume(1), 0.0, 0.0
+    for number, t in enumerate((700, 400, 100), 1):
+        ab, eps = float(AB[t]), random_volume(10 + number)
+        x_t = math.sqrt(ab) * m + math.sqrt(1 - ab) * eps
+        x0 = slices(network, x_t, t, 2) if number > 1 else m.clone()  # m begins as the first x0
+        predicted = (x_t - math.sqrt(ab) * x0) / math.sqrt(1 - ab)
+        m.requires_grad_()
+        misfit = (operator(m) - y).square().sum() / (2 * operator.norm**2)
+        loss = misfit + weight * math.sqrt((1 - ab) / ab) * ((predicted - eps) * m).sum()
+        (gradient,) = torch.autograd.grad(loss, m)
+        first = momenta[0] * first + (1 - momenta[0]) * gradient
+        second = momenta[1] * second + (1 - momenta[1]) * gradient**2
+        unbiased = first / (1 - momenta[0] ** number), second / (1 - momenta[1] ** number)
+        m = m.detach() - rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+        assert torch.allclose(consistency(x0, y, operator, Step(ab, memory=memory)), m, atol=1e-10)
+
+
+def test_the_fixed_point_is_a_tikhonov_solution_and_not_the_posterior_mean():
+    """At one noise level, for N(mean, C) and without the scatter of the noise: x0 = B m + c, where m tends to
+
+        argmin_m |A m - y|^2 / (2 |A|^2) + lambda / 2 (m - mean)^T W (m - mean),    W = (1 - ab) (ab C + 1 - ab)^-1.
+
+    The posterior mean has C^-1 in place of W: their ratio depends on the noise level and on the direction.
+    """
+    operator, _, y = case(rows=30)
+    prior, weight, ab = Gaussian(), 0.25, AB_T
+    d, constant = volume_matrix(prior, ab, 2)
+    covariance, identity = volume_covariance(prior, 2), torch.eye(SIZE, dtype=torch.float64)
+    mean = torch.linalg.solve(identity - math.sqrt(ab) * d, constant)
+    penalty = weight * (1 - ab) * torch.linalg.inv(ab * covariance + (1 - ab) * identity)
+    a = operator.matrix / operator.norm
+    tikhonov = torch.linalg.solve(a.T @ a + penalty, a.T @ y / operator.norm + penalty @ mean)
+
+    def follow(m, memory, steps):
+        for _ in range(steps):
+            x0 = (math.sqrt(ab) * d @ m.flatten() + constant).reshape(SHAPE) if memory else m
+            m = Variational(weight, 0.03)(x0, y, operator, Step(ab, memory=memory))
+        return m.flatten()
+
+    assert torch.allclose(follow(random_volume(1), {}, 400), tikhonov, atol=1e-5)
+    inverse = torch.linalg.inv(covariance)
+    posterior = torch.linalg.solve(a.T @ a + inverse, a.T @ y / operator.norm + inverse @ mean)
+    assert (tikhonov - posterior).norm() > 0.3 * posterior.norm()
+
+
+def test_what_is_given_back_is_a_copy_of_what_is_kept():
+    operator, x0, y = case()
+    memory = {}
+    consistency = Variational()
+    first = consistency(x0, y, operator, Step(AB_T, memory=memory))
+    kept = memory["m"].clone()
+    first.zero_()
+    assert torch.equal(memory["m"], kept)
+    assert set(memory) == {"m", "first", "second", "count"} and memory["count"] == 1
+
+
+# -- a draw from the Gaussian posterior: DAPS ------------------------------------------------------------
+
+
+def posterior(operator, x0, y, noise_std, r):
+    """Mean (N,) and covariance (N, N) of N(z; x0, r^2) N(y; A z, noise_std^2)."""
+    a = operator.matrix
+    precision = a.T @ a / noise_std**2 + torch.eye(SIZE, dtype=torch.float64) / r**2
+    covariance = torch.linalg.inv(precision)
+    return covariance @ (a.T @ y / noise_std**2 + x0.flatten() / r**2), covariance
+
+
+@closed_or_not
+def test_the_draw_is_exactly_the_posterior(closed_form, monkeypatch):
+    """An affine function of the two noises: its value without them and its matrix give mean and covariance."""
+    operator, x0, y = case(closed_form=closed_form)
+    consistency, spread = GaussianPosterior(NOISE_STD, spread=0.8, **EXACT), 0.8
+    noises = torch.zeros(7, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)
+
+    def draw(of_data, of_volume):
+        monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", lambda *key: of_data)
+        return consistency(x0.clone(), y, operator, Step(AB_T, AB_S, noise=lambda: of_volume))
+
+    centre = draw(*noises)
+    gains = torch.cat(
+        [
+            dense(lambda n: draw(n, noises[1]) - centre, (7,)),
+            dense(lambda n: draw(noises[0], n) - centre, SHAPE),
+        ],
+        1,
+    )
+    mean, covariance = posterior(operator, x0, y, NOISE_STD, spread * math.sqrt((1 - AB_T) / AB_T))
+    assert torch.allclose(centre.flatten(), mean, atol=1e-8)
+    assert torch.allclose(gains @ gains.T, covariance, atol=1e-8)
+
+
+def draws(operator, x0, y, keys, consistency, noise_seed=0):
+    """Draws (len(keys), N) with noise from an independent field."""
+    noise = VolumeNoise(IndependentNoise(), (1.0, 1.0, 1.0), noise_seed)
+    results = []
+    for key in keys:
+        step = Step(AB_T, AB_S, key=(0, key + 2 * EXTRA), noise=partial(noise.volume, x0, 2, AB_S, key))
+        results.append(consistency(x0.clone(), y, operator, step).flatten())
+    return torch.stack(results)
+
+
+def test_keyed_draws_have_the_mean_and_covariance_of_the_posterior():
+    operator, x0, y = case()
+    consistency, count = GaussianPosterior(NOISE_STD), 1500
+    x = draws(operator, x0, y, range(count), consistency)
+    mean, covariance = posterior(operator, x0, y, NOISE_STD, math.sqrt((1 - AB_T) / AB_T))
+    standardised = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x - mean).T, upper=False)
+    assert standardised.mean(1).abs().max() < 5 / math.sqrt(count)
+    difference = (standardised @ standardised.T / count - torch.eye(SIZE, dtype=torch.float64)).abs()
+    assert difference.max() < 6 * math.sqrt(2 / count)
+
+
+def test_a_draw_is_a_function_of_its_key():
+    operator, x0, y = case()
+    consistency = GaussianPosterior(NOISE_STD)
+    first, again, other = draws(operator, x0, y, [3, 3, 4], consistency)
+    assert torch.equal(first, again) and not torch.allclose(first, other, atol=0.1)
+    assert not torch.allclose(draws(operator, x0, y, [3], consistency, noise_seed=1)[0], first, atol=0.1)
+
+
+@closed_or_not
+def test_the_last_step_draws_nothing_and_is_the_mean(closed_form):
+    operator, x0, y = case(closed_form=closed_form)
+    last = Step(AB_T, 1.0)  # without a noise field
+    result = GaussianPosterior(NOISE_STD, spread=0.5, **EXACT)(x0.clone(), y, operator, last)
+    mean, _ = posterior(operator, x0, y, NOISE_STD, 0.5 * math.sqrt(last.noise_ratio))
+    assert torch.allclose(result.flatten(), mean, atol=1e-8)
+
+
+def test_with_the_priors_own_deviation_the_mean_is_the_posterior_mean_given_the_noisy_volume():
+    """Pixels N(mean, std^2): x0 and its variance v describe p(x | x_t) exactly, and y updates it."""
+    prior = Gaussian(std=0.3, reach=0)
+    operator, _, y = case()
+    x_t = random_volume(3)
+    x0, _ = through_network(AffineNetwork(prior), x_t)
+    spread = math.sqrt(prior.spread(AB_T) * AB_T / (1 - AB_T))
+    result = GaussianPosterior(NOISE_STD, spread)(x0.clone(), y, operator, Step(AB_T))
+    # Directly: x_t and y are measurements of x with noise, and the prior is a third.
+    a, mean = operator.matrix, volume_mean(prior, 2)
+    identity = torch.eye(SIZE, dtype=torch.float64)
+    precision = a.T @ a / NOISE_STD**2 + identity * (AB_T / (1 - AB_T) + 1 / 0.3**2)
+    b = a.T @ y / NOISE_STD**2 + math.sqrt(AB_T) * x_t.flatten() / (1 - AB_T) + mean / 0.3**2
+    assert torch.allclose(result.flatten(), torch.linalg.solve(precision, b), atol=1e-9)
+
+
+@every_axis
+def test_its_noise_follows_the_field_along_the_slices(axis):
+    """What the data do not see of the draw is the same in all slices, if the field is and the clean estimate is."""
+    shape = (4, 6, 6)
+    operator = ThroughPlaneSampling(axis=(axis + 1) % 3, ratio=2.0).for_grid(shape, (1.0, 1.0, 1.0))
+    x0 = random_volume(1, operator.domain_shape).mean(axis, keepdim=True).expand(operator.domain_shape).clone()
+    y = operator.forward(x0)
+    spreads = {}
+    for field in (IdenticalNoise(), IndependentNoise()):
+        noise = VolumeNoise(field, (1.0, 1.0, 1.0), seed=0)
+        step = Step(AB_T, AB_S, key=(0, 1), noise=partial(noise.volume, x0, axis, AB_S, 1))
+        x = GaussianPosterior(0.1)(x0.clone(), y, operator, step)
+        unmeasured = x - operator.pseudo_inverse(operator.forward(x))
+        spreads[type(field).__name__] = float(unmeasured.var(axis).mean())
+    assert spreads["IdenticalNoise"] < 1e-12 < 0.1 < spreads["IndependentNoise"]
+
+
+# -- what all of them promise ----------------------------------------------------------------------------
+
+STEPS = {
+    "gradient": PosteriorGradient(),
+    "noisy null space": NoisyNullSpace(0.05),
+    "variational": Variational(),
+    "Gaussian posterior": GaussianPosterior(0.05),
+    "slice total variation": SliceTotalVariation(0.01),
+}
+every_step = pytest.mark.parametrize("consistency", STEPS.values(), ids=STEPS.keys())
+
+
+@every_step
+def test_draws_do_not_influence_each_other(consistency):
+    """Two draws in one run are those of two runs; the same again is the same again."""
+    network, y = BlurringDenoiser(alpha_bars()), normal(6, 5, 3, seed=6)
+    inferer = sampler(consistency=consistency, num_draws=2)
+    operator = ThroughPlaneSampling(axis=2).for_scan(tuple(y.shape), (1.0, 1.0, 5.0))
+    second, first = (sampled(inferer, y, operator, network, draw) for draw in (1, 0))
+    both = inferer.reconstruct(measured(y), network)
+    assert torch.allclose(both.as_tensor()[0], (first + second) / 2, atol=1e-6)
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert torch.equal(sampled(inferer, y, operator, network, 1), second)
+    inferer.seed = 1
+    assert not torch.allclose(sampled(inferer, y, operator, network, 0), first, atol=1e-3)
+
+
+@every_step
+def test_data_and_noisy_volume_are_left_alone(consistency):
+    operator, x0, y = case()
+    x_t = random_volume(3)
+    x0, step = through_network(AffineNetwork(Gaussian()), x_t)
+    step.x_t, step.sigma, step.noise = x_t, 0.3, lambda: random_volume(9)
+    before = x_t.clone(), y.clone(), operator.matrix.clone()
+    for _ in range(2):
+        result = consistency(x0.clone(), y, operator, step)
+        assert result.shape == SHAPE and result.dtype == torch.float64
+    assert all(torch.equal(a, b) for a, b in zip((x_t, y, operator.matrix), before))
+
+
+def test_keys_of_data_steps_are_not_those_of_the_noise_field():
+    """(seed, step) of a data step is used by no field, so that its draws are independent of x_s."""
+    keys = []
+
+    class Recorder:
+        def __call__(self, x0, y, operator, step):
+            keys.append(step.key)
+            return x0
+
+    class Field(IndependentNoise):
+        def _draw(self, z, slice_shape, seed, step, level, slices):
+            fields.append((seed, step))
+            return super()._draw(z, slice_shape, seed, step, level, slices)
+
+    fields = []
+    inferer = sampler(Field(), Recorder(), num_draws=3, num_steps=3)
+    inferer.reconstruct(measured(normal(6, 5, 3)), BlurringDenoiser(alpha_bars()))
+    assert len(set(keys)) == len(keys) == 9 and not set(keys) & set(fields)
+    keyed_normal((1,), *keys[-1], 0)  # within the range of the generator
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda v: PosteriorGradient(v), "scale must be positive, got"),
+        (lambda v: NoisyNullSpace(v if v else -1.0), "noise_std must not be negative, got"),
+        (lambda v: Variational(weight=v), "weight and learning_rate must be positive, got"),
+        (lambda v: Variational(learning_rate=v), "weight and learning_rate must be positive, got"),
+        (lambda v: GaussianPosterior(v), "noise_std and spread must be positive, got"),
+        (lambda v: GaussianPosterior(0.1, spread=v), "noise_std and spread must be positive, got"),
+        (lambda v: SliceTotalVariation(v), "weight and penalty must be positive, got"),
+        (lambda v: SliceTotalVariation(0.1, penalty=v), "weight and penalty must be positive, got"),
+        (lambda v: Proximal(v), "rho must be positive, got"),
+    ],
+)
+@pytest.mark.parametrize("value", [0.0, -0.1, math.nan])
+def test_bad_settings_are_refused(make, message, value):
+    with pytest.raises(ValueError, match=message):
+        make(value)

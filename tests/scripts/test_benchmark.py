@@ -1,0 +1,34 @@
+"""The scripts that time and evaluate: they measure what they say, and do not do it twice."""
+
+import json
+
+import pytest
+
+from scripts import benchmark, reproduce
+from tests.support.scans import ROOT, head_voxels, write_volume
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_the_benchmark_counts_every_network_call(in_root, tiny_overrides, thick_file):
+    overrides = tiny_overrides(thick_file, num_steps=3, num_draws=2, slice_axis=0, slice_batch_size=8)
+    overrides.pop("output_dir")
+    run = benchmark.time_run(overrides)
+    assert run["network_calls"] == 3 * 2 * 3  # steps, draws, batches of 8 in 20 slices
+    assert 0 < run["network_in_run_s"] < run["whole_run_s"]
+    assert run["outside_network"] == pytest.approx(1 - run["network_in_run_s"] / run["whole_run_s"], abs=0.02)
+    assert run["peak_memory_mb"] > 0
+
+
+def test_a_finished_run_is_read_and_not_repeated(in_root, tiny_overrides, tmp_path):
+    truth = write_volume(tmp_path / "truth" / f"{reproduce.CASE}.nii.gz", head_voxels((20, 18, 25)))
+    overrides = tiny_overrides(truth, region_dir=None)
+    overrides.pop("output_dir")
+    first = reproduce.run_one(tmp_path / "work", overrides)
+    assert "recon" in first["metrics"] and "seconds" in first["run"]
+    written = tmp_path / "work" / reproduce.CASE / "run.json"
+    written.write_text(json.dumps(first["run"] | {"seconds": -1}))
+    assert reproduce.run_one(tmp_path / "work", overrides)["run"]["seconds"] == -1
