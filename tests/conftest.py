@@ -9,8 +9,6 @@ import torch
 from monai.bundle import run
 
 from tests.support.scans import (
-    CHANNELS,
-    GROUPS,
     OBLIQUE,
     ROOT,
     STRAIGHT,
@@ -69,8 +67,6 @@ def tiny_overrides(tiny_weights, tmp_path):
             "device": "$torch.device('cpu')",
             "num_steps": 2,
             "num_draws": 1,
-            "network_def#channels": list(CHANNELS),
-            "network_def#norm_num_groups": GROUPS,
             "sampler#progress": False,
             "report": False,  # a page of some megabytes
         } | others

@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 from bundle.noise.named import FIELDS, named_noise
 from bundle.prior.weights import load_weights
@@ -37,15 +36,6 @@ THICK = OBLIQUE @ np.diag([1.0, 1.0, 4.0, 1.0])
 
 
 # -- names of noise fields --------------------------------------------------------------------------
-def test_a_name_is_an_overlay():
-    overlays = {path.stem.removeprefix("noise_"): path for path in ROOT.glob("configs/noise_*.json")}
-    assert FIELDS.keys() == overlays.keys()
-    for name, path in overlays.items():
-        parser = ConfigParser()
-        parser.read_config(path)
-        assert repr(named_noise(name)) == repr(parser.get_parsed_content("noise_field"))
-
-
 def test_the_first_of_a_list_is_taken_and_the_shown_list_is_complete():
     shown = json.loads((ROOT / INFERENCE).read_text(encoding="utf-8"))["displayable_configs"]["noise"]
     assert shown == list(FIELDS)
@@ -62,10 +52,14 @@ def test_other_names_are_refused(name):
 def test_what_a_server_shows_is_set_on_the_command_line_as_before(run_here, tiny_overrides, thick_file, tmp_path):
     """`--seed 4` and the part of displayable_configs are the same, and overlays go before the shown name."""
     results = {}
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text('{"noise_field": {"_target_": "bundle.noise.OrnsteinUhlenbeckNoise", "length": 20.0}}')
+    ids = {"seed": 4, "num_steps": 1, "operator#ratio": 3.0}
     for name, configs, others in (
-        ("id", [INFERENCE], {"seed": 4, "num_steps": 1, "operator#ratio": 3.0}),
+        ("id", [INFERENCE], ids),
         ("shown", [INFERENCE], {f"displayable_configs#{k}": v for k, v in SHOWN.items()}),
-        ("overlay", [INFERENCE, "configs/noise_ou.json"], {"seed": 4, "num_steps": 1, "operator#ratio": 3.0}),
+        ("overlay", [INFERENCE, str(overlay)], ids),
+        ("name", [INFERENCE], ids | {"noise": "ou"}),
     ):
         settings = tiny_overrides(thick_file, output_dir=str(tmp_path / name)) | others
         if name == "shown":
@@ -74,6 +68,7 @@ def test_what_a_server_shows_is_set_on_the_command_line_as_before(run_here, tiny
         results[name] = nib.load(tmp_path / name / "thick" / "thick_recon.nii.gz").get_fdata()
     assert np.array_equal(results["id"], results["shown"]) and results["id"].shape == (20, 18, 18)
     assert not np.allclose(results["id"], results["overlay"])
+    assert np.array_equal(results["name"], results["overlay"])
 
 
 SHOWN = {"seed": 4, "num_steps": 1, "ratio": 3.0, "noise": "slerp"}
@@ -171,19 +166,19 @@ def test_a_dicom_series_is_served_with_an_older_pydicom(server, direct, tmp_path
 
 @pytest.mark.tools
 @pytest.mark.parametrize(
-    ("chosen", "overlays", "others"),
+    ("chosen", "others"),
     [
-        ({"seed": 7}, [], {"seed": 7}),
-        ({"num_steps": 1}, [], {"num_steps": 1}),
-        ({"ratio": 3.0}, [], {"operator#ratio": 3.0}),
-        ({"noise": "matern"}, ["configs/noise_matern.json"], {}),
-        ({"noise": "auto", "seed": 2}, ["configs/noise_auto.json"], {"seed": 2}),
+        ({"seed": 7}, {"seed": 7}),
+        ({"num_steps": 1}, {"num_steps": 1}),
+        ({"ratio": 3.0}, {"operator#ratio": 3.0}),
+        ({"noise": "matern"}, {"noise": "matern"}),
+        ({"noise": "auto", "seed": 2}, {"noise": "auto", "seed": 2}),
     ],
     ids=["seed", "num_steps", "ratio", "noise", "two"],
 )
-def test_parameters_are_those_of_a_direct_run(chosen, overlays, others, server, place, direct, tmp_path):
+def test_parameters_are_those_of_a_direct_run(chosen, others, server, place, direct, tmp_path):
     volume = nib.load(server.infer("slices", tmp_path / "served.nii.gz", image="straight", **chosen))
-    assert_same(volume, direct(place / "studies/straight.nii.gz", [INFERENCE, *overlays], **others))
+    assert_same(volume, direct(place / "studies/straight.nii.gz", [INFERENCE], **others))
     plain = nib.load(server.infer("slices", tmp_path / "plain.nii.gz", image="straight"))  # not kept from before
     assert plain.shape == (20, 18, 24)
     assert volume.shape == (20, 18, 18) if "ratio" in chosen else not np.allclose(volume.get_fdata(), plain.get_fdata())

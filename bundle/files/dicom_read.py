@@ -88,26 +88,21 @@ def _list(stacks: list[Stack], before: str) -> str:
     return before + ("".join(f"\n  {s}, UID {_uid(s)}" for s in stacks) or " none")
 
 
-class DicomReader(ImageReader):
-    """MONAI's reader protocol for DICOM stacks; the voxels are (columns, rows, slices) float32, rescaled.
+class StackReader(ImageReader):
+    """MONAI's reader protocol for a stack that was found; the voxels are (columns, rows, slices) float32, rescaled.
 
-    Metadata: affine (RAS), spatial_shape, slice_thickness in mm, 0 where the header has none, and "dicom", the stack.
-
-    Args:
-        series: which stack of a folder; see `find_stack`.
-        stack: one that was found already, to be read whatever the file name says.
+    Metadata: affine (RAS), spatial_shape, and slice_thickness in mm, 0 where the header has none.
     """
 
-    def __init__(self, series: int | str | None = None, stack: Stack | None = None) -> None:
+    def __init__(self, stack: Stack) -> None:
         super().__init__()
-        self.series, self.stack = series, stack
+        self.stack = stack
 
     def verify_suffix(self, filename) -> bool:
-        return is_dicom_source(filename)
+        return True
 
     def read(self, data, **_) -> Stack:
-        (source,) = data if isinstance(data, (list, tuple)) else (data,)
-        return find_stack(source, self.series) if self.stack is None else self.stack
+        return self.stack
 
     def get_data(self, img: Stack) -> tuple[np.ndarray, dict]:
         meta = {
@@ -117,7 +112,6 @@ class DicomReader(ImageReader):
             "original_channel_dim": float("nan"),  # MONAI's word for none
             "space": "RAS",
             "slice_thickness": img.slices[0].thickness,
-            "dicom": img,
         }
         return img.voxels(), meta
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from monai.data import ImageReader
 from monai.transforms import LoadImage, LoadImaged
 
-from bundle.files.dicom_read import DicomReader, is_dicom_source
+from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
 
 
 class LoadVolume(LoadImage):
-    """MONAI's LoadImage, with DICOM by `DicomReader`: its errors are not followed by tries of other readers."""
+    """MONAI's LoadImage, with DICOM by ours, whose errors are not followed by tries of other readers."""
 
     def __init__(self, *args, series: int | str | None = None, **kwargs) -> None:
         with _quiet_about_decoders():
@@ -26,10 +26,14 @@ class LoadVolume(LoadImage):
     def __call__(self, filename, reader: ImageReader | None = None):
         """Read a path, or the `Stack` of a DICOM folder that was searched before."""
         if isinstance(filename, Stack):
-            reader = DicomReader(stack=filename)
+            stack = filename
         elif reader is None and is_dicom_source(filename):
-            reader = DicomReader(self.series)
-        return super().__call__(filename, reader)
+            stack = find_stack(filename, self.series)
+        else:
+            return super().__call__(filename, reader)
+        image = super().__call__(stack, StackReader(stack))
+        image.meta["dicom"] = stack
+        return image
 
 
 class LoadVolumed(LoadImaged):

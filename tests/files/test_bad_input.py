@@ -122,8 +122,17 @@ def test_weights_that_hold_code(tmp_path, thick_file, refused):
 
 def test_weights_of_another_architecture(tmp_path, thick_file, refused):
     torch.save(random_network(channels=(16, 16)).state_dict(), tmp_path / "model.pt")
-    message = refused(thick_file, checkpoint=str(tmp_path / "model.pt"))
+    message = refused(thick_file, checkpoint=str(tmp_path / "model.pt"), **{"network_def#channels": [8, 16]})
     assert "belong to another architecture than network_def" in message
+
+
+def test_weights_of_another_task(tmp_path, thick_file, refused):
+    """The network would run, on intensities that it has never seen."""
+    torch.save(
+        random_network(scale={"kind": "hounsfield", "low": -1000.0, "high": 1000.0}).state_dict(), tmp_path / "ct.pt"
+    )
+    message = refused(thick_file, checkpoint=str(tmp_path / "ct.pt"))
+    assert "ct.pt were trained on Hounsfield units, as CT is, and this task brings volumes scaled by their" in message
 
 
 def test_an_output_dir_that_cannot_be_written(tmp_path, thick_file, refused):

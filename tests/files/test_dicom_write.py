@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from bundle import __version__
+from bundle.files.dicom_read import find_stack
 from bundle.files.dicom_write import rescale_slope, save_series
 from bundle.files.read import LoadVolumed
 from tests.support.dicom_files import PATIENT, write_enhanced, write_series
@@ -47,7 +48,7 @@ def test_our_reader_gets_the_volume_back(tmp_path, kind):
     if kind == "enhanced":
         write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
     result = volume()
-    assert save_series(result, tmp_path / "out", tmp_path / "source" if kind else None) == 7
+    assert save_series(result, tmp_path / "out", find_stack(tmp_path / "source") if kind else None) == 7
     back = LoadVolumed("image")({"image": str(tmp_path / "out")})["image"]
     np.testing.assert_allclose(back.affine, FINE, atol=1e-6)
     step = float(headers(tmp_path / "out")[0].RescaleSlope)
@@ -102,7 +103,7 @@ def test_an_independent_checker_finds_no_error(tmp_path, kind, deidentified, suf
         write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
     modality = "CT" if kind == "none CT" else "MR"
     origin = tmp_path / "source" if kind in ("single", "enhanced") else None
-    save_series(volume(), tmp_path / "out", origin, suffix=suffix, modality=modality, deidentified=deidentified)
+    save_series(volume(), tmp_path / "out", origin and find_stack(origin), suffix=suffix, modality=modality, deidentified=deidentified)
     for path in sorted((tmp_path / "out").iterdir())[:2]:
         said = subprocess.run([checker, "-new", str(path)], capture_output=True, encoding="latin-1").stderr
         assert f"{modality}Image" in said.split("\n")  # it knew what it was looking at
@@ -111,7 +112,7 @@ def test_an_independent_checker_finds_no_error(tmp_path, kind, deidentified, suf
 
 # -- what it is derived from ----------------------------------------------------------------------
 def test_patient_study_and_acquisition_are_carried_over(tmp_path, source):
-    save_series(volume(), tmp_path / "out", source)
+    save_series(volume(), tmp_path / "out", find_stack(source))
     old, new = headers(source)[0], headers(tmp_path / "out")
     carried = [*PATIENT, "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID", "EchoTime", "ScanningSequence",
                "Manufacturer", "MagneticFieldStrength", "AcquisitionDate", "BodyPartExamined"]  # fmt: skip
@@ -135,7 +136,7 @@ def test_what_differs_between_slices_is_not_carried_over(tmp_path):
         ds = pydicom.dcmread(path)
         ds.WindowCenter, ds.WindowWidth, ds.TriggerTime = 100 + k, 200, 10 * k
         ds.save_as(path)
-    save_series(volume(), tmp_path / "out", tmp_path / "source")
+    save_series(volume(), tmp_path / "out", find_stack(tmp_path / "source"))
     for ds in headers(tmp_path / "out"):
         assert "TriggerTime" not in ds and not 100 <= ds.WindowCenter <= 105
         assert (float(ds.RescaleIntercept), ds.PixelRepresentation) == (0, 1)
@@ -166,7 +167,7 @@ def test_nothing_of_the_patient_is_left_after_deidentification(tmp_path, kind):
     else:
         write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
     old = headers(tmp_path / "source")[0]
-    save_series(volume(), tmp_path / "out", tmp_path / "source", deidentified=True)
+    save_series(volume(), tmp_path / "out", find_stack(tmp_path / "source"), deidentified=True)
     for path in (tmp_path / "out").iterdir():
         ds, content = pydicom.dcmread(path), path.read_bytes()
         secrets = [v for k, v in PATIENT.items() if k not in ("PatientSex", "PatientAge")] + [
@@ -272,6 +273,32 @@ def test_a_run_writes_the_formats_that_are_asked_for(
         np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-4)
         np.testing.assert_allclose(theirs[0], ours.get_fdata(), atol=1.1 / 32767 * ours.get_fdata().max())
         assert headers(case / "source_recon")[0].PatientID == "4711"
+
+
+@pytest.mark.parametrize("kind", ["single", "enhanced"])
+def test_a_folder_is_searched_once_and_what_it_holds_is_said_once(
+    kind, run_here, tiny_overrides, tmp_path, monkeypatch, capfd
+):
+    """A run reads its input twice and writes two series that refer to it: headers are parsed in the search alone."""
+    folder = tmp_path / "source"
+    if kind == "single":
+        write_series(folder, VOXELS, AFFINE)
+    else:
+        write_enhanced(folder / "one.dcm", VOXELS, AFFINE)
+    write_localiser(folder)
+    parsed, pixels = [], []
+
+    def counted(path, *arguments, **options):
+        (parsed if options.get("stop_before_pixels") else pixels).append(path)
+        return read(path, *arguments, **options)
+
+    read = pydicom.dcmread
+    monkeypatch.setattr("bundle.files.dicom_stack.pydicom.dcmread", counted)
+    run_here("inference", INFERENCE, tiny_overrides(folder, output_format="dicom", num_draws=2))
+    files = 6 if kind == "single" else 1
+    assert len(parsed) == len(set(parsed)) == files + 3
+    assert len(pixels) == 2 * files
+    assert capfd.readouterr().err.count("left out") == 1
 
 
 def test_a_nifti_scan_becomes_a_series_without_a_name(run_here, tiny_overrides, tmp_path):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from matplotlib import image as image_file
-from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bundle.report.picture import AXES, LABELS, Panel, oriented_slice, report
+from bundle.planes import PLANES
+from bundle.report.picture import LABELS, Panel, oriented_slice, report
 
 SHAPE, SPACING = (60, 50, 24), (1.0, 1.5, 3.0)
 POSITIVE = {"sagittal": "R", "coronal": "A", "axial": "S"}  # where the index of each axis of a RAS+ volume grows
@@ -23,9 +24,8 @@ def figure(truth):
     panels = [Panel("Input", truth + 0.1, "19.0 dB"), Panel("Result", truth - 0.05, "25.0 dB")]
     differences = {"Truth": np.linspace(0, 1, 23), "Result": np.linspace(1, 2, 23)}
     figure = report(Panel("Truth", truth), panels, SPACING, (-1.0, 1.0), differences, "axial", "A case")
-    figure.canvas.draw()
-    yield figure
-    plt.close(figure)
+    FigureCanvasAgg(figure).draw()
+    return figure
 
 
 def pictures(figure):
@@ -39,19 +39,19 @@ def pictures(figure):
 
 
 # -- convention -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("plane", AXES)
+@pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("corner", list(np.ndindex(2, 2, 2)))
 def test_a_marker_is_on_the_side_that_the_labels_name(plane, corner):
     """The patient's right is on the left of the page, anterior (or, side on, superior) is up."""
     volume = np.zeros((4, 5, 6))
     at = [c * (n - 1) for c, n in zip(corner, volume.shape, strict=True)]
     volume[tuple(at)] = 1
-    picture = oriented_slice(volume, plane, at[AXES[plane]])
+    picture = oriented_slice(volume, plane, at[PLANES[plane]])
     row, column = np.argwhere(picture)[0]
     left, right, top, bottom = LABELS[plane]
     sides = {left if column == 0 else right, top if row == 0 else bottom}
     names = [positive if c else NEGATIVE[positive] for c, positive in zip(corner, POSITIVE.values(), strict=True)]
-    assert sides == {name for axis, name in enumerate(names) if axis != AXES[plane]}
+    assert sides == {name for axis, name in enumerate(names) if axis != PLANES[plane]}
 
 
 def test_labels_follow_radiological_convention():
@@ -60,10 +60,10 @@ def test_labels_follow_radiological_convention():
     assert LABELS["sagittal"][2:] == ("S", "I")
 
 
-@pytest.mark.parametrize("plane", AXES)
+@pytest.mark.parametrize("plane", PLANES)
 def test_a_slice_is_a_flip_and_a_transpose_and_nothing_more(plane):
     volume = np.arange(4 * 5 * 6.0).reshape(4, 5, 6)
-    shown, cut = oriented_slice(volume, plane, 2), volume.take(2, AXES[plane])
+    shown, cut = oriented_slice(volume, plane, 2), volume.take(2, PLANES[plane])
     np.testing.assert_array_equal(np.sort(shown.ravel()), np.sort(cut.ravel()))
 
 
@@ -72,7 +72,7 @@ def test_pictures_have_the_proportions_of_the_patient(figure):
     size = [n * s for n, s in zip(SHAPE, SPACING, strict=True)]
     shown = pictures(figure)
     for row, plane in [(0, "axial"), (2, "coronal"), (4, "sagittal")]:
-        across, up = (size[a] for a in range(3) if a != AXES[plane])
+        across, up = (size[a] for a in range(3) if a != PLANES[plane])
         for (r, column), axes in shown.items():
             if r in (row, row + 1):
                 box = axes.get_window_extent()
@@ -90,10 +90,7 @@ def test_pictures_fill_their_frames(figure):
 def test_a_scale_bar_fits_into_a_small_volume(truth):
     small, ones = Panel("Truth", truth[:30, :20, :12]), {"Truth": np.ones(11)}
     figure = report(small, [small], (1.0, 1.0, 1.0), (-1.0, 1.0), ones, "axial", "A small case")
-    try:
-        test_pictures_fill_their_frames(figure)
-    finally:
-        plt.close(figure)
+    test_pictures_fill_their_frames(figure)
 
 
 def test_the_scale_bar_has_the_length_it_names(figure):
@@ -101,7 +98,7 @@ def test_the_scale_bar_has_the_length_it_names(figure):
         axes = pictures(figure)[row, 0]
         millimetres = next(float(t.get_text().split()[0]) for t in axes.texts if t.get_text().endswith(" mm"))
         (start, end) = axes.lines[0].get_xdata()
-        across = next(s for a, s in enumerate(SPACING) if a != AXES[plane])
+        across = next(s for a, s in enumerate(SPACING) if a != PLANES[plane])
         assert (end - start) * across == pytest.approx(millimetres)
 
 

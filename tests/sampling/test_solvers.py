@@ -20,17 +20,17 @@ from bundle.sampling.posterior_steps import PosteriorGradient
 from tests.physics.ct.test_task import measure
 from tests.support.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler
 from tests.support.helpers import sampled
-from tests.support.scans import CHANNELS, EVALUATE, GROUPS, INFERENCE, ROOT, head_voxels, write_volume
+from tests.support.scans import EVALUATE, INFERENCE, ROOT, head_voxels, write_volume
 
 DATA_STEPS = {
     "solver_daps": "GaussianPosterior",
     "solver_ddnm": "NullSpace",
     "solver_ddnm_plus": "NoisyNullSpace",
-    "solver_dds": "ConjugateGradient",
-    "solver_diffpir": "ConjugateGradient",
+    "solver_dds": "Proximal",
+    "solver_diffpir": "Proximal",
     "solver_dps": "PosteriorGradient",
     "solver_mbir": "SliceTotalVariation",
-    "solver_planes": "ConjugateGradient",
+    "solver_planes": "Proximal",
     "solver_red_diff": "Variational",
     "solver_unconditional": "Unconditional",
 }
@@ -137,8 +137,8 @@ def test_the_page_has_a_row_for_every_overlay():
 
 def test_solver_task_and_noise_go_together(reconstruct):
     """The command of the page."""
-    _, record = reconstruct("ct", "solver_diffpir", "noise_ou")
-    assert record["settings"]["data_consistency"].startswith("ConjugateGradient")
+    _, record = reconstruct("ct", "solver_diffpir", noise="ou")
+    assert record["settings"]["data_consistency"].startswith("Proximal(")
     assert record["noise"].startswith("OrnsteinUhlenbeckNoise")
 
 
@@ -148,7 +148,9 @@ def test_the_prediction_is_set_by_its_id(reconstruct):
         assert np.abs(by_name[name] - by_name["epsilon"]).max() > 0.1 * by_name["epsilon"].std()
 
 
-def test_the_overlay_for_a_variance_exploding_network_runs(run_here, tiny_overrides, thick_file, tmp_path):
+def test_the_overlay_for_a_variance_exploding_network_runs(
+    run_here, tiny_overrides, tiny_weights, thick_file, tmp_path
+):
     (overlay,) = blocks(PAGE, "json")
     path = tmp_path / "variance_exploding.json"
     path.write_text(overlay, encoding="utf-8")
@@ -156,8 +158,7 @@ def test_the_overlay_for_a_variance_exploding_network_runs(run_here, tiny_overri
     (recon,) = (tmp_path / "results").glob("*/*_recon.nii.gz")
     parser = ConfigParser()
     parser.read_config([INFERENCE, str(path)])
-    settings = {"network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "device": "cpu"}
-    parser.update({name.replace("#", "::"): value for name, value in settings.items()})
+    parser.update({"checkpoint": str(tiny_weights), "device": "cpu"})
     network = parser.get_parsed_content("network")
     assert isinstance(network, FromVarianceExploding) and network.output == "denoised"
     assert network.condition(torch.tensor(math.e**4)) == 1

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 from PIL import Image
 
+from bundle.files.findings import findings_of
 from bundle.noise.field import IndependentNoise, SlerpNoise
 from bundle.report.trajectory.write import WriteTrajectory
 from bundle.sampling.inferers import ForegroundInferer
@@ -72,7 +73,8 @@ def test_observing_changes_no_bit_of_the_result():
     plain = sampler(SlerpNoise(), **arguments).reconstruct(Y, NETWORK)
     watched = sampler(SlerpNoise(), observer=Trajectory(), **arguments).reconstruct(Y, NETWORK)
     assert torch.equal(plain.as_tensor(), watched.as_tensor())
-    assert torch.equal(plain.meta["std"], watched.meta["std"])
+    std, of_watched = (findings_of(result).maps["std"] for result in (plain, watched))
+    assert torch.equal(std, of_watched)
 
 
 @pytest.mark.parametrize(
@@ -261,27 +263,29 @@ def test_a_sampler_that_is_not_observed_is_said_to_be_so(run_here, tiny_override
     )
 
 
-@pytest.mark.parametrize("task", ["task_svct", "task_lact"])
+@pytest.mark.parametrize("task", ["task_svct", "task_csmri"])
 def test_the_overlay_appends_to_the_handlers_of_a_task_in_any_order(task):
     for overlays in ([OVERLAY, f"configs/{task}.json"], [f"configs/{task}.json", OVERLAY]):
         config = ConfigParser.load_config_files([INFERENCE, *overlays])
         assert config["handlers"][0]["_target_"].endswith("LoadWeights")
         assert config["handlers"][-1]["_target_"].endswith("WriteTrajectory")
-        assert config["settings"]["photons"] == "@photons"
+        assert len(config["settings"]) > 3  # and the task has added its own
 
 
 def test_without_the_overlay_nothing_is_observed():
     plain = ConfigParser.load_config_files([INFERENCE])
     assert plain["observer"] is None
-    assert not [h for h in plain["handlers"] if "rajectory" in h["_target_"]]
+    assert "rajectory" not in json.dumps(plain["handlers"])
 
 
 def test_the_fields_are_told_apart_by_what_is_written(run_here, tiny_overrides, thick_file, tmp_path):
     """Across sagittal slices, identical noise is the same in each, and independent noise is not."""
     correlations = {}
     for noise in ("identical", "independent"):
-        overrides = tiny_overrides(thick_file, output_dir=str(tmp_path / noise), slice_axis=0, start_fraction=1.0)
-        run_here("inference", [INFERENCE, f"configs/noise_{noise}.json", OVERLAY], overrides)
+        settings = {"noise": noise, "slice_axis": 0, "start_fraction": 1.0}
+        run_here(
+            "inference", [INFERENCE, OVERLAY], tiny_overrides(thick_file, output_dir=str(tmp_path / noise), **settings)
+        )
         slab = nib.load(tmp_path / noise / "thick" / "trajectory" / "sagittal_x_t.nii.gz").get_fdata()[..., 0]
         correlations[noise] = np.corrcoef(slab[2].ravel(), slab[3].ravel())[0, 1]
     assert correlations["identical"] == pytest.approx(1) and abs(correlations["independent"]) < 0.3

@@ -148,7 +148,7 @@ def test_a_series_among_others_comes_out_as_from_a_direct_run(deploy, bundle_cop
         configs="[inference, noise_ou]",
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    run_here("inference", [INFERENCE, "configs/noise_ou.json"], tiny_overrides(study, series=3))
+    run_here("inference", INFERENCE, tiny_overrides(study, series=3, noise="ou"))
     case = tmp_path / "out" / "study"
     direct = same_volume(case / "study_recon.nii.gz", tmp_path / "results" / "study" / "study_recon.nii.gz")
     np.testing.assert_allclose(direct.header.get_zooms(), (0.9, 1.1, 0.9), atol=0.05)

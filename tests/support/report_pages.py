@@ -7,7 +7,8 @@ import re
 
 import numpy as np
 
-from bundle.report.page.write import RECON, write_page
+from bundle.report.page.write import write_page
+from bundle.report.titles import RECON
 from tests.support.scans import OBLIQUE
 
 SHAPE = (20, 24, 16)

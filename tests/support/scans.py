@@ -65,9 +65,9 @@ class Marker:
         return open, (self.path, "w")
 
 
-def random_network(seed=0, channels=CHANNELS):
+def random_network(seed=0, channels=CHANNELS, **about):
     """A tiny SliceUNet; MONAI's last layer starts at zero, so every weight is drawn again."""
-    network = SliceUNet(channels, norm_num_groups=GROUPS)
+    network = SliceUNet(channels, norm_num_groups=GROUPS, **about)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in network.parameters():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bundle.report.page.parts import curves, dots, marked, metric_tables, middle_slices
-from bundle.report.page.write import RECON
+from bundle.report.titles import RECON
 from tests.support.report_pages import metrics_of_three
 
 

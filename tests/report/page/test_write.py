@@ -17,8 +17,8 @@ from bundle.physics import Measured, operator_of
 from bundle.physics.baselines import Interpolation
 from bundle.physics.measurement import reconstructed
 from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
-from bundle.report.page.write import ASSETS, LIMITS, RECON, WriteReport, without_folders, write_page
-from bundle.report.titles import title_of
+from bundle.report.page.write import ASSETS, LIMITS, WriteReport, without_folders, write_page
+from bundle.report.titles import RECON, title_of
 from tests.support.report_pages import WINDOW, contents, full_page, metrics_of_three, whole_numbers
 from tests.support.scans import (
     EVALUATE,
@@ -227,6 +227,6 @@ def test_every_task_shows_its_input_and_the_truth(task, tmp_path, monkeypatch):
     errors = [np.abs(volumes[n] - covered).mean() for n in ("input", "result")]
     assert 0 < errors[0] < 0.3 * np.ptp(covered)
     text = (tmp_path / "out" / "case" / "report.html").read_text(encoding="utf-8")
-    assert baselines["input"].label in text and RECON in text
+    assert title_of("input", baselines) in text and RECON in text
     if task == "few views":
         np.testing.assert_allclose(data["window"], [-1000, 400], atol=0.1)
