@@ -86,6 +86,21 @@ def run_here(monkeypatch):
 
 
 @pytest.fixture
+def fresh_python():
+    """Runs code in a process of its own, in the repository root: `fresh_python(code)`; returns what it printed."""
+
+    def run_code(code):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run_code
+
+
+@pytest.fixture
 def run_bundle():
     """Runs `python -m monai.bundle run ID --config_file ... --key value` from the repository root, as a user does."""
 

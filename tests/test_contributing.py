@@ -1,15 +1,20 @@
-"""The noise field of CONTRIBUTING.md keeps the promises that it explains, and docs/noise.md says what is there."""
+"""The examples of CONTRIBUTING.md keep the promises that it explains, and docs/noise.md says what is there."""
 
 import json
 import re
+import shutil
 import sys
 import types
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
+import bundle.physics
+from bundle.noise.named import FIELDS
 from tests.support.helpers import contributions
-from tests.support.scans import ROOT
+from tests.support.scans import INFERENCE, ROOT
 from tests.test_configs import NOISE_FIELDS
 
 CONTRIBUTING, NOISE = ((ROOT / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "docs/noise.md"))
@@ -23,7 +28,7 @@ def blocks(text, kind):
 @pytest.fixture
 def block_noise(monkeypatch):
     """The example, as the module that the page calls it."""
-    module = types.ModuleType("bundle.block_noise")
+    module = types.ModuleType("bundle.noise.block")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(blocks(SECTION, "python")[0], vars(module))
     return module
@@ -48,14 +53,52 @@ def test_the_test_of_the_example_passes(block_noise):
 def test_the_overlay_of_the_example_names_it(block_noise):
     (overlay,) = blocks(SECTION, "json")
     part = json.loads(overlay)["noise_field"]
-    assert part.pop("_target_") == "bundle.block_noise.BlockNoise"
+    assert part.pop("_target_") == "bundle.noise.block.BlockNoise"
     assert block_noise.BlockNoise(**part).size == 4.0
 
 
-def test_the_page_of_noise_fields_names_every_overlay():
-    rows = dict(re.findall(r"^\| `noise_(\w+)` \| `(\w+)` \|", NOISE, flags=re.MULTILINE))
-    assert rows == NOISE_FIELDS
-    assert rows.keys() == {path.stem.removeprefix("noise_") for path in (ROOT / "configs").glob("noise_*.json")}
+PHYSICS = CONTRIBUTING[CONTRIBUTING.index("## Add an operator") : CONTRIBUTING.index("## Add a solver")]
+
+
+@pytest.fixture
+def skipped(monkeypatch):
+    """The physics of the example, as the module that the page calls it."""
+    folder, module = types.ModuleType("bundle.physics.skipped"), types.ModuleType("bundle.physics.skipped.scanner")
+    folder.__path__, folder.scanner = [], module
+    monkeypatch.setattr(bundle.physics, "skipped", folder, raising=False)
+    for part in (folder, module):
+        monkeypatch.setitem(sys.modules, part.__name__, part)
+    exec(blocks(PHYSICS, "python")[0], vars(module))
+    return module
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["operator", "task"])
+def test_the_tests_of_the_physics_pass(which, skipped, tmp_path, monkeypatch):
+    names = {}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs") if which == 1 else shutil.copytree(ROOT / "configs", "configs")
+    if which == 2:
+        (tmp_path / "configs/task_skipped.json").write_text(blocks(PHYSICS, "json")[0])
+    exec(blocks(PHYSICS, "python")[which], names)
+    tests = [test for name, test in names.items() if name.startswith("test_")]
+    for test in tests:
+        test()
+    assert len(tests) == 3 - which
+
+
+def test_the_physics_reconstructs(skipped, run_here, tiny_overrides, thick_file, tmp_path):
+    """One folder and one overlay are all: the scan's slices come back in their places."""
+    overlay = tmp_path / "task_skipped.json"
+    overlay.write_text(json.dumps(json.loads(blocks(PHYSICS, "json")[0]) | {"inferer": "@sampler"}))
+    run_here("inference", [INFERENCE, str(overlay)], tiny_overrides(thick_file, **{"operator#step": 4}))
+    recon = nib.load(tmp_path / "results" / "thick" / "thick_recon.nii.gz").get_fdata()
+    assert recon.shape == (20, 18, 21)
+    np.testing.assert_allclose(recon[..., ::4], nib.load(thick_file).get_fdata(), atol=0.5)
+
+
+def test_the_page_of_noise_fields_names_every_field():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", NOISE, flags=re.MULTILINE))
+    assert rows == NOISE_FIELDS and rows.keys() == FIELDS.keys()
 
 
 def test_the_python_of_the_page_runs():

@@ -17,7 +17,7 @@ from bundle import __version__
 from bundle.files.dicom_read import find_stack
 from bundle.files.dicom_write import rescale_slope, save_series
 from bundle.files.read import LoadVolumed
-from tests.support.dicom_files import PATIENT, write_enhanced, write_series
+from tests.support.dicom_files import PATIENT, write_enhanced, write_localiser, write_series
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume
 
 AFFINE = OBLIQUE @ np.diag([-1.0, 1.2, 4.0, 1.0])
@@ -103,7 +103,8 @@ def test_an_independent_checker_finds_no_error(tmp_path, kind, deidentified, suf
         write_enhanced(tmp_path / "source" / "one.dcm", VOXELS, AFFINE)
     modality = "CT" if kind == "none CT" else "MR"
     origin = tmp_path / "source" if kind in ("single", "enhanced") else None
-    save_series(volume(), tmp_path / "out", origin and find_stack(origin), suffix=suffix, modality=modality, deidentified=deidentified)
+    stack = None if origin is None else find_stack(origin)
+    save_series(volume(), tmp_path / "out", stack, suffix=suffix, modality=modality, deidentified=deidentified)
     for path in sorted((tmp_path / "out").iterdir())[:2]:
         said = subprocess.run([checker, "-new", str(path)], capture_output=True, encoding="latin-1").stderr
         assert f"{modality}Image" in said.split("\n")  # it knew what it was looking at

@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-import bundle
+import bundle.sampling
 from bundle.prior.diffusion import X0_FROM
 from bundle.prior.variance_exploding import FromVarianceExploding
 from bundle.sampling.data_consistency import NullSpace
@@ -169,9 +169,9 @@ def test_the_overlay_for_a_variance_exploding_network_runs(
 def landweber(monkeypatch):
     """The example of CONTRIBUTING.md, as the module that the page calls it."""
     section = CONTRIBUTING[CONTRIBUTING.index("## Add a solver") : CONTRIBUTING.index("## What a good change")]
-    module = types.ModuleType("bundle.landweber")
+    module = types.ModuleType("bundle.sampling.landweber")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(bundle, "landweber", module, raising=False)
+    monkeypatch.setattr(bundle.sampling, "landweber", module, raising=False)
     code, test = blocks(section, "python")
     exec(code, vars(module))
     (overlay,) = blocks(section, "json")
