@@ -98,8 +98,8 @@ def time_run(overrides: dict, task: str | None = None) -> dict:
     bare = bare_calls(evaluator.network, clock.shapes, device)
     return {
         "overrides": overrides,
-        "whole_run_s": round(whole, 2),
-        "network_in_run_s": round(clock.seconds, 2),
+        "whole_run_s": round(whole, 4),
+        "network_in_run_s": round(clock.seconds, 4),
         "bare_network_s": round(bare, 2),
         "data_fidelity_s": round(step.seconds, 2),
         "data_fidelity_share": round(step.seconds / whole, 4),

@@ -29,7 +29,7 @@ from monai.bundle import ConfigParser
 
 from bundle.files.write import written_whole
 from bundle.prior.tracing import example_inputs, traced
-from bundle.prior.weights import load_weights
+from bundle.prior.weights import Weights, load_weights
 
 NAME = "slice_consistent_reconstruction"
 """Of the bundle: the folder in the zip file, and the name for `monai.bundle.load`."""
@@ -164,7 +164,9 @@ def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> torch
         raise ValueError(f"{config_files[-1]} names no checkpoint: give the weights with --checkpoint")
     if checkpoint is not None:
         parser["checkpoint"] = str(checkpoint)
-    return load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("checkpoint")).eval()
+    weights = Weights(parser.get_parsed_content("checkpoint"))
+    weights.about  # noqa: B018 - before the network is made of it, whose errors MONAI wraps
+    return load_weights(parser.get_parsed_content("network_def"), weights).eval()
 
 
 def check_output(path: Path) -> None:

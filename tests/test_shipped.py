@@ -1,16 +1,14 @@
 """What is shipped: the sample is what its script makes of the truth, the prior denoises, no file names a machine."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
-from bundle.prior.network import SliceUNet
-from bundle.prior.weights import load_weights
-from tests.support.scans import INFERENCE, ROOT
+from bundle.prior.network import network_for
+from bundle.prior.weights import Weights, load_weights
+from tests.support.scans import ROOT
 
 TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"
 THICK = ROOT / "sample_data/mri/measured/colin27_t1_5mm.nii.gz"
@@ -28,9 +26,8 @@ def test_the_thick_sample_is_the_truth_seen_by_the_operator():
 
 
 def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen():
-    config = json.loads((ROOT / INFERENCE).read_text(encoding="utf-8"))
-    options = {k: v for k, v in config["network_def"].items() if k != "_target_"}
-    network = load_weights(SliceUNet(**options), ROOT / "models/model.pt").eval()
+    weights = Weights(ROOT / "models/model.pt", "percentiles")
+    network = load_weights(network_for(weights), weights).eval()
     volume = torch.from_numpy(nib.load(TRUTH).get_fdata(dtype=np.float32))
     scaled = ScalePercentilesd("image")({"image": volume})["image"]
     alpha_bars = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)

@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, verify_metadata, verify_net_in_out
 from monai.utils import get_equivalent_dtype
 
-from bundle.prior.network import SliceUNet
+from bundle.prior.network import network_for
 from bundle.prior.tracing import example_inputs
-from bundle.prior.weights import load_weights
+from bundle.prior.weights import Weights, load_weights
 from scripts.export import bundle_files
 from tests.support.scans import INFERENCE, ROOT, TRAIN, thick_voxels, write_volume
 
@@ -186,9 +186,8 @@ def test_the_zoo_exports_the_prior_as_torchscript(tmp_path):
         meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT),
     )  # fmt: skip
     module = torch.jit.load(tmp_path / "verify_model.ts")
-    options = json.loads((ROOT / INFERENCE).read_text(encoding="utf-8"))["network_def"]
-    network = SliceUNet(**{k: v for k, v in options.items() if k != "_target_"})
-    network = load_weights(network, ROOT / "models/model.pt").eval()
+    weights = Weights(ROOT / "models/model.pt")
+    network = load_weights(network_for(weights), weights).eval()
     for size in ((1, 1, 2), (3, 4, 2)):
         x, timesteps = example_inputs(8, *size, seed=7)
         with torch.no_grad():

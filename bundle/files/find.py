@@ -54,7 +54,11 @@ def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list
     found = [p for p in visible if p.is_file() and p.name.lower().endswith(tuple(suffixes))]
     found += [p for p in visible if p.is_dir() and is_dicom_series(p)]
     if not found:
-        raise FileNotFoundError(f"no volume in {source}: expected {', '.join(suffixes)} files or DICOM series folders")
+        volumes = [p for p in visible if p.name.lower().endswith(SUFFIXES)]
+        hint = "; it holds volumes: configs/evaluate.json simulates measurements of them" if volumes else ""
+        raise FileNotFoundError(
+            f"no measurement in {source}: expected {', '.join(suffixes)} files or DICOM series folders{hint}"
+        )
     names = [case_name(p, suffixes) for p in found]
     if twice := {n for n in names if names.count(n) > 1}:
         raise ValueError(

@@ -127,8 +127,9 @@ def load_weights(network: torch.nn.Module, weights: Weights | str | Path) -> tor
     """
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     state = dict(weights.state)
+    state.pop(EXTRA_STATE, None)
     about = network.state_dict().get(EXTRA_STATE)
-    if about is not None:  # what the network says of itself stands; files of version 0.4.0 say nothing
+    if about is not None:  # what the network says of itself stands
         state[EXTRA_STATE] = about
     try:
         network.load_state_dict(state)

@@ -12,8 +12,6 @@ Data steps that need more of the step than its noise level are in posterior_step
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from bundle.physics.linear_operator import LinearOperator
@@ -76,8 +74,8 @@ class Proximal(_Weighted):
         tolerance: see `bundle.physics.linear_solvers.conjugate_gradient`.
     """
 
-    def __init__(self, rho: float, iterations: int | None = None, tolerance: float = 1e-5,
-                 scale_by_noise: bool = False) -> None:  # fmt: skip
+    def __init__(self, rho: float, scale_by_noise: bool = False, iterations: int | None = None,
+                 tolerance: float = 1e-5) -> None:  # fmt: skip
         super().__init__(rho, scale_by_noise)
         self.iterations, self.tolerance = iterations, tolerance
 
@@ -88,8 +86,11 @@ class Proximal(_Weighted):
         return operator.conjugate_gradient(x0, y, rho, self.iterations, self.tolerance)
 
 
-ConjugateGradient = partial(Proximal, iterations=5)
-"""The proximal step by five conjugate gradients, or as many as are said."""
+def ConjugateGradient(
+    rho: float, iterations: int = 5, tolerance: float = 1e-5, scale_by_noise: bool = False
+) -> Proximal:
+    """The proximal step by a few conjugate gradients, by the name that DDS gives it."""
+    return Proximal(rho, scale_by_noise, iterations, tolerance)
 
 
 class TotalVariationProximal(_Weighted):

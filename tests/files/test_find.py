@@ -74,7 +74,7 @@ def test_hidden_dicom_folders_are_left_out(tmp_path):
 def test_missing_and_empty_sources_name_the_fix(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist: set dataset_dir"):
         list_volumes(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"no volume in .*: expected \.nii"):
+    with pytest.raises(FileNotFoundError, match=r"no measurement in .*: expected \.nii"):
         list_volumes(touch(tmp_path, "notes.txt"))
 
 

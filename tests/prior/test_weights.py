@@ -5,9 +5,12 @@ import pickle
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.networks.schedulers import DDIMScheduler
 
-from bundle.prior.weights import LoadWeights, load_weights
-from tests.support.scans import Marker, cut_short, random_network
+from bundle.prior.network import SliceUNet, network_for
+from bundle.prior.weights import DEFAULTS, EXTRA_STATE, SCALES, LoadWeights, Weights, load_weights, scheduler_for
+from tests.support.scans import INFERENCE, ROOT, TRAIN, Marker, cut_short, head_voxels, random_network, write_volume
+from tests.test_configs import TRAINED_HERE
 
 
 def differ(a, b):
@@ -96,3 +99,70 @@ def test_weights_of_another_architecture_are_refused_in_few_words(tmp_path, chan
     with pytest.raises(ValueError, match="belong to another architecture than network_def") as refused:
         load_weights(network, tmp_path / "model.pt")
     assert len(str(refused.value)) < 1000  # and not the names of all the layers
+
+
+# -- what weights say of themselves -----------------------------------------------------------------
+SCHEDULE = {"num_train_timesteps": 500, "schedule": "linear_beta", "beta_start": 0.001, "beta_end": 0.02}
+HOUNSFIELD = {"kind": "hounsfield", "low": -1200.0, "high": 800.0}
+
+
+def test_a_file_says_which_network_schedule_and_scale_it_is_for(tmp_path):
+    saved = random_network(channels=(8, 16, 24), schedule=SCHEDULE, scale=HOUNSFIELD)
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    weights = Weights(tmp_path / "model.pt", "hounsfield")
+    network = load_weights(network_for(weights), weights)
+    assert network.about == saved.about and not differ(network, saved)
+    assert weights.network == {"channels": [8, 16, 24], "num_res_blocks": 1, "norm_num_groups": 4}
+    assert (weights.schedule, weights.scale) == (SCHEDULE, HOUNSFIELD)
+    expected = DDIMScheduler(**SCHEDULE).alphas_cumprod
+    assert torch.equal(scheduler_for(weights.schedule).alphas_cumprod, expected)
+    assert network_for(weights, num_res_blocks=2).about["network"]["num_res_blocks"] == 2  # what is given goes before
+
+
+def test_a_file_of_version_0_4_is_of_the_shipped_kind(tmp_path):
+    """Tensors alone; the intensities are not known, so that any task takes it."""
+    network = SliceUNet(**DEFAULTS["network"])
+    old = {name: v for name, v in network.state_dict().items() if name != EXTRA_STATE}
+    torch.save(old, tmp_path / "old.pt")
+    for kind in ("percentiles", "hounsfield"):
+        weights = Weights(tmp_path / "old.pt", kind)
+        assert (weights.network, weights.schedule, weights.scale) == tuple(DEFAULTS.values())
+        assert load_weights(network_for(weights), weights).about["network"] == network.about["network"]
+
+
+@pytest.mark.parametrize(("path", "kind"), [("models/model.pt", "percentiles"), ("models/ct/model.pt", "hounsfield")])
+def test_the_shipped_files_are_refused_by_the_other_task(path, kind):
+    weights, (other,) = Weights(ROOT / path, kind), SCALES.keys() - {kind}
+    assert weights.scale["kind"] == kind and {**DEFAULTS, **weights.about} == weights.about
+    assert weights.network == DEFAULTS["network"] and weights.schedule == DEFAULTS["schedule"]
+    with pytest.raises(ValueError, match=f"model.pt were trained on {SCALES[kind]}, and this task brings"):
+        Weights(ROOT / path, other).about  # noqa: B018
+
+
+def test_loading_does_not_change_what_a_network_says(tmp_path):
+    """As when a training with another schedule begins from given weights."""
+    torch.save(random_network(schedule=SCHEDULE).state_dict(), tmp_path / "model.pt")
+    network = random_network(seed=2)
+    network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert "schedule" not in network.about and not differ(load_weights(network, tmp_path / "model.pt"), network)
+
+
+@pytest.mark.slow
+def test_what_training_writes_is_enough_for_inference(run_here, tiny_overrides, thick_file, tmp_path):
+    """A network of another width, on another schedule: `--checkpoint` alone."""
+    for seed in (0, 1):
+        write_volume(tmp_path / "heads" / f"{seed}.nii.gz", head_voxels((24, 20, 24), seed))
+    made = {"network_def#channels": [4, 8, 12], "network_def#norm_num_groups": 2, "schedule": SCHEDULE}
+    folders = {"dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "prior")}
+    run_here("training", TRAIN, TRAINED_HERE | folders | made | {"validate#levels": [20, 400]})
+    run_here("inference", INFERENCE, tiny_overrides(thick_file, checkpoint=str(tmp_path / "prior/model.pt")))
+    weights = Weights(tmp_path / "prior/model.pt")
+    assert weights.network["channels"] == [4, 8, 12] and weights.schedule == SCHEDULE
+    run_here(
+        "adaptation", [TRAIN, "configs/adapt.json"],
+        {k: v for k, v in TRAINED_HERE.items() if "network" not in k}
+        | {"dataset_dir": str(thick_file), "checkpoint": str(tmp_path / "prior/model.pt"), "validate#levels": [20, 400],
+           "output_dir": str(tmp_path / "adapted")},
+    )  # fmt: skip
+    adapted = Weights(tmp_path / "adapted/thick/thick_prior.pt")
+    assert adapted.about == weights.about

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from bundle.files.cases import root_cause
 from bundle.noise.field import SlerpNoise
 from bundle.physics.thick import ThroughPlane
 from scripts import doctor
@@ -44,12 +45,14 @@ def test_a_device_that_is_not_there_is_named():
         doctor.device("cuda")
 
 
-def test_weights_of_another_network_are_named(tmp_path, monkeypatch):
-    torch.save(random_network().state_dict(), tmp_path / "model.pt")
+def test_weights_of_another_task_are_named(tmp_path, monkeypatch):
+    scale = {"kind": "hounsfield", "low": -1000.0, "high": 1000.0}
+    torch.save(random_network(scale=scale).state_dict(), tmp_path / "model.pt")
     real = doctor.workflow
     monkeypatch.setattr(doctor, "workflow", lambda c, **s: real(c, checkpoint=str(tmp_path / "model.pt"), **s))
-    with pytest.raises(ValueError, match="belong to another architecture"):
+    with pytest.raises(RuntimeError) as error:
         doctor.weights("MRI", [], doctor.ROOT / "sample_data/mri/truth/colin27_t1.nii.gz")
+    assert "were trained on Hounsfield units" in root_cause(error.value)
 
 
 def test_weights_that_do_not_denoise_are_named(tmp_path, monkeypatch):

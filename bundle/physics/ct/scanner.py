@@ -171,7 +171,7 @@ def build(geometry: ScanGeometry, grid: Grid, model: str, backend: str, backgrou
         warnings.warn(
             f"the detector does not cover the volume: it misses {across:.0f} mm at the sides and {along:.0f} mm at the "
             "ends; what lies there is not measured, and streaks come from it",
-            stacklevel=2,
+            stacklevel=1,  # of this line, and so said once however often the operator is built
         )
     if geometry.beam == "cone":
         return ConeBeam(geometry, grid, backend, background)

@@ -17,6 +17,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
 from bundle.files.find import case_name
+from bundle.files.findings import findings_of
 from bundle.files.write import check_writable, write_json, write_nifti, written_whole
 from bundle.report.trajectory.pictures import (
     NAMES,
@@ -75,7 +76,7 @@ class WriteTrajectory:
         # An evaluation that compares noise fields samples again: those records come after the results' own.
         for result, record in zip(results, records):
             folder = self.output_dir / case_name(result["image"].meta["filename_or_obj"]) / "trajectory"
-            names = self._write_case(folder, record, result["pred"].meta.get("noise"))
+            names = self._write_case(folder, record, findings_of(result["pred"]).noise)
             print(f"wrote {folder}: {', '.join(names)}", flush=True)
 
     def _write_case(self, folder: Path, record: Observed, noise: str | None) -> list[str]:

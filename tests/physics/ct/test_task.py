@@ -67,7 +67,7 @@ def test_a_simulated_scan_is_reconstructed_where_the_volume_was(views, beam, run
     metrics = json.loads((case / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics) == ["input", "least_squares", "total_variation", "recon"]
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
-    assert beam in record["scan"] and f"{VIEWS[views].get('num_views', 30)} views" in record["scan"]
+    assert beam in record["scan"] and record["scan"].startswith(f"{VIEWS[views].get('num_views', 30)} ")
     assert 0 <= record["relative_residual"] < 1
     assert record["settings"]["photons"] == 1e5
     assert record["settings"]["finish"].startswith("TotalVariationProximal(rho=0.03, ")

@@ -104,6 +104,8 @@ def test_without_a_file_the_message_says_what_to_do(run_here, tiny_overrides, tm
     """The default folder holds the sample of another task."""
     overrides = tiny_overrides("sample_data/mri/measured")
     message = refused(run_here, [INFERENCE, TASK], overrides)
+    assert "expected .h5, .hdf5, .mrd files" in message and "configs/evaluate.json simulates" in message
+    message = refused(run_here, [INFERENCE, TASK], tiny_overrides("sample_data/mri/measured/colin27_t1_5mm.nii.gz"))
     assert "not k-space" in message and "--dataset_dir" in message and "configs/evaluate.json" in message
 
 

@@ -10,7 +10,7 @@ from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.noise.markov import OrnsteinUhlenbeckNoise
 from bundle.report.trajectory.paths import agreement, distance, in_plane, moves
 from bundle.sampling.trajectory import Trajectory
-from tests.support.helpers import GaussianDenoiser, alpha_bars, repeatable, sampler, scan
+from tests.support.helpers import GaussianDenoiser, alpha_bars, measured, repeatable, sampler
 
 AB = alpha_bars()
 
@@ -23,7 +23,7 @@ def sampled(field, kind="x_t"):
     """Paths of the slices of a volume in which every slice has the same law, and noise is all that differs."""
     trajectory = Trajectory({"sagittal": 0.5}, neighbours=8)
     inferer = sampler(field, ab=AB, observer=trajectory, slice_axis=0, num_steps=5, start_fraction=0.6)
-    inferer.reconstruct(scan(torch.zeros(16, 24, 8)), GaussianDenoiser(AB, mean=0.0))
+    inferer.reconstruct(measured(torch.zeros(16, 24, 8)), GaussianDenoiser(AB, mean=0.0))
     return trajectory.records[0].slabs["sagittal"].paths(kind).numpy()
 
 
