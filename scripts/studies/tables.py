@@ -15,24 +15,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-METHODS = {
-    "input": "nearest (the input)",
-    "cubic": "cubic B-spline",
-    "cubic_consistent": "cubic, data-consistent",
-    "smoothest": "least curved, data-consistent",
-    "independent": "diffusion, independent noise",
-    "independent_tv": "the same, then total variation",
-    "identical": "diffusion, identical noise",
-    "slerp": "diffusion, slerp noise",
-    "recon": "diffusion, slerp noise",
-}
-CT_METHODS = METHODS | {
-    "input": "filtered back-projection",
-    "least_squares": "least squares (CG, 10 iterations)",
-    "total_variation": "3-D total variation",
-}
-CT_ORDER = ("input", "least_squares", "total_variation", "independent", "independent_tv", "identical", "slerp", "recon")
-PLANES = ("axial", "coronal", "sagittal")
+from bundle.planes import PLANES
+from bundle.report.titles import title_of
+
+METHODS = (
+    "input", "cubic", "cubic_consistent", "smoothest", "least_squares", "total_variation", "independent",
+    "independent_tv", "identical", "slerp", "recon",
+)  # fmt: skip
+"""In the order of the tables. `recon`, the run's own result, has slerp noise."""
+CT_INPUT = "Filtered back-projection"
+SHOWN = ("input", "cubic_consistent", "independent", "slerp")
+"""What the README's table shows."""
+
+
+def title(method: str, ct: bool = False) -> str:
+    """What a method is called; the input of CT is another."""
+    return CT_INPUT if ct and method == "input" else title_of("slerp" if method == "recon" else method)
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -73,6 +71,18 @@ def measured(runs: dict, order: Iterable[str] = METHODS) -> list[str]:
     return [m for m in order if m in held and not (m == "recon" and "slerp" in held)]
 
 
+def short_table(runs: dict) -> str:
+    """The table of the README: what a newcomer wants to know."""
+    header = ["method", "PSNR (dB)", "PSNR, brain (dB)", "SSIM", "inter-slice error x 1000, coronal"]
+    paths = (("volume.psnr", 2), ("regions.inside.psnr", 2), ("volume.ssim", 3))
+    rows = [
+        [title(m), *(cell(pick(runs, m, path), digits) for path, digits in paths)]
+        + [cell([1000 * e for e in pick(runs, m, "inter_slice.coronal.error")], 2)]
+        for m in measured(runs, SHOWN)
+    ]
+    return table(header, rows)
+
+
 def main_table(runs: dict) -> str:
     """Volume metrics and inter-slice errors per method."""
     header = ["method", "PSNR (dB)", "SSIM", "PSNR, brain", "PSNR, outside"]
@@ -80,7 +90,7 @@ def main_table(runs: dict) -> str:
     rows = []
     for method in measured(runs):
         rows.append(
-            [METHODS[method], cell(pick(runs, method, "volume.psnr"), 2), cell(pick(runs, method, "volume.ssim"), 3)]
+            [title(method), cell(pick(runs, method, "volume.psnr"), 2), cell(pick(runs, method, "volume.ssim"), 3)]
             + [cell(pick(runs, method, f"regions.{region}.psnr"), 2) for region in ("inside", "outside")]
             + [cell([1000 * e for e in pick(runs, method, f"inter_slice.{p}.error")], 2) for p in PLANES]
             + [cell(pick(runs, method, "inter_slice.sagittal.ratio"), 2)]
@@ -88,11 +98,11 @@ def main_table(runs: dict) -> str:
     return table(header, rows)
 
 
-def plane_table(runs: dict, names: dict[str, str] = METHODS, order: Iterable[str] = METHODS) -> str:
+def plane_table(runs: dict, ct: bool = False) -> str:
     """PSNR and SSIM per plane and method."""
     rows = [
-        [names[m]] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
-        for m in measured(runs, order)
+        [title(m, ct)] + [cell(pick(runs, m, f"{p}.{k}"), d) for p in PLANES for k, d in (("psnr", 2), ("ssim", 3))]
+        for m in measured(runs)
     ]
     return table(["method"] + [f"{p} {k}" for p in PLANES for k in ("PSNR", "SSIM")], rows)
 
@@ -102,10 +112,10 @@ def ct_table(runs: dict) -> str:
     header = ["method", "PSNR (dB)", "SSIM"] + [f"inter-slice error x 1000, {p}" for p in PLANES]
     header += [f"inter-slice ratio, {p}" for p in PLANES]
     rows = [
-        [CT_METHODS[m], cell(pick(runs, m, "volume.psnr"), 2), cell(pick(runs, m, "volume.ssim"), 3)]
+        [title(m, ct=True), cell(pick(runs, m, "volume.psnr"), 2), cell(pick(runs, m, "volume.ssim"), 3)]
         + [cell([1000 * e for e in pick(runs, m, f"inter_slice.{p}.error")], 2) for p in PLANES]
         + [cell(pick(runs, m, f"inter_slice.{p}.ratio"), 2) for p in PLANES]
-        for m in measured(runs, CT_ORDER)
+        for m in measured(runs)
     ]
     return table(header, rows)
 
@@ -117,20 +127,22 @@ def paired_table(runs: dict) -> str:
     for method in measured(runs)[:-1]:
         gains = [paired(runs, slerp, method, f"{r}.psnr") for r in ("volume", "regions.inside", "regions.outside")]
         ratios = [paired(runs, slerp, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
-        rows.append([METHODS[method], *(cell(g, 2, sign="+") for g in gains), *(cell(r, 3) for r in ratios)])
+        rows.append([title(method), *(cell(g, 2, sign="+") for g in gains), *(cell(r, 3) for r in ratios)])
     header = ["slerp noise against", "gain (dB)", "brain", "outside"]
     return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
 
 
 def ct_paired_table(runs: dict) -> str:
     """The result against each method, paired by seed: gains in PSNR and SSIM, ratios of inter-slice errors."""
-    methods = measured(runs, CT_ORDER)
+    methods = measured(runs)
     ours, rows = methods[-1], []
     for method in methods[:-1]:
         ssim = [paired(runs, ours, method, f"{p}.ssim") for p in PLANES]
         ratios = [paired(runs, ours, method, f"inter_slice.{p}.error", ratio=True) for p in PLANES]
         gain = cell(paired(runs, ours, method, "volume.psnr"), 2, sign="+")
-        rows.append([CT_METHODS[method], gain, *(cell(g, 4, sign="+") for g in ssim), *(cell(r, 3) for r in ratios)])
+        rows.append(
+            [title(method, ct=True), gain, *(cell(g, 4, sign="+") for g in ssim), *(cell(r, 3) for r in ratios)]
+        )
     header = ["slerp noise against", "gain (dB)"] + [f"gain in SSIM, {p}" for p in PLANES]
     return table(header + [f"ratio of inter-slice errors, {p}" for p in PLANES], rows)
 
@@ -188,8 +200,18 @@ def fill(path: Path, name: str, text: str) -> bool:
     return f"<!-- {name} -->" in old
 
 
-def mri_text(record: dict) -> tuple[str, str]:
-    """The short text of the README and the full one of docs/results.md."""
+def sentence(runs: dict, best: str, ct: bool = False) -> str:
+    """What the model card says of the default: against the best that needs no network."""
+    ours = measured(runs)[-1]
+    figures = [
+        f"PSNR {cell(pick(runs, m, 'volume.psnr'), 2)} dB, SSIM {cell(pick(runs, m, 'volume.ssim'), 3)}"
+        for m in (ours, best)
+    ]
+    return f"{title(ours, ct)}: {figures[0]}. {title(best, ct)}: {figures[1]}."
+
+
+def mri_text(record: dict) -> dict[str, str]:
+    """README's table, the model card's sentence, and all tables."""
     seeds = len(next(iter(record.values())))
     note = (
         f"Embedded sample (Colin 27, held out), 5x, {seeds} seeds: mean ± 95 percent interval over seeds, paired where "
@@ -200,41 +222,47 @@ def mri_text(record: dict) -> tuple[str, str]:
     for name, runs in record.items():
         tables = (main_table(runs), paired_table(runs), plane_table(runs))
         full += f"\n\n## {name[0].upper()}{name[1:]}\n\n" + "\n\n".join(tables)
-    return f"{note}\n\n{main_table(shipped)}\n\n{paired_table(shipped)}", full
+    return {
+        "table": f"{note}\n\n{short_table(shipped)}",
+        "sentence": sentence(shipped, "cubic_consistent"),
+        "full": full,
+    }
 
 
-def ct_text(record: dict) -> tuple[str, str]:
-    """The short text of the README and the full one of docs/results.md."""
+def ct_text(record: dict) -> dict[str, str]:
+    """The model card's sentence, and all tables."""
     note = (
         "Embedded chest (LIDC-IDRI-0001, held out), full scale 2000 HU; mean ± 95 percent interval over seeds, paired "
         "where methods are compared. Made by `python -m scripts.reproduce --only ct`."
     )
-    short, full = note, note
+    full = note
     for name, runs in record.items():
         seeds = f"{name}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-        if not name.startswith("noise fields"):
-            short += f"\n\n**{seeds[0].upper()}{seeds[1:]}**\n\n{ct_table(runs)}"
-        tables = (ct_table(runs), ct_paired_table(runs), plane_table(runs, CT_METHODS, CT_ORDER))
+        tables = (ct_table(runs), ct_paired_table(runs), plane_table(runs, ct=True))
         full += f"\n\n### {seeds[0].upper()}{seeds[1:]}\n\n" + "\n\n".join(tables)
-    return short, full
+    noisy = record["30 views, parallel, 1e5 photons"]
+    return {"sentence": f"30 views, 1e5 photons. {sentence(noisy, 'total_variation', ct=True)}", "full": full}
 
 
 def write_tables(docs: Path) -> list[Path]:
     """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
     written = []
-    benchmark = docs / "benchmark.json"
-    for name, source, text in (("results", "results.json", mri_text), ("results ct", "results_ct.json", ct_text)):
-        if not (docs / source).exists():
+    for name, text, timing, options in (
+        ("results", mri_text, "benchmark.json", ""),
+        ("results ct", ct_text, "benchmark_svct.json", "--task svct "),
+    ):
+        source = docs / f"{name.replace(' ', '_')}.json"
+        if not source.exists():
             continue
-        short, full = text(json.loads((docs / source).read_text(encoding="utf-8")))
-        timed, options = (benchmark, "") if name == "results" else (docs / "benchmark_svct.json", "--task svct ")
-        if timed.exists():
-            command = f"python -m scripts.benchmark {options}--output {docs.name}/{timed.name}"
-            short += f"\n\n{benchmark_text(timed)} Made by `{command}`."
+        texts = text(json.loads(source.read_text(encoding="utf-8")))
+        if (docs / timing).exists():
+            command = f"python -m scripts.benchmark {options}--output {docs.name}/{timing}"
+            texts["full"] += f"\n\n{benchmark_text(docs / timing)} Made by `{command}`."
         if name == "results ct" and (docs / "benchmark_projectors.json").exists():
-            full += f"\n\n### Projectors\n\n{projector_table(docs / 'benchmark_projectors.json')}"
-        for path, content in ((Path("README.md"), short), (docs / "README.md", short), (docs / "results.md", full)):
-            if path.exists() and fill(path, name, content):
+            texts["full"] += f"\n\n### Projectors\n\n{projector_table(docs / 'benchmark_projectors.json')}"
+        pages = (Path("README.md"), "table"), (docs / "README.md", "sentence"), (docs / "results.md", "full")
+        for path, kind in pages:
+            if path.exists() and kind in texts and fill(path, name, texts[kind]):
                 written.append(path)
     for history, picture in (
         ("prior_history.jsonl", "prior_training.png"),
