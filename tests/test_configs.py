@@ -73,6 +73,7 @@ def test_inference_writes_an_isotropic_volume_that_agrees_with_the_scan(
     assert sorted(p.name for p in case.iterdir()) == ["run.json", "thick_recon.nii.gz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["scan", "thick slices", "task_svct", "task_csmri"])
 def test_every_task_has_a_page(task, run_here, tiny_overrides, thick_file, tmp_path):
     if task == "scan":
@@ -99,6 +100,7 @@ def test_lengths_of_noise_are_set_on_the_command_line(length, read, run_bundle, 
     assert read in record["settings"]["noise_field"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", [False, "True"])
 def test_evaluation_measures_every_method(compare, run_here, tiny_overrides, tmp_path):
     truth = write_volume(tmp_path / "truth" / "head.nii.gz", head_voxels((20, 18, 26)))

@@ -51,6 +51,7 @@ def test_the_solver_does_no_input_or_output():
         assert not {n.split(".")[0] for n in imports(path)} & banned, path
 
 
+@pytest.mark.slow
 def test_importing_the_package_changes_nothing_for_others(fresh_python):
     """No backend, warning filter or log level is set by an import; drawing keeps no figure."""
     code = """

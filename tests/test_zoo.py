@@ -179,6 +179,7 @@ def test_the_format_of_the_network_describes_volumes():
         assert tensor["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_the_zoo_exports_the_prior_as_torchscript(tmp_path):
     """The generic export, as the zoo calls it; what it writes holds for all sizes and timesteps."""
     ckpt_export(

@@ -90,6 +90,7 @@ def test_dcm2niix_reads_the_same_volume(tmp_path, modality):
     np.testing.assert_allclose(theirs.get_fdata(), ours.get_fdata(), atol=step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "enhanced", "none", "none CT"])
 @pytest.mark.parametrize("deidentified", [False, True])
 @pytest.mark.parametrize("suffix", ["recon", "std"])
@@ -257,6 +258,7 @@ def test_sheared_axes_and_nan_are_refused_and_nothing_is_written(tmp_path):
 
 
 # -- a run ----------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(("output_format", "nifti", "dicom"), [("dicom", 0, 2), ("both", 2, 2), ("nifti", 2, 0)])
 def test_a_run_writes_the_formats_that_are_asked_for(
     output_format, nifti, dicom, run_here, tiny_overrides, tmp_path, source

@@ -23,6 +23,7 @@ def test_anything_else_is_refused_in_words(value):
         is_on(value, "evidence")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("on", "off"), [("yes", "no"), ("1", "0"), ("TRUE", "false"), (True, False)])
 def test_a_run_reads_all_of_them_in_this_way(on, off, run_here, tiny_overrides, tmp_path):
     truth = write_volume(tmp_path / "truth" / "head.nii.gz", head_voxels((16, 14, 21)))
@@ -52,6 +53,7 @@ def test_a_switch_that_is_neither_ends_the_run_before_it_begins(name, run_here, 
     assert not list((tmp_path / "results").rglob("*.nii.gz"))
 
 
+@pytest.mark.slow
 def test_resume_is_one_of_them(run_here, tmp_path):
     for seed in (0, 1):
         write_volume(tmp_path / "heads" / f"{seed}.nii.gz", head_voxels((24, 20, 24), seed))

@@ -150,6 +150,7 @@ RUNS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_an_operator_is_built_once_for_each_reading_of_a_file(name, run_here, tiny_overrides, tmp_path, monkeypatch):
     """A file is read twice: when all are checked before the first is reconstructed, and for its reconstruction."""

@@ -209,6 +209,7 @@ def assert_in_place(folder, recon):
         np.testing.assert_allclose(gain * here + offset, there, atol=1e-4 * np.ptp(there))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affine", [None, OBLIQUE @ np.diag([1, 1, 4, 1])], ids=["straight", "oblique"])
 def test_the_overlay_writes_slabs_that_lie_on_the_result(affine, run_here, tiny_overrides, tmp_path, capsys):
     path = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), affine, spacing=(1, 1, 4))
@@ -237,6 +238,7 @@ def test_the_overlay_writes_slabs_that_lie_on_the_result(affine, run_here, tiny_
     assert (case / "trajectory" / "process.gif").stat().st_size < 1.5e6
 
 
+@pytest.mark.slow
 def test_evaluation_with_comparisons_writes_the_run_s_own_trajectory(run_here, tiny_overrides, tmp_path):
     truth = write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 26)))
     overrides = tiny_overrides(
@@ -278,6 +280,7 @@ def test_without_the_overlay_nothing_is_observed():
     assert "rajectory" not in json.dumps(plain["handlers"])
 
 
+@pytest.mark.slow
 def test_the_fields_are_told_apart_by_what_is_written(run_here, tiny_overrides, thick_file, tmp_path):
     """Across sagittal slices, identical noise is the same in each, and independent noise is not."""
     correlations = {}

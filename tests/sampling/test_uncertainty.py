@@ -133,6 +133,7 @@ def test_the_maps_of_a_scan_are_written_in_its_units(affine, run_here, tiny_over
     assert std.min() >= 0 and 1e-3 * full < std.max() < full
 
 
+@pytest.mark.slow
 def test_the_spread_of_three_runs_is_that_of_one_with_three_draws(run_here, tiny_overrides, thick_file, tmp_path):
     """Draw k of a run is not run k with another seed, but has the same law: the spreads agree on average."""
     run_here(

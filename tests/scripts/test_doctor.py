@@ -55,6 +55,7 @@ def test_weights_of_another_task_are_named(tmp_path, monkeypatch):
     assert "were trained on Hounsfield units" in root_cause(error.value)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_denoise_are_named(tmp_path, monkeypatch):
     shipped = torch.load(doctor.ROOT / "models/model.pt", weights_only=True)
     torch.save({k: torch.randn_like(v) * 0.01 if v.is_floating_point() else v for k, v in shipped.items()},

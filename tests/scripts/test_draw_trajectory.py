@@ -40,6 +40,7 @@ def test_a_truth_looks_the_same_in_the_window_of_the_noise():
     np.testing.assert_allclose(in_window(np.array([-1.0, 0.0, 1.0]), (-1, 1), (-2, 2)), [-2, 0, 2])
 
 
+@pytest.mark.slow
 def test_tiny_settings_give_all_the_pictures(task, tiny_overrides, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     runs = {}

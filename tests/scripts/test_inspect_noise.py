@@ -13,6 +13,7 @@ from scripts import inspect_noise
 from tests.support.helpers import normal
 
 
+@pytest.mark.slow
 def test_a_picture_is_written(tmp_path, capsys):
     path = tmp_path / "pictures" / "noise.png"
     inspect_noise.main(["--output", str(path), "--num_slices", "3", "--spacing", "0.5", "--length", "2", "--seed", "1"])

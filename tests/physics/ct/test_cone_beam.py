@@ -337,6 +337,7 @@ def rtk_projections(geometry, grid, volume):
     return torch.from_numpy(itk.array_from_image(projector.GetOutput())).permute(0, 2, 1)
 
 
+@pytest.mark.slow
 def test_projections_agree_with_those_of_the_reconstruction_toolkit(backend):
     geometry = scan(columns=40, rows=30, size=3.5, **MOVING)
     grid = Grid((24, 20, 22), (2.0, 2.5, 2.2), (3.0, -4.0, 5.0))

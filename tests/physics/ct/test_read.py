@@ -77,6 +77,7 @@ def refusal(path):
 
 
 # -- what is read ---------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".NPZ"])
 def test_every_format_gives_the_same_projections_and_geometry(tmp_path, values, suffix):
     path = write_array(tmp_path / f"scan{suffix.lower()}", values)

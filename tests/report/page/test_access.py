@@ -7,6 +7,8 @@ from PIL import Image
 from tests.support.browser import NO_DRAWING, browser
 from tests.support.report_pages import tiles
 
+pytestmark = pytest.mark.slow  # a browser
+
 pytestmark = pytest.mark.slow
 
 

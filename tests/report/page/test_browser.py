@@ -8,6 +8,8 @@ from bundle.report.page.write import LIMITS, write_page
 from tests.support.report_pages import SHAPE, WINDOW, tiles
 from tests.support.scans import OBLIQUE
 
+pytestmark = pytest.mark.slow  # a browser
+
 pytestmark = pytest.mark.slow
 
 

@@ -96,6 +96,7 @@ def test_a_film_shows_one_step_after_the_other_and_loops(tmp_path):
         assert durations[-1] > durations[0] == durations[1]
 
 
+@pytest.mark.slow
 def test_a_film_of_noise_stays_small(tmp_path):
     noise = Film(np.random.default_rng(0).normal(size=(40, 128, 128)), WINDOW, 1.0)
     films = {p: {"x_t": noise, "x0_hat": noise} for p in "abc"}
