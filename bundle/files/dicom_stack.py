@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag, Tag
 
 from bundle.files.carried import carried
 
@@ -24,6 +26,7 @@ TOLERANCE = 0.02
 GRID_TOLERANCE = 1e-3
 """By which direction cosines, and relative pixel spacings, may differ within a stack."""
 MODALITIES = ("MR", "CT")
+PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 
 
 @dataclass(frozen=True)
@@ -160,15 +163,20 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def common_header(headers: Sequence[Dataset]) -> Dataset:
-    """The attributes that have one value in all headers."""
+    """The attributes that have one value in all headers, less what a multi-frame file says of each frame."""
     first, *others = {id(h): h for h in headers}.values()
     common = Dataset()
     for tag in list(first.keys()):  # to go through the elements themselves would parse them
-        # As they are stored, without being parsed; parsed only where that differs.
-        stored = first.get_item(tag)
-        if all(tag in h and (h.get_item(tag) == stored or h[tag] == first[tag]) for h in others):
+        if tag != PER_FRAME and all(tag in h and _alike(first, h, tag) for h in others):
             common[tag] = first[tag]
     return common
+
+
+def _alike(a: Dataset, b: Dataset, tag: BaseTag) -> bool:
+    """Whether both have the same value; parsed only where they are not stored alike."""
+    x, y = a.get_item(tag), b.get_item(tag)
+    raw = isinstance(x, RawDataElement) and isinstance(y, RawDataElement)
+    return bool(raw and (x.VR, x.value) == (y.VR, y.value)) or a[tag] == b[tag]
 
 
 def slices_of(path: Path) -> Iterator[tuple[Slice, Dataset, Groups | None]]:
