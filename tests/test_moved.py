@@ -10,6 +10,8 @@ from monai.bundle import ConfigParser
 import bundle
 
 NAMES = [
+    "dicom_input.LoadVolumed", "inputs.CheckVolumed", "inputs.CheckHounsfieldd", "inputs.one_scan",
+    "inputs.case_name", "patches.RandSlicePatchesd", "training.KeepBest", "weights.load_weights",
     "attenuation.HounsfieldScale", "baselines.Interpolation", "baselines.LeastSquares",
     "baselines.LinearReconstruction", "baselines.TotalVariation", "data_consistency.ConjugateGradient",
     "data_consistency.NullSpace", "data_consistency.Proximal", "data_consistency.TotalVariationProximal",
@@ -32,7 +34,7 @@ STAYED = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_moved_is_found(name):
-    with pytest.warns(FutureWarning, match=f"bundle.{name.split('.')[0]} has moved to bundle"):
+    with pytest.warns(FutureWarning, match=f"bundle.{name.split('.')[0]} is in bundle"):
         found = locate(f"bundle.{name}")
     assert found.__name__ == name.split(".")[1] and found.__module__.startswith("bundle.")
 
