@@ -39,6 +39,7 @@ def test_a_block_is_short_and_runs(code):
     assert names["noise"].next_step >= 4  # the start, and a field for each step that adds noise
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_the_block_of_k_diffusion_runs_with_the_real_library(tmp_path):
     """Without what its training needs; in a process of its own, so that nothing is left behind."""

@@ -31,9 +31,11 @@ class LoadVolume(LoadImage):
             stack = find_stack(filename, self.series)
         else:
             return super().__call__(filename, reader)
-        image = super().__call__(stack, StackReader(stack))
+        loaded = super().__call__(stack, StackReader(stack))
+        # MONAI Label asks its loaders for (image, meta); the two share one meta.
+        image = loaded if self.image_only else loaded[0]
         image.meta["dicom"] = stack
-        return image
+        return loaded
 
 
 class LoadVolumed(LoadImaged):

@@ -39,6 +39,17 @@ class SuperResolutionOperator(MonaiBundleInferenceOperator):
             **kwargs,
         )
 
+    @property
+    def _parser(self):
+        return self._config
+
+    @_parser.setter
+    def _parser(self, parser):
+        """The configs, in the folder they are from: the SDK leaves "bundle_root" at the folder of the run."""
+        if parser is not None:
+            parser["bundle_root"] = str(self.bundle_path)
+        self._config = parser
+
     def _get_compose(self, obj_name, disallowed_prefixes):
         """Transforms without those that load, which the SDK knows by name: ours has another."""
         compose = super()._get_compose(obj_name, disallowed_prefixes)

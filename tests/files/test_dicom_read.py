@@ -226,3 +226,11 @@ def test_a_bad_series_is_skipped_and_the_others_are_done(run_here, tiny_override
     with pytest.raises(SystemExit, match="1 of 2 volumes were skipped:(?s:.*)1 slices are missing"):
         run_here("inference", INFERENCE, tiny_overrides(tmp_path / "scans"))
     assert (tmp_path / "results" / "good" / "good_recon.nii.gz").is_file()
+
+
+def test_a_loader_that_is_asked_for_the_metadata_too_gives_the_stack_with_them(tmp_path):
+    write_series(tmp_path, np.round(thick_voxels()), OBLIQUE)
+    load = LoadVolumed("image")
+    load._loader.image_only = False  # as MONAI Label sets it
+    loaded = load({"image": str(tmp_path)})
+    assert loaded["image_meta_dict"]["dicom"] is loaded["image"].meta["dicom"]

@@ -139,13 +139,14 @@ def test_a_series_among_others_comes_out_as_from_a_direct_run(deploy, bundle_cop
     source = write_series(study, np.round(thick_voxels()), AFFINE, slope=0.5)
     write_localiser(study)
     shutil.copytree(APP, tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    (bundle_copy / "configs" / "ours.json").write_text('{"noise": "ou"}')
     paths = {"INPUT": study, "OUTPUT": tmp_path / "out", "MODEL": bundle_copy.parent}
     done = deploy(
         tmp_path / "app",
         where=tmp_path,
         variables={f"HOLOSCAN_{name}_PATH": str(path) for name, path in paths.items()},
         output_format="both",
-        configs="[inference, noise_ou]",
+        configs="[inference, ours]",
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run_here("inference", INFERENCE, tiny_overrides(study, series=3, noise="ou"))

@@ -268,6 +268,7 @@ def test_the_pinned_sources_name_each_volume_once_and_hold_a_person_out():
     assert {s["modality"] for s in sources.values()} == set(prepare_data.DRAWERS)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_the_real_sources_are_what_they_were(tmp_path):
     sources = json.loads(prepare_data.SOURCES.read_text(encoding="utf-8"))

@@ -79,7 +79,6 @@ class ThroughPlane(LinearOperator):
         self.slice_axes = tuple(a for a in range(3) if a != axis)
         self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
         self._cast: dict[tuple, torch.Tensor] = {}
-        self._matrices: dict[str | float, torch.Tensor] = {}
 
     # -- the operator -----------------------------------------------------------------------------
     def forward(self, x: torch.Tensor) -> torch.Tensor:
