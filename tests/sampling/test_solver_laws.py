@@ -206,6 +206,7 @@ def noisy_case(rows=7, smallest=0.5):
     return operator, y + NOISE_STD * normal(rows, seed=3, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_diffpir_samples_the_posterior_of_a_wide_prior(eta):
     """Where the prior says nothing, x0 has the error that DiffPIR assumes, and rho |A|^2 = noise_std^2."""
@@ -222,6 +223,7 @@ def test_diffpir_samples_the_posterior_of_a_wide_prior(eta):
     assert relative(covariance, spread) < 0.08
 
 
+@pytest.mark.slow
 def test_diffpir_with_a_narrow_prior_trusts_the_data_too_much_by_as_much_as_its_ode_says():
     """Its weight takes x0 to be as wrong as x_t. Per singular direction, with z = x_t / sqrt(ab) and r^2 the noise
     ratio, many steps without fresh noise follow dz/dr = (z - x0_hat(z, r)) / r."""
@@ -316,6 +318,7 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
     assert relative(found, covariance) < 1e-3
 
 
+@pytest.mark.slow
 def test_dps_leaves_the_prior_alone_where_nothing_is_measured_and_ends_with_the_data_noise_included():
     """Independent pixels. The weight acts in every step, and knows no noise: the more steps, the nearer to the data."""
     operator, y = noisy_case(smallest=2.0)

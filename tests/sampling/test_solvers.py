@@ -148,6 +148,7 @@ def test_the_prediction_is_set_by_its_id(reconstruct):
         assert np.abs(by_name[name] - by_name["epsilon"]).max() > 0.1 * by_name["epsilon"].std()
 
 
+@pytest.mark.slow
 def test_the_overlay_for_a_variance_exploding_network_runs(
     run_here, tiny_overrides, tiny_weights, thick_file, tmp_path
 ):

@@ -151,6 +151,7 @@ def test_the_spread_of_three_runs_is_that_of_one_with_three_draws(run_here, tiny
     assert np.sqrt((std**2).mean()) == pytest.approx(np.sqrt((np.std(singles, 0, ddof=1) ** 2).mean()), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_maps_of_a_ct_scan_are_written_in_hounsfield_units(run_here, tiny_overrides, tmp_path):
     file = write_volume(tmp_path / "truth" / "chest.nii.gz", chest_voxels((24, 24, 8)), spacing=(2.5, 2.5, 2.5))
     configs = [INFERENCE, "configs/task_svct.json", EVALUATE]

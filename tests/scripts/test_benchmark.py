@@ -13,6 +13,7 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.mark.slow
 def test_the_benchmark_counts_every_network_call(in_root, tiny_overrides, thick_file):
     overrides = tiny_overrides(thick_file, num_steps=3, num_draws=2, slice_axis=0, slice_batch_size=8)
     overrides.pop("output_dir")
@@ -23,6 +24,7 @@ def test_the_benchmark_counts_every_network_call(in_root, tiny_overrides, thick_
     assert run["peak_memory_mb"] > 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_and_not_repeated(in_root, tiny_overrides, tmp_path):
     truth = write_volume(tmp_path / "truth" / f"{reproduce.CASE}.nii.gz", head_voxels((20, 18, 25)))
     overrides = tiny_overrides(truth, region_dir=None)

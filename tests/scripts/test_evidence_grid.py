@@ -101,6 +101,7 @@ def weights(task):
     return {task: dict.fromkeys(evidence_grid.SOLVERS, 0.01)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["mri_axial", "svct_parallel"])
 def test_a_grid_goes_on_where_it_stopped(task, tiny):
     arguments = (tiny / "grid", [task], ["ddnm"], 2, weights(task))
@@ -129,6 +130,7 @@ def test_pieces_are_cut_in_place(tmp_path):
     np.testing.assert_allclose(piece.get_fdata(), nib.load(source).get_fdata()[2:6, 1:5, 3:7], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lengths_are_compared_with_the_one_that_is_picked(tiny, monkeypatch):
     monkeypatch.setattr(tune_length, "LENGTHS", (2.0, 50.0))
     output = tiny / "lengths.json"
@@ -140,6 +142,7 @@ def test_lengths_are_compared_with_the_one_that_is_picked(tiny, monkeypatch):
     assert "mri" not in grid_tables.length_text({"mri_axial": found}).splitlines()[0]
 
 
+@pytest.mark.slow
 def test_calibration_of_every_field_is_drawn(tiny):
     output = tiny / "calibration.json"
     calibrate.main(["--tasks", "mri_alternate", "--num_draws", "2", "--work_dir", str(tiny / "grid"),

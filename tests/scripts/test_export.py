@@ -136,6 +136,7 @@ def test_plain_torch_runs_the_torchscript_file(tiny_export, tmp_path):
         torch.testing.assert_close(eps, random_network().eval()(x, timesteps), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_traced_network_gives_the_same_volume(
     tiny_export, run_here, tiny_overrides, thick_file, tmp_path
 ):

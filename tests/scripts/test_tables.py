@@ -4,6 +4,8 @@ import json
 import math
 import shutil
 
+import pytest
+
 from scripts.studies import tables
 from tests.support.scans import ROOT
 
@@ -32,6 +34,7 @@ def test_a_spread_is_shown_where_there_is_one():
     assert tables.cell([1.0, 1.0], 2) == "1.00" and tables.cell([1.0, 2.0, 3.0], 1) == "2.0 ± 2.5"
 
 
+@pytest.mark.slow
 def test_the_pages_hold_what_the_json_says(tmp_path, monkeypatch):
     """Made again from the JSON in docs/, every page comes out as it is."""
     for name in ("README.md", "docs"):

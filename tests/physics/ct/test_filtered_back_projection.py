@@ -79,6 +79,7 @@ def assert_is_the_phantom(volume, grid, long, rms=0.03, share=0.01):
     assert (volume - truth).square().mean().sqrt() < rms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("beam", BEAMS)
 def test_a_known_volume_comes_back_from_its_exact_projections(beam, window):
@@ -107,6 +108,7 @@ def test_distances_and_offsets_may_change_from_view_to_view(beam):
     assert_is_the_phantom(volume, operator.grid, long, share=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam", ["parallel", "fan"])
 def test_uneven_angles_in_any_order_recover_the_volume(beam):
     views = 90
