@@ -89,7 +89,7 @@ def test_the_tests_of_the_physics_pass(which, skipped, tmp_path, monkeypatch):
 def test_the_physics_reconstructs(skipped, run_here, tiny_overrides, thick_file, tmp_path):
     """One folder and one overlay are all: the scan's slices come back in their places."""
     overlay = tmp_path / "task_skipped.json"
-    overlay.write_text(json.dumps(json.loads(blocks(PHYSICS, "json")[0]) | {"inferer": "@sampler"}))
+    overlay.write_text(blocks(PHYSICS, "json")[0])
     run_here("inference", [INFERENCE, str(overlay)], tiny_overrides(thick_file, **{"operator#step": 4}))
     recon = nib.load(tmp_path / "results" / "thick" / "thick_recon.nii.gz").get_fdata()
     assert recon.shape == (20, 18, 21)

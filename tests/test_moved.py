@@ -20,7 +20,11 @@ NAMES = [
     "markov_noise.OrnsteinUhlenbeckNoise", "network.SliceUNet", "noise_choice.named_noise", "noise_length.AutoLength",
     "posterior_steps.GaussianPosterior", "posterior_steps.NoisyNullSpace", "posterior_steps.PosteriorGradient",
     "posterior_steps.SliceTotalVariation", "posterior_steps.Variational", "projections.LoadProjectionsd",
-    "trajectory.Trajectory", "variance_exploding.FromVarianceExploding",
+    "trajectory.Trajectory", "trajectory_output.WriteTrajectory", "adapters.FieldRandn",
+    "dicom_output.save_series", "diffusion.renoise", "evidence.SplitEvidenced", "html_report.write_page",
+    "linear_solvers.conjugate_gradient", "metrics.calibration", "outputs.Restored", "outputs.write_nifti",
+    "run_record.RunRecord", "save_results.SaveResults", "step.Step", "total_variation.minimise_total_variation",
+    "variance_exploding.FromVarianceExploding",
 ]  # fmt: skip
 STAYED = [
     "noise.SlerpNoise",

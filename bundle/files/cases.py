@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle.files.find import SUFFIXES, case_name, list_volumes
+from bundle.files.source import source_of
 from bundle.files.switch import is_on
 
 
@@ -43,7 +44,7 @@ class Cases:
             try:
                 image = preprocessing(dict(item))["image"]
                 # A DICOM folder has been searched now: what was found is read, and the folder not searched again.
-                self.usable.append(item | {"image": image.meta.get("dicom", item["image"])})
+                self.usable.append(item | {"image": source_of(image).dicom or item["image"]})
             except Exception as error:  # a file can be broken in as many ways as readers can fail
                 self.refused[item["image"]] = root_cause(error)
                 print(f"skipped {item['image']}: {self.refused[item['image']]}", file=sys.stderr, flush=True)

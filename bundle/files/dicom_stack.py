@@ -29,7 +29,7 @@ MODALITIES = ("MR", "CT")
 PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays inside have no one truth
 class Slice:
     """One image: its file and, of a multi-frame file, its frame, and what the header says of it. Lengths in mm, LPS.
 
@@ -66,7 +66,7 @@ class Slice:
 
 
 @carried
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays inside have no one truth
 class Stack:
     """Slices in the order of their places along the normal.
 

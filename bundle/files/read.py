@@ -13,6 +13,7 @@ from monai.transforms import LoadImage, LoadImaged
 from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
+from bundle.files.source import Source
 
 
 class LoadVolume(LoadImage):
@@ -25,24 +26,23 @@ class LoadVolume(LoadImage):
 
     def __call__(self, filename, reader: ImageReader | None = None):
         """Read a path, or the `Stack` of a DICOM folder that was searched before."""
+        stack = None
         if isinstance(filename, Stack):
             stack = filename
         elif reader is None and is_dicom_source(filename):
             stack = find_stack(filename, self.series)
-        else:
-            return super().__call__(filename, reader)
-        loaded = super().__call__(stack, StackReader(stack))
+        loaded = super().__call__(filename, reader) if stack is None else super().__call__(stack, StackReader(stack))
         # MONAI Label asks its loaders for (image, meta); the two share one meta.
         image = loaded if self.image_only else loaded[0]
-        image.meta["dicom"] = stack
+        image.meta["source"] = Source(stack)
         return loaded
 
 
 class LoadVolumed(LoadImaged):
     """Loads volumes as (1, X, Y, Z) with their affines: NIfTI, MetaImage, NRRD, and DICOM folders or files.
 
-    A volume from DICOM carries the stack that was found, "dicom", which can be loaded in place of the path: the folder
-    is then not searched again.
+    A volume carries its `Source`. The stack that was found of DICOM can be loaded in place of the path: the folder is
+    then not searched again.
 
     Args:
         keys: paths, or stacks.

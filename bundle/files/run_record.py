@@ -28,7 +28,7 @@ def peak_memory_mb() -> float:
 
 
 def describe(value):
-    """A setting as JSON can hold it; of a part its class and public settings: ConjugateGradient(rho=0.01, ...)."""
+    """A setting as JSON can hold it; of a part its class and public settings: Proximal(rho=0.01, ...)."""
     if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)):
         return value
     if type(value).__repr__ is not object.__repr__:

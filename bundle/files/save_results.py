@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from bundle.files.dicom_stack import Stack
 from bundle.files.dicom_write import save_series
 from bundle.files.find import case_of
 from bundle.files.restore import result_volumes
+from bundle.files.source import Source, source_of
 from bundle.files.switch import is_on
 from bundle.files.write import check_writable, write_nifti
 
@@ -46,19 +46,19 @@ class SaveResults:
             for suffix, volume in result_volumes(result["pred"]).items():
                 save_volume(
                     volume, self.output_dir / case / f"{case}_{suffix}", self.output_format,
-                    result["image"].meta.get("dicom"), suffix=suffix, modality=self.modality,
+                    source_of(result["image"]), suffix=suffix, modality=self.modality,
                     deidentified=self.deidentify,
                 )  # fmt: skip
 
 
-def save_volume(volume: torch.Tensor, path: Path, output_format: str, stack: Stack | None, **about) -> None:
+def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source, **about) -> None:
     """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
 
-    `stack`: the DICOM that the volume was made from, or None. `about` goes to `bundle.files.dicom_write.save_series`.
+    `source`: of the measurement that the volume was made from. `about` goes to `bundle.files.dicom_write.save_series`.
     """
     if output_format != "dicom":
         write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
         print(f"wrote {path}.nii.gz", flush=True)
     if output_format != "nifti":
-        number = save_series(volume, path, stack, **about)
+        number = save_series(volume, path, source.dicom, **about)
         print(f"wrote {path}: {number} DICOM files", flush=True)

@@ -17,7 +17,7 @@ Draws are keyed by (seed, step, slice or anchor) on a counter-based generator (P
 random numbers: as easy as 1, 2, 3", 2011) on the CPU, so that batch size, chunks, device and resumed runs do not
 change the field.
 
-A new field is one subclass of `NoiseField` and one `configs/noise_*.json`.
+A new field is one subclass of `NoiseField` and a name in bundle/noise/named.py.
 """
 
 from __future__ import annotations

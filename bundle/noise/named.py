@@ -1,4 +1,4 @@
-"""Noise fields by name, for tools that let a person choose; settings are those of the overlays configs/noise_*.json.
+"""Noise fields by name, for people and tools that choose one: `--noise matern`.
 
 Label servers show `displayable_configs` of configs/inference.json, whose `noise` is such a name.
 """
@@ -29,16 +29,16 @@ FIELDS: dict[str, Callable[..., NoiseField]] = {
     "matern": partial(MaternNoise, length=20.0),
     "auto": AutoLength,
 }
-"""Each builds the field of `configs/noise_<name>.json`."""
+"""Each builds a field with its defaults."""
 
 
 def named_noise(name: str | Sequence[str], **settings) -> NoiseField:
-    """The field of the overlay `configs/noise_<name>.json`.
+    """The field of a name.
 
     Args:
         name: one of `FIELDS`. Of a list the first is taken: label servers offer a choice as a list of all names, and
             hand the whole list over where nothing was chosen.
-        settings: arguments of the field, in place of the overlay's.
+        settings: arguments of the field, in place of the defaults.
 
     Raises:
         ValueError: there is no field of this name.

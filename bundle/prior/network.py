@@ -14,7 +14,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from bundle.prior.tracing import Traced
-from bundle.prior.weights import Weights, encoded
+from bundle.prior.weights import EXTRA_STATE, Weights, encoded
 
 
 class SliceUNet(DiffusionModelUNet):
@@ -47,6 +47,7 @@ class SliceUNet(DiffusionModelUNet):
         own = {"channels": list(channels), "num_res_blocks": num_res_blocks, "norm_num_groups": norm_num_groups}
         others = {name: dict(value) for name, value in (("schedule", schedule), ("scale", scale)) if value}
         self.about = {"network": own, **others}
+        self.register_load_state_dict_pre_hook(_without_extra_state)
 
     def get_extra_state(self) -> torch.Tensor:
         """What the weights say of themselves, in their state dict."""
@@ -58,6 +59,11 @@ class SliceUNet(DiffusionModelUNet):
     def __prepare_scriptable__(self) -> Traced:
         """What `torch.jit.script` compiles in place of this network, and so `monai.bundle.ckpt_export`: its trace."""
         return Traced(self)
+
+
+def _without_extra_state(network: SliceUNet, state: dict, prefix: str, *_) -> None:
+    """Weights that version 0.4.0 wrote do not say what they are for."""
+    state.setdefault(f"{prefix}{EXTRA_STATE}", network.get_extra_state())
 
 
 def network_for(weights: Weights, channels: Sequence[int] | None = None, num_res_blocks: int | None = None,

@@ -62,7 +62,7 @@ class Weights:
 
     @cached_property
     def about(self) -> dict:
-        stated = DEFAULTS | (decoded(self.state[EXTRA_STATE]) if EXTRA_STATE in self.state else {})
+        stated = DEFAULTS | (self._stated() if EXTRA_STATE in self.state else {})
         found = stated["scale"].get("kind")
         if self.kind is not None and found is not None and found != self.kind:
             raise ValueError(
@@ -70,6 +70,15 @@ class Weights:
                 f"{SCALES.get(self.kind, self.kind)}: set checkpoint to weights for the task"
             )
         return stated
+
+    def _stated(self) -> dict:
+        try:
+            stated = decoded(self.state[EXTRA_STATE])
+            if all(isinstance(value, dict) for value in (stated, *stated.values())):
+                return stated
+        except (ValueError, TypeError, AttributeError):
+            pass
+        raise ValueError(f"weights {self.path} do not say in readable words what they are for: save them again")
 
     @property
     def network(self) -> dict:
@@ -94,9 +103,9 @@ def decoded(text: torch.Tensor) -> dict:
     return json.loads(bytes(text.cpu().tolist()).decode("utf-8"))
 
 
-def scheduler_for(schedule: dict) -> DDIMScheduler:
-    """MONAI's scheduler of a noise schedule, without clipping."""
-    return DDIMScheduler(**schedule, clip_sample=False)
+def scheduler_for(weights: Weights, **given) -> DDIMScheduler:
+    """MONAI's scheduler of the noise schedule that weights are for, without clipping; what is given goes before it."""
+    return DDIMScheduler(**weights.schedule | given, clip_sample=False)
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:

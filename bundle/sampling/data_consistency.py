@@ -105,7 +105,7 @@ class TotalVariationProximal(_Weighted):
                  scale_by_noise: bool = False) -> None:  # fmt: skip
         super().__init__(rho, scale_by_noise)
         if not weight > 0:
-            raise ValueError(f"weight must be positive, got {weight}; without total variation use ConjugateGradient")
+            raise ValueError(f"weight must be positive, got {weight}; without total variation use Proximal")
         self.tv_weight, self.iterations, self.tolerance = weight, iterations, tolerance
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:

@@ -54,7 +54,7 @@ class HeadSynthesiser:
         """Return one head, an (X, Y, Z) float tensor in [0, 1], that depends on `seed` alone."""
         self.rng = torch.Generator().manual_seed(seed)
         wm, gm, brain, t1 = self._deform(self.maps)
-        tissue = self._sharpen(wm, gm, brain, t1)
+        tissue = self._sharpen(wm, gm, brain)
         labels, names = self._layers(brain > 0.5)
         image = self._paint(tissue, brain, t1, labels, names)
         return self._acquire(image, seed)
@@ -73,7 +73,7 @@ class HeadSynthesiser:
         ddf = displacement(self.rng, self.shape, 0.15, (0.88, 1.08), ((48.0, 3.0), (18.0, 1.8), (8.0, 0.8)))
         return Warp("bilinear", "zeros")(maps[None], ddf[None])[0].clamp_(0, 1)
 
-    def _sharpen(self, wm: torch.Tensor, gm: torch.Tensor, brain: torch.Tensor, t1: torch.Tensor) -> torch.Tensor:
+    def _sharpen(self, wm: torch.Tensor, gm: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
         """Probabilities (3, X, Y, Z) of white matter, grey matter and CSF with sharp borders."""
         p = torch.stack([wm, gm, (brain - wm - gm).clamp(0, 1)])
         k, fold = self._uniform(1.5, 5.0), self._uniform(0.5, 2.0)

@@ -10,6 +10,7 @@ from monai.deploy.core import Operator, OperatorSpec
 
 from bundle.files.find import case_name
 from bundle.files.save_results import FORMATS, save_volume
+from bundle.files.source import Source
 from bundle.files.switch import is_on
 
 
@@ -49,4 +50,4 @@ class ResultWriter(Operator):
         volume = MetaTensor(torch.from_numpy(image.asnumpy()), affine=meta["affine"])
         case = case_name(meta["filename_or_obj"])
         path = self.output_dir / case / f"{case}_recon"
-        save_volume(volume, path, self.output_format, meta.get("dicom"), deidentified=self.deidentify)
+        save_volume(volume, path, self.output_format, meta.get("source") or Source(), deidentified=self.deidentify)

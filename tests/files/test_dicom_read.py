@@ -10,11 +10,13 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from monai.data import decollate_batch, list_data_collate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from bundle.files.dicom_read import find_stack
 from bundle.files.find import list_volumes
 from bundle.files.read import LoadVolumed
+from bundle.files.source import source_of
 from tests.support.dicom_files import header, save, write_enhanced, write_localiser, write_series
 from tests.support.scans import INFERENCE, OBLIQUE, head_voxels, thick_voxels, write_volume
 
@@ -233,4 +235,13 @@ def test_a_loader_that_is_asked_for_the_metadata_too_gives_the_stack_with_them(t
     load = LoadVolumed("image")
     load._loader.image_only = False  # as MONAI Label sets it
     loaded = load({"image": str(tmp_path)})
-    assert loaded["image_meta_dict"]["dicom"] is loaded["image"].meta["dicom"]
+    assert loaded["image_meta_dict"]["source"].dicom is source_of(loaded["image"]).dicom is not None
+
+
+def test_a_series_in_a_batch_with_a_file_of_another_kind_stays_a_series(tmp_path):
+    write_series(tmp_path / "series", np.round(thick_voxels()), OBLIQUE)
+    write_volume(tmp_path / "scan.nii.gz", thick_voxels())
+    load = LoadVolumed("image")
+    items = [load({"image": str(path)})["image"] for path in (tmp_path / "scan.nii.gz", tmp_path / "series")]
+    file, series = decollate_batch(list_data_collate(items))
+    assert source_of(file).dicom is None and source_of(series).dicom is source_of(items[1]).dicom is not None

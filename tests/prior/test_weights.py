@@ -115,7 +115,9 @@ def test_a_file_says_which_network_schedule_and_scale_it_is_for(tmp_path):
     assert weights.network == {"channels": [8, 16, 24], "num_res_blocks": 1, "norm_num_groups": 4}
     assert (weights.schedule, weights.scale) == (SCHEDULE, HOUNSFIELD)
     expected = DDIMScheduler(**SCHEDULE).alphas_cumprod
-    assert torch.equal(scheduler_for(weights.schedule).alphas_cumprod, expected)
+    assert torch.equal(scheduler_for(weights).alphas_cumprod, expected)
+    wider = DDIMScheduler(**SCHEDULE | {"beta_end": 0.03}).alphas_cumprod
+    assert torch.equal(scheduler_for(weights, beta_end=0.03).alphas_cumprod, wider)
     assert network_for(weights, num_res_blocks=2).about["network"]["num_res_blocks"] == 2  # what is given goes before
 
 
@@ -124,10 +126,19 @@ def test_a_file_of_version_0_4_is_of_the_shipped_kind(tmp_path):
     network = SliceUNet(**DEFAULTS["network"])
     old = {name: v for name, v in network.state_dict().items() if name != EXTRA_STATE}
     torch.save(old, tmp_path / "old.pt")
+    network.load_state_dict(old)  # and by torch's own means, as a resumed training does
     for kind in ("percentiles", "hounsfield"):
         weights = Weights(tmp_path / "old.pt", kind)
         assert (weights.network, weights.schedule, weights.scale) == tuple(DEFAULTS.values())
         assert load_weights(network_for(weights), weights).about["network"] == network.about["network"]
+
+
+@pytest.mark.parametrize("text", [b"schedule", b"\xff", b"[]", b'{"schedule": null}', b'{"network": 3}'])
+def test_a_file_that_does_not_say_it_readably_is_named(tmp_path, text):
+    state = random_network().state_dict() | {EXTRA_STATE: torch.tensor(list(text), dtype=torch.uint8)}
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="model.pt do not say in readable words what they are for"):
+        Weights(tmp_path / "model.pt").about  # noqa: B018
 
 
 @pytest.mark.parametrize(("path", "kind"), [("models/model.pt", "percentiles"), ("models/ct/model.pt", "hounsfield")])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -62,6 +63,13 @@ def test_the_trace_holds_for_other_sizes_and_other_weights():
     assert list(trace.state_dict()) == [name for name in network.state_dict() if name != EXTRA_STATE]
     trace.load_state_dict({name: v for name, v in other.state_dict().items() if name != EXTRA_STATE})
     assert agree(trace, other, 1e-6)
+
+
+def test_a_network_of_one_channel_per_group_is_compared():
+    """Group normalisation needs more than one pixel then, at the bottom of the U too."""
+    network = SliceUNet((8, 16), norm_num_groups=8)
+    torch.nn.init.normal_(network.out[-1].conv.weight)
+    assert export.largest_difference(network.eval(), network, Path("x.ts")) == 0
 
 
 def test_tracing_leaves_the_network_and_monai_as_they_were():

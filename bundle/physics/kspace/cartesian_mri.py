@@ -31,7 +31,7 @@ class CartesianMRI(LinearOperator):
     """Undersampled k-space of several coils.
 
     A A^T is no multiple of the identity, even for one coil, because x is real: k and -k are not independent. There is
-    hence no closed form; use the ConjugateGradient data consistency.
+    hence no closed form: `pseudo_inverse` and `prox` take conjugate gradients.
 
     Args:
         maps: complex (C, Z, Y, X), finite, on the grid of the volume.

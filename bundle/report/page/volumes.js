@@ -23,7 +23,7 @@ let pending = null;
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
-// The reverse of `packed` in bundle/html_volumes.py: a NIfTI file of int16.
+// The reverse of `packed` in bundle/report/page/volumes.py: a NIfTI file of int16.
 async function unpack(name) {
   const { header, axes: along } = data.volumes[name];
   const element = byId(`volume-${name}`);

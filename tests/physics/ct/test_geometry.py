@@ -266,15 +266,8 @@ def distance_of_edge_rays(geometry):
 
 
 @repeatable
-@given(geometry=geometries(source_offsets=False))
+@given(geometry=geometries(source_offsets=False) | geometries(beams=("fan", "cone")))
 def test_the_field_of_view_ends_at_the_nearest_edge_ray(geometry):
-    nearest = min(min(-low, high) for low, high in distance_of_edge_rays(geometry))
-    assert geometry.field_radius == pytest.approx(max(0.0, nearest), abs=1e-9)
-
-
-@repeatable
-@given(geometry=geometries(beams=("fan", "cone")))
-def test_the_field_of_view_of_a_displaced_source_ends_at_the_nearest_edge_ray(geometry):
     nearest = min(min(-low, high) for low, high in distance_of_edge_rays(geometry))
     assert geometry.field_radius == pytest.approx(max(0.0, nearest), abs=1e-9)
 

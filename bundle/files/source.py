@@ -1,0 +1,27 @@
+"""What the file behind a volume says beyond its voxels and affine, for those who write its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monai.data import MetaTensor
+
+from bundle.files.carried import carried
+from bundle.files.dicom_stack import Stack
+
+
+@carried
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Kept in the metadata of every volume that was read, as "source".
+
+    Attributes:
+        dicom: the stack of slices that was read; None of a volume that was no DICOM.
+    """
+
+    dicom: Stack | None = None
+
+
+def source_of(volume: MetaTensor) -> Source:
+    """What a volume carries; nothing is known of one that no file gave."""
+    return volume.meta.get("source") or Source()
