@@ -4,9 +4,11 @@ from bundle.noise.auto_length import AutoLength
 from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
+    Key,
     MixedNoise,
     NoiseField,
     PiecewiseSlerpNoise,
+    Purpose,
     SlerpNoise,
     keyed_normal,
 )
@@ -14,6 +16,6 @@ from bundle.noise.markov import MarkovNoise, MaternNoise, OrnsteinUhlenbeckNoise
 from bundle.noise.named import named_noise
 
 __all__ = [
-    "AutoLength", "IdenticalNoise", "IndependentNoise", "MarkovNoise", "MaternNoise", "MixedNoise", "NoiseField",
-    "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "SlerpNoise", "keyed_normal", "named_noise",
+    "AutoLength", "IdenticalNoise", "IndependentNoise", "Key", "MarkovNoise", "MaternNoise", "MixedNoise", "NoiseField",
+    "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "Purpose", "SlerpNoise", "keyed_normal", "named_noise",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ j; every slice alone is exactly N(0, I), which is all that a 2-D network ever se
     piecewise     slerp between neighbours of several anchors
     OU, Matern    k = exp(-d / l) and its smoother kin, d = |z_i - z_j|: see bundle/noise/markov.py
 
-Draws are keyed by (seed, step, slice or anchor) on a counter-based generator (Philox; Salmon et al., "Parallel
+Draws are keyed by (seed, step, purpose, slice or anchor) on a counter-based generator (Philox; Salmon et al., "Parallel
 random numbers: as easy as 1, 2, 3", 2011) on the CPU, so that batch size, chunks, device and resumed runs do not
 change the field.
 
@@ -25,7 +25,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from enum import IntEnum
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,16 +40,36 @@ SHORTEST, LONGEST = 1e-3, 1e15
 """Lengths in mm."""
 
 
-def keyed_normal(shape: tuple[int, ...], seed: int, step: int, index: int) -> torch.Tensor:
-    """Standard normal float32 tensor of `shape`, a function of the key (seed, step, index) alone.
+class Purpose(IntEnum):
+    """What a draw is for. Draws of different purposes are independent, whatever else they share."""
+
+    RENOISE = 0
+    """The fresh noise of x_s, and of the start."""
+    DATA_STEP = 1
+    """Noise that a data step asks of the field."""
+    MEASUREMENT = 2
+    """A data step's own draws, in the shape of the measurement."""
+
+
+class Key(NamedTuple):
+    """What a draw is a function of, together with the slice or anchor."""
+
+    seed: int
+    step: int
+    purpose: Purpose = Purpose.RENOISE
+
+
+def keyed_normal(shape: tuple[int, ...], key: Key, index: int) -> torch.Tensor:
+    """Standard normal float32 tensor of `shape`, a function of key and index alone.
 
     Args:
-        seed, step, index: integers from 0 to 2^63 - 1.
+        key: its numbers are integers from 0 to 2^63 - 1, as is `index`.
     """
-    if not all(isinstance(part, Integral) and part >= 0 for part in (seed, step, index)):
+    seed, step, purpose = key
+    if not all(isinstance(part, Integral) and part >= 0 for part in (seed, step, purpose, index)):
         raise ValueError(f"seed, step and index must be whole numbers, not negative, got {seed!r}, {step!r}, {index!r}")
     # The last two counter words name the stream; the first two count its 2^128 draws.
-    philox = np.random.Philox(key=[seed, 0], counter=[0, 0, step, index])
+    philox = np.random.Philox(key=[seed, purpose], counter=[0, 0, step, index])
     return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))
 
 
@@ -102,13 +124,14 @@ class NoiseField(ABC):
         step: int,
         level: float = 1.0,
         slices: range | None = None,
+        purpose: Purpose = Purpose.RENOISE,
     ) -> torch.Tensor:
         """Draw the field of one step, or a part of it.
 
         Args:
             positions: of the slices of the whole stack, in mm from its beginning.
             slice_shape: of a slice: (H, W), or (C, H, W) for slices of several channels.
-            seed, step: the key of the draw.
+            seed, step, purpose: the key of the draw.
             level: standard deviation of the noise in the image that is made, sqrt(1 - ab), from 0 (clean) to 1 (pure
                 noise); matters to fields whose parameters follow the schedule.
             slices: which of the slices to return; all by default. A part of a field is the field of the part.
@@ -122,11 +145,11 @@ class NoiseField(ABC):
             raise ValueError(f"slices must be a range within the {len(z)} of the stack, got {slices}")
         if not 0 <= level <= 1:
             raise ValueError(f"level must lie in [0, 1], 0 the clean image and 1 pure noise, got {level}")
-        return self._draw(z, tuple(slice_shape), seed, step, level, slices)
+        return self._draw(z, tuple(slice_shape), Key(seed, step, purpose), level, slices)
 
     @abstractmethod
     def _draw(
-        self, z: torch.Tensor, slice_shape: tuple[int, ...], seed: int, step: int, level: float, slices: range
+        self, z: torch.Tensor, slice_shape: tuple[int, ...], key: Key, level: float, slices: range
     ) -> torch.Tensor:
         """`draw`, of checked positions z (S,)."""
 
@@ -148,10 +171,10 @@ class IndependentNoise(NoiseField):
 
     correlated = False
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices):
         field = torch.empty(len(slices), *slice_shape)
         for row, i in enumerate(slices):
-            field[row] = keyed_normal(slice_shape, seed, step, i)
+            field[row] = keyed_normal(slice_shape, key, i)
         return field
 
     def covariance(self, positions, level=1.0):
@@ -161,8 +184,8 @@ class IndependentNoise(NoiseField):
 class IdenticalNoise(NoiseField):
     """One draw for all slices."""
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
-        return keyed_normal(slice_shape, seed, step, 0).expand(len(slices), *slice_shape)
+    def _draw(self, z, slice_shape, key, level, slices):
+        return keyed_normal(slice_shape, key, 0).expand(len(slices), *slice_shape)
 
     def covariance(self, positions, level=1.0):
         count = len(as_positions(positions))
@@ -185,12 +208,12 @@ class MixedNoise(NoiseField):
             return level * self.share[0] + (1 - level) * self.share[1]
         return self.share
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices):
         c = self._share(level)
-        shared = keyed_normal(slice_shape, seed, step, 0).mul_(math.sqrt(c))
+        shared = keyed_normal(slice_shape, key, 0).mul_(math.sqrt(c))
         field = torch.empty(len(slices), *slice_shape)
         for row, i in enumerate(slices):
-            torch.add(shared, keyed_normal(slice_shape, seed, step, i + 1), alpha=math.sqrt(1 - c), out=field[row])
+            torch.add(shared, keyed_normal(slice_shape, key, i + 1), alpha=math.sqrt(1 - c), out=field[row])
         return field
 
     def covariance(self, positions, level=1.0):
@@ -222,8 +245,8 @@ class SlerpNoise(NoiseField):
             return torch.zeros_like(z)
         return (z - z.min()) / (z.max() - z.min())
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
-        first, last = (keyed_normal(slice_shape, seed, step, anchor) for anchor in (0, 1))
+    def _draw(self, z, slice_shape, key, level, slices):
+        first, last = (keyed_normal(slice_shape, key, anchor) for anchor in (0, 1))
         w = math.pi / 2
         if self.angle == "empirical":
             w = float(torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos())
@@ -261,12 +284,12 @@ class PiecewiseSlerpNoise(NoiseField):
             return z / at_level(self.spacing, level)
         return SlerpNoise._shares(z) * (self.anchors - 1)
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices):
         field = torch.empty(len(slices), *slice_shape)
         pair: dict[int, torch.Tensor] = {}
         for row, place in enumerate(self._places(z, level)[slices.start : slices.stop].tolist()):
             left = math.floor(place)
-            pair = {k: pair[k] if k in pair else keyed_normal(slice_shape, seed, step, k) for k in (left, left + 1)}
+            pair = {k: pair[k] if k in pair else keyed_normal(slice_shape, key, k) for k in (left, left + 1)}
             share = torch.tensor([place - left], dtype=torch.float64)
             field[row] = slerp(pair[left], pair[left + 1], share)[0]
         return field

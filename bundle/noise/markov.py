@@ -64,7 +64,7 @@ class MarkovNoise(NoiseField):
         z = as_positions(positions)
         return self.correlation((z[:, None] - z[None, :]).abs() / at_level(self.length, level))
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices):
         wanted = z[slices.start : slices.stop]
         if len(wanted) and float(wanted.max()) > SPAN:
             raise ValueError(f"positions must not exceed {SPAN} mm, got {float(wanted.max()):g} mm")
@@ -74,7 +74,7 @@ class MarkovNoise(NoiseField):
         field = torch.empty(len(slices), *slice_shape)
         for row, place in enumerate((wanted * PARTS).round().long().tolist()):
             # Neighbours share most of their way down; what this slice's way lacks is forgotten.
-            path = self._descend(place, slice_shape, (seed, step), length, bridges, path)
+            path = self._descend(place, slice_shape, key, length, bridges, path)
             field[row] = path[place][0]
         return field
 
@@ -82,9 +82,7 @@ class MarkovNoise(NoiseField):
         """States on the way from the two ends of the line to `place`, by place; `known` holds those of another way."""
         shape = (self.state_size, *slice_shape)
         left, right, depth = 0, SPAN * PARTS, 0
-        path = {
-            end: known[end] if end in known else keyed_normal(shape, *key, i) for i, end in enumerate((left, right))
-        }
+        path = {end: known[end] if end in known else keyed_normal(shape, key, i) for i, end in enumerate((left, right))}
         if not known:
             self._couple_ends(path, length)
         while place not in path:
@@ -96,7 +94,7 @@ class MarkovNoise(NoiseField):
                 if depth not in bridges:
                     bridges[depth] = self._bridge((right - left) / 2 / PARTS / length)
                 index = 2**depth + left // (right - left) + 1
-                fresh = keyed_normal(shape, *key, index)
+                fresh = keyed_normal(shape, key, index)
                 path[middle] = combine(bridges[depth], (path[left], path[right], fresh))
             left, right = (left, middle) if place < middle else (middle, right)
             depth += 1

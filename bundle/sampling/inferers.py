@@ -29,14 +29,12 @@ from monai.transforms import SpatialCrop, generate_spatial_bounding_box
 from tqdm import tqdm
 
 from bundle.files.findings import Findings, findings_of
+from bundle.noise.field import Key, Purpose
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
 from bundle.sampling.step import Step
 from bundle.sampling.volume_noise import VolumeNoise
-
-EXTRA = 2**40
-"""Added to the step of a noise key for the draws of data steps, so that no two draws share one."""
 
 
 @dataclass
@@ -198,20 +196,20 @@ class DiffusionInverseInferer(VolumeInferer):
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
         """One sample (X, Y, Z) of the volume. `draw` tells samples of one seed apart."""
         steps, ab, axes, sigma_of = self.timesteps, self.alpha_bars, self._axes(run, draw), SIGMA_RULES[self.sigma_rule]
-        key = draw * (len(ab) + 1)  # the step part of the noise key: no two draws share one
-        x = self._noisy_start(run, axes[0], key)
+        number = draw * (len(ab) + 1)  # of the step, in the keys of its draws: no two steps share one
+        x = self._noisy_start(run, axes[0], number)
         memory: dict = {}
         for i, t in enumerate(steps):
-            key, last = key + 1, i == len(steps) - 1
+            number, last = number + 1, i == len(steps) - 1
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = sigma_of(ab[t], ab_s, self.eta)
             keeps = not last and sigma**2 < 1 - ab_s - 1e-12
             x0 = self.prior(run.network, x, t, axes[i])
             eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
             step = Step(
-                ab[t], ab_s, sigma, axes[i], (self.seed, key + 2 * EXTRA), x, memory=memory,
+                ab[t], ab_s, sigma, axes[i], Key(self.seed, number, Purpose.MEASUREMENT), x, memory=memory,
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
-                noise=partial(run.noise.volume, x, next_axis, ab_s, key + EXTRA),
+                noise=partial(run.noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
             x0 = self.data_consistency(x0, run.y, run.operator, step)
             if self.observer is not None:
@@ -220,7 +218,7 @@ class DiffusionInverseInferer(VolumeInferer):
             if not last:
                 if keeps and self.eps_after_data:
                     eps = predict_eps(x, x0, ab[t], out=x)
-                x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, key, step.let_in)
+                x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, number, step.let_in)
                 x0 = eps = None  # or they would live on beside the next x0
         return x0
 

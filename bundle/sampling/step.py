@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from bundle.noise.field import Key, Purpose
+
 
 @dataclass
 class Step:
@@ -16,7 +18,7 @@ class Step:
         ab_t, ab_s: alpha-bar before and after the step; ab_s = 1 after the last.
         sigma: standard deviation of the fresh noise in x_s.
         slice_axis: axis across which this step's network sees its slices.
-        key: (seed, step) of a data step's own draws (`bundle.noise.keyed_normal`); no other step or draw has it.
+        key: of a data step's own draws (`bundle.noise.keyed_normal`); no other step or draw has it.
         x_t: the noisy volume (X, Y, Z); not to be changed.
         pull_back: v -> J^T v with J = d x0 / d x_t, the gradient through the network.
         noise: draws a volume of N(0, I) noise from the noise field, always the same in one step.
@@ -29,7 +31,7 @@ class Step:
     ab_s: float = 1.0
     sigma: float = 0.0
     slice_axis: int = 2
-    key: tuple[int, int] = (0, 0)
+    key: Key = Key(0, 0, Purpose.MEASUREMENT)
     x_t: torch.Tensor | None = None
     pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None
     noise: Callable[[], torch.Tensor] | None = None

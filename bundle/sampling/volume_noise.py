@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bundle.noise.field import NoiseField, Purpose
 from bundle.prior.diffusion import renoise
 
 NOISE_CHUNK = 16
@@ -27,23 +28,25 @@ class VolumeNoise:
         seed: key of the draws.
     """
 
-    field: object
+    field: NoiseField
     spacing: Sequence[float]
     seed: int
 
-    def slices(self, shape: Sequence[int], axis: int, step: int, ab_s: float) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Ranges of slices across `axis` and their noise, for an image of alpha-bar `ab_s`; `step` is the key."""
+    def slices(
+        self, shape: Sequence[int], axis: int, step: int, ab_s: float, purpose: Purpose = Purpose.RENOISE
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Ranges of slices across `axis` and their noise, for an image of alpha-bar `ab_s`."""
         count, *slice_shape = (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
         positions = torch.arange(count, dtype=torch.float64) * float(self.spacing[axis])
         for start in range(0, count, NOISE_CHUNK):
             part = range(start, min(start + NOISE_CHUNK, count))
-            key = {"seed": self.seed, "step": step, "level": math.sqrt(1 - ab_s)}
+            key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s)}
             yield slice(part.start, part.stop), self.field.draw(positions, tuple(slice_shape), slices=part, **key)
 
-    def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int) -> torch.Tensor:
+    def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""
         out = torch.empty_like(like)
-        for part, noise in self.slices(like.shape, axis, step, ab_s):
+        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose):
             out.movedim(axis, 0)[part] = noise.to(out)
         return out
 

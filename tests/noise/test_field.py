@@ -13,9 +13,11 @@ from scipy.stats import kstest
 from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
+    Key,
     MixedNoise,
     NoiseField,
     PiecewiseSlerpNoise,
+    Purpose,
     SlerpNoise,
     keyed_normal,
 )
@@ -245,7 +247,7 @@ def test_a_field_says_its_settings():
 
 
 def test_slerp_of_three_and_five_slices_by_hand():
-    first, last = (keyed_normal((4, 5), 7, 2, anchor) for anchor in (0, 1))
+    first, last = (keyed_normal((4, 5), Key(7, 2), anchor) for anchor in (0, 1))
     three = SlerpNoise().draw(3, (4, 5), seed=7, step=2)
     assert torch.allclose(three[1], (first + last) / math.sqrt(2), atol=1e-6)
     five = SlerpNoise().draw(5, (4, 5), seed=7, step=2)
@@ -256,7 +258,7 @@ def test_slerp_of_three_and_five_slices_by_hand():
 
 
 def test_slerp_with_the_empirical_angle_by_hand():
-    first, last = (keyed_normal((4, 5), 7, 2, anchor).double().numpy() for anchor in (0, 1))
+    first, last = (keyed_normal((4, 5), Key(7, 2), anchor).double().numpy() for anchor in (0, 1))
     w = np.arccos((first * last).sum() / np.linalg.norm(first) / np.linalg.norm(last))
     assert abs(w - np.pi / 2) > 0.05  # the case tells the two angles apart
     field = SlerpNoise("empirical").draw(5, (4, 5), seed=7, step=2)
@@ -267,8 +269,8 @@ def test_slerp_with_the_empirical_angle_by_hand():
 @pytest.mark.parametrize("angle", ["orthogonal", "empirical"])
 def test_slerp_ends_are_the_anchors(angle):
     field = SlerpNoise(angle).draw(8, SHAPE, seed=4, step=1)
-    assert torch.allclose(field[0], keyed_normal(SHAPE, 4, 1, 0), atol=1e-6)
-    assert torch.allclose(field[-1], keyed_normal(SHAPE, 4, 1, 1), atol=1e-6)
+    assert torch.allclose(field[0], keyed_normal(SHAPE, Key(4, 1), 0), atol=1e-6)
+    assert torch.allclose(field[-1], keyed_normal(SHAPE, Key(4, 1), 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("positions", [1, 2, 9, UNEVEN], ids=str)
@@ -280,7 +282,7 @@ def test_piecewise_with_two_anchors_is_slerp(positions):
 
 
 def test_piecewise_passes_through_its_anchors():
-    anchors = torch.stack([keyed_normal((4, 5), 7, 2, m) for m in range(4)])
+    anchors = torch.stack([keyed_normal((4, 5), Key(7, 2), m) for m in range(4)])
     by_number = PiecewiseSlerpNoise(anchors=4).draw(7, (4, 5), seed=7, step=2)
     assert torch.allclose(by_number[::2], anchors, atol=1e-6)
     assert torch.allclose(by_number[3], (anchors[1] + anchors[2]) / math.sqrt(2), atol=1e-6)
@@ -315,20 +317,34 @@ def test_mixed_goes_from_independent_to_identical():
 
 
 def test_step_and_index_are_no_substitutes():
-    assert not torch.equal(keyed_normal((4, 4), 0, 1, 2), keyed_normal((4, 4), 0, 2, 1))
-    assert not torch.equal(keyed_normal((4, 4), 1, 2, 0), keyed_normal((4, 4), 2, 1, 0))
+    assert not torch.equal(keyed_normal((4, 4), Key(0, 1), 2), keyed_normal((4, 4), Key(0, 2), 1))
+    assert not torch.equal(keyed_normal((4, 4), Key(1, 2), 0), keyed_normal((4, 4), Key(2, 1), 0))
 
 
-@pytest.mark.parametrize("other", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 2**63 - 1), (0, 2**63 - 1, 0)])
-def test_streams_of_neighbouring_keys_do_not_overlap(other):
-    one, two = keyed_normal((4000,), 0, 0, 0), keyed_normal((4000,), *other)
+@pytest.mark.parametrize(
+    ("key", "index"),
+    [(Key(0, 0), 1), (Key(0, 1), 0), (Key(1, 0), 0), (Key(0, 0), 2**63 - 1), (Key(0, 2**63 - 1), 0)]
+    + [(Key(0, 0, purpose), 0) for purpose in Purpose if purpose],
+)
+def test_streams_of_neighbouring_keys_do_not_overlap(key, index):
+    one, two = keyed_normal((4000,), Key(0, 0), 0), keyed_normal((4000,), key, index)
     assert len(np.intersect1d(one, two)) < 40  # a stream that begins inside another shares nearly all
 
 
-@pytest.mark.parametrize("key", [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
-def test_negative_keys_are_refused(key):
+@every_field
+def test_a_field_for_another_purpose_is_another_of_the_same_law(field):
+    fields = [field.draw(4, (50, 60), seed=1, step=2, purpose=purpose).double() for purpose in Purpose]
+    for i, one in enumerate(fields):
+        for other in fields[:i]:
+            correlation = float((one * other).mean())
+            assert abs(correlation) < 5 / math.sqrt(3000)  # four slices that may be one
+    assert torch.equal(fields[0].float(), field.draw(4, (50, 60), seed=1, step=2))
+
+
+@pytest.mark.parametrize(("key", "index"), [(Key(-1, 0), 0), (Key(0, -1), 0), (Key(0, 0), -1)])
+def test_negative_keys_are_refused(key, index):
     with pytest.raises(ValueError, match="negative"):
-        keyed_normal((2, 2), *key)
+        keyed_normal((2, 2), key, index)
 
 
 def test_unknown_angle_is_refused():
@@ -404,4 +420,4 @@ def test_anchors_do_not_ask_for_an_order():
 @pytest.mark.parametrize("key", [(1.5, 0, 0), ("x", 0, 0), (0, -1, 0), (0, 0, None)])
 def test_a_key_is_made_of_whole_numbers(key):
     with pytest.raises(ValueError, match="must be whole numbers, not negative"):
-        keyed_normal((2, 2), *key)
+        keyed_normal((2, 2), Key(*key[:2]), key[2])

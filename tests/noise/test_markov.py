@@ -222,9 +222,9 @@ def record_keys(monkeypatch):
     """The index of every draw from now on."""
     keys = []
 
-    def recorded(shape, seed, step, index):
+    def recorded(shape, key, index):
         keys.append(index)
-        return keyed_normal(shape, seed, step, index)
+        return keyed_normal(shape, key, index)
 
     monkeypatch.setattr(markov_noise, "keyed_normal", recorded)
     return keys

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, keyed_normal
+from bundle.noise import IdenticalNoise, IndependentNoise, Key, Purpose, keyed_normal
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.prior.diffusion import SIGMA_RULES
 from bundle.prior.slices import SlicePrior
 from bundle.sampling.data_consistency import NullSpace, Proximal, Unconditional
-from bundle.sampling.inferers import EXTRA
 from bundle.sampling.posterior_steps import (
     GaussianPosterior,
     NoisyNullSpace,
@@ -123,7 +122,7 @@ def test_the_next_volume_has_the_noise_that_the_network_expects(closed_form, rul
     consistency = NoisyNullSpace(NOISE_STD, **EXACT)
     let_in = []
     for key in range(400 if closed_form else 80):
-        step = reverse_step(rule, eta, key=(0, key))
+        step = reverse_step(rule, eta, key=Key(0, key, Purpose.MEASUREMENT))
         assert torch.allclose(consistency(x.clone(), y, operator, step), x, atol=1e-9)  # without noise x is kept
         let_in.append(step.let_in**2)
     f = filter_matrix(operator, partial(reverse_step, rule, eta), noise_std=NOISE_STD, **EXACT)
@@ -283,7 +282,12 @@ def draws(operator, x0, y, keys, consistency, noise_seed=0):
     noise = VolumeNoise(IndependentNoise(), (1.0, 1.0, 1.0), noise_seed)
     results = []
     for key in keys:
-        step = Step(AB_T, AB_S, key=(0, key + 2 * EXTRA), noise=partial(noise.volume, x0, 2, AB_S, key))
+        step = Step(
+            AB_T,
+            AB_S,
+            key=Key(0, key, Purpose.MEASUREMENT),
+            noise=partial(noise.volume, x0, 2, AB_S, key, Purpose.DATA_STEP),
+        )
         results.append(consistency(x0.clone(), y, operator, step).flatten())
     return torch.stack(results)
 
@@ -342,7 +346,12 @@ def test_its_noise_follows_the_field_along_the_slices(axis):
     spreads = {}
     for field in (IdenticalNoise(), IndependentNoise()):
         noise = VolumeNoise(field, (1.0, 1.0, 1.0), seed=0)
-        step = Step(AB_T, AB_S, key=(0, 1), noise=partial(noise.volume, x0, axis, AB_S, 1))
+        step = Step(
+            AB_T,
+            AB_S,
+            key=Key(0, 1, Purpose.MEASUREMENT),
+            noise=partial(noise.volume, x0, axis, AB_S, 1, Purpose.DATA_STEP),
+        )
         x = GaussianPosterior(0.1)(x0.clone(), y, operator, step)
         unmeasured = x - operator.pseudo_inverse(operator.forward(x))
         spreads[type(field).__name__] = float(unmeasured.var(axis).mean())
@@ -390,24 +399,26 @@ def test_data_and_noisy_volume_are_left_alone(consistency):
 
 
 def test_keys_of_data_steps_are_not_those_of_the_noise_field():
-    """(seed, step) of a data step is used by no field, so that its draws are independent of x_s."""
+    """The key of a data step is used by no field, so that its draws are independent of x_s."""
     keys = []
 
     class Recorder:
         def __call__(self, x0, y, operator, step):
             keys.append(step.key)
+            step.noise()
             return x0
 
     class Field(IndependentNoise):
-        def _draw(self, z, slice_shape, seed, step, level, slices):
-            fields.append((seed, step))
-            return super()._draw(z, slice_shape, seed, step, level, slices)
+        def _draw(self, z, slice_shape, key, level, slices):
+            fields.append(key)
+            return super()._draw(z, slice_shape, key, level, slices)
 
     fields = []
     inferer = sampler(Field(), Recorder(), num_draws=3, num_steps=3)
     inferer.reconstruct(measured(normal(6, 5, 3)), BlurringDenoiser(alpha_bars()))
     assert len(set(keys)) == len(keys) == 9 and not set(keys) & set(fields)
-    keyed_normal((1,), *keys[-1], 0)  # within the range of the generator
+    assert len(set(fields)) == len(fields) == 9 + 9  # re-noising and starts; and what the data steps asked for
+    keyed_normal((1,), keys[-1], 0)  # within the range of the generator
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from bundle.noise import Purpose
 from bundle.prior.diffusion import SIGMA_RULES
 from bundle.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal, Unconditional
-from bundle.sampling.inferers import EXTRA
 from bundle.sampling.posterior_steps import GaussianPosterior, NoisyNullSpace, PosteriorGradient
 from tests.support.gaussian_models import (
     AB,
@@ -145,8 +145,9 @@ def own_noise(rows, key):
 def prescribed(monkeypatch):
     """Data steps draw `own_noise`."""
 
-    def draw(shape, seed, step, index):
-        return own_noise(math.prod(shape), step - 2 * EXTRA)
+    def draw(shape, key, index):
+        assert key.purpose == Purpose.MEASUREMENT
+        return own_noise(math.prod(shape), key.step)
 
     monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", draw)
 
@@ -160,7 +161,7 @@ def test_the_result_is_the_affine_map_of_its_noise_that_the_formulas_give(name, 
     operator, _, y = case(closed_form=settings.get("closed_form", False))
     prior, count = Crooked(), len(axes)
     noises = {key: random_volume(100 + key) for key in range(count)}
-    noises |= {key + EXTRA: random_volume(200 + key) for key in range(1, count)}
+    noises |= {(key, Purpose.DATA_STEP): random_volume(200 + key) for key in range(1, count)}
     inferer = exact_sampler(
         consistency, noises, slice_axis=list(axes), eta=eta, sigma_rule=rule, num_steps=count, eps_after_data=after
     )
@@ -169,7 +170,7 @@ def test_the_result_is_the_affine_map_of_its_noise_that_the_formulas_give(name, 
     matrix = as_matrices(inferer, prior, operator.matrix, y, data_step, axes, name, after)
     in_order = [torch.ones(1, dtype=torch.float64), noises[0].flatten()]
     for key in range(1, count):
-        in_order += [noises[key + EXTRA].flatten(), own_noise(len(y), key)] if name == "daps" else []
+        in_order += [noises[key, Purpose.DATA_STEP].flatten(), own_noise(len(y), key)] if name == "daps" else []
         in_order.append(noises[key].flatten())
     assert torch.allclose(result.flatten(), matrix @ torch.cat(in_order), atol=1e-8)
 
@@ -299,7 +300,7 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
     def run(noises):
         monkeypatch.setattr(
             "bundle.sampling.posterior_steps.keyed_normal",
-            lambda shape, seed, step, index: noises.get(("y", step - 2 * EXTRA), torch.zeros(shape)).double(),
+            lambda shape, key, index: noises.get((key.step, key.purpose), torch.zeros(shape)).double(),
         )
         inferer = exact_sampler(OwnSpread(prior), noises, timesteps=steps)
         return sampled(inferer, y, operator, AffineNetwork(prior), start=torch.zeros(SHAPE).double()).flatten()
@@ -307,7 +308,8 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
     mean = run({})
     expected, covariance = gaussian_posterior(prior, operator.matrix, y, NOISE_STD)
     assert relative(mean, expected) < 1e-3
-    keys = {key: SHAPE for key in (0, 1, 2, 1 + EXTRA, 2 + EXTRA)} | {("y", key): y.shape for key in (1, 2)}
+    keys = dict.fromkeys((0, 1, 2, (1, Purpose.DATA_STEP), (2, Purpose.DATA_STEP)), SHAPE)
+    keys |= {(key, Purpose.MEASUREMENT): y.shape for key in (1, 2)}
     gains = []
     for key, shape in keys.items():
         for unit in torch.eye(math.prod(shape), dtype=torch.float64):

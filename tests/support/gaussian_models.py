@@ -142,18 +142,22 @@ def volume_matrix(prior, ab, axis, shape=SHAPE):
 
 
 class PrescribedNoise(NoiseField):
-    """Noise that the test gives: step of the key -> volume (X, Y, Z); else zero. SHAPE tells the axis of the slices."""
+    """Noise that the test gives: step of the key, or (step, purpose) -> volume (X, Y, Z); else zero.
+
+    SHAPE tells the axis of the slices.
+    """
 
     correlated = False
 
     def __init__(self, volumes):
         self.volumes = volumes
 
-    def _draw(self, z, slice_shape, seed, step, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices):
         axis = next(a for a in range(3) if slice_shape == SHAPE[:a] + SHAPE[a + 1 :])
-        if step not in self.volumes:
+        name = (key.step, key.purpose) if key.purpose else key.step
+        if name not in self.volumes:
             return torch.zeros(len(slices), *slice_shape, dtype=torch.float64)
-        return self.volumes[step].movedim(axis, 0)[slices.start : slices.stop]
+        return self.volumes[name].movedim(axis, 0)[slices.start : slices.stop]
 
     def covariance(self, positions, level=1.0):
         raise NotImplementedError

@@ -87,12 +87,12 @@ def contributions(field, positions, level=1.0):
                     patches.enter_context(patch.object(module, "keyed_normal", draw))
             return field.draw(positions, (count,), seed=0, step=0, level=level).double()
 
-    def reserve(shape, seed, step, index):
+    def reserve(shape, key, index):
         first = sum(len(rows) for rows in places.values())
         places.setdefault(index, torch.arange(first, first + math.prod(shape[:-1])))
         return torch.ones(shape, dtype=torch.float64)
 
-    def unit_vectors(shape, seed, step, index):
+    def unit_vectors(shape, key, index):
         units = torch.zeros(len(places[index]), shape[-1], dtype=torch.float64)
         return units.scatter_(1, places[index][:, None], 1.0).reshape(shape)
 
