@@ -12,12 +12,16 @@ from monai.transforms import MapTransform
 COMPLEX_NIFTI = (32, 1792, 2048)
 """NIfTI's codes of complex voxel types."""
 
+MAX_SHEAR = 1.0
+"""Degrees. What registration to a template leaves of shear stays below; gantries are tilted by more."""
+
 
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
     Expects channel-first images as `LoadImaged(ensure_channel_first=True)` gives them. Raises ValueError for
-    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, or spacing that is not positive.
+    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, spacing that is not positive, or axes that
+    are off right angles by more than MAX_SHEAR.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -51,11 +55,23 @@ def check_volume(volume: torch.Tensor) -> None:
             raise ValueError(
                 f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header"
             )
+        if (shear := shear_of(affine)) > MAX_SHEAR:
+            raise ValueError(
+                f"{name}: its axes are {shear:.1f} degrees off a right angle (a tilted gantry, or a registration), and "
+                f"at most {MAX_SHEAR:g} are supported; resample the volume to straight slices first"
+            )
     bad = int((~torch.isfinite(volume)).sum())
     if bad:
         raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
     if float(volume.max()) == float(volume.min()):
         raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
+
+
+def shear_of(affine: torch.Tensor) -> float:
+    """How far (degrees) the axes of an affine (4, 4) are off right angles, at most."""
+    axes = affine[:3, :3] / affine[:3, :3].norm(dim=0)
+    cosines = (axes.T @ axes - torch.eye(3, dtype=axes.dtype, device=axes.device)).abs().max()
+    return float(torch.rad2deg(torch.asin(cosines.clamp(max=1))))
 
 
 def check_nifti_spacing(volume: torch.Tensor) -> None:

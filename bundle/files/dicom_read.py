@@ -16,6 +16,7 @@ from monai.data import ImageReader
 
 from bundle.files.dicom_stack import Stack, common_header, slices_of
 from bundle.files.find import is_dicom, is_dicom_series
+from bundle.files.source import Source
 
 MIN_SLICES = 3
 
@@ -91,12 +92,14 @@ def _list(stacks: list[Stack], before: str) -> str:
 class StackReader(ImageReader):
     """MONAI's reader protocol for a stack that was found; the voxels are (columns, rows, slices) float32, rescaled.
 
-    Metadata: affine (RAS), spatial_shape, and slice_thickness in mm, 0 where the header has none.
+    Metadata: affine (RAS), spatial_shape, and slice_thickness in mm, 0 where the header has none; the stack goes with
+    them, in "source".
     """
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
         self.stack = stack
+        self.source = Source(dicom=stack)
 
     def verify_suffix(self, filename) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Volumes in: NIfTI, MetaImage and NRRD by MONAI's readers, DICOM by ours."""
+"""Volumes in: MetaImage and NRRD by MONAI's readers, NIfTI and DICOM by ours."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from monai.transforms import LoadImage, LoadImaged
 from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
+from bundle.files.nifti_read import NiftiReader, is_nifti
 from bundle.files.source import Source
 
 
 class LoadVolume(LoadImage):
-    """MONAI's LoadImage, with DICOM by ours, whose errors are not followed by tries of other readers."""
+    """MONAI's LoadImage, with NIfTI and DICOM by ours, whose errors are not followed by tries of other readers."""
 
     def __init__(self, *args, series: int | str | None = None, **kwargs) -> None:
         with _quiet_about_decoders():
@@ -26,16 +27,20 @@ class LoadVolume(LoadImage):
 
     def __call__(self, filename, reader: ImageReader | None = None):
         """Read a path, or the `Stack` of a DICOM folder that was searched before."""
-        stack = None
-        if isinstance(filename, Stack):
-            stack = filename
-        elif reader is None and is_dicom_source(filename):
-            stack = find_stack(filename, self.series)
-        loaded = super().__call__(filename, reader) if stack is None else super().__call__(stack, StackReader(stack))
+        if reader is None:
+            reader = self._own_reader(filename)
+        loaded = super().__call__(filename, reader)
         # MONAI Label asks its loaders for (image, meta); the two share one meta.
         image = loaded if self.image_only else loaded[0]
-        image.meta["source"] = Source(stack)
+        image.meta["source"] = getattr(reader, "source", Source())
         return loaded
+
+    def _own_reader(self, filename) -> ImageReader | None:
+        if isinstance(filename, Stack):
+            return StackReader(filename)
+        if is_dicom_source(filename):
+            return StackReader(find_stack(filename, self.series))
+        return NiftiReader() if is_nifti(filename) else None
 
 
 class LoadVolumed(LoadImaged):

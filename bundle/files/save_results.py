@@ -57,7 +57,7 @@ def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: So
     `source`: of the measurement that the volume was made from. `about` goes to `bundle.files.dicom_write.save_series`.
     """
     if output_format != "dicom":
-        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume)
+        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume, source.nifti)
         print(f"wrote {path}.nii.gz", flush=True)
     if output_format != "nifti":
         number = save_series(volume, path, source.dicom, **about)

@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 
 from bundle.files.carried import carried
 from bundle.files.dicom_stack import Stack
+from bundle.files.placement import Placement
 
 
 @carried
@@ -17,9 +18,11 @@ class Source:
 
     Attributes:
         dicom: the stack of slices that was read; None of a volume that was no DICOM.
+        nifti: how the header places the voxels; None of a volume that was no NIfTI.
     """
 
     dicom: Stack | None = None
+    nifti: Placement | None = None
 
 
 def source_of(volume: MetaTensor) -> Source:

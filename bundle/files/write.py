@@ -16,6 +16,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from bundle.files.placement import Placement
+
 
 @contextmanager
 def written_whole(path: Path):
@@ -61,13 +63,14 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_nifti(path: Path, volume: torch.Tensor) -> None:
-    """Write a MetaTensor (1, X, Y, Z) as float32 NIfTI in mm with its affine, whole or not at all."""
+def write_nifti(path: Path, volume: torch.Tensor, placement: Placement | None = None) -> None:
+    """Write a MetaTensor (1, X, Y, Z) as float32 NIfTI in mm with its affine, whole or not at all.
+
+    `placement`: of the NIfTI file that the volume was made from, whose two matrices and codes go out; without it, the
+    affine goes out as both, in the scanner's coordinates.
+    """
     affine = np.asarray(volume.affine, dtype=np.float64)
-    image = nib.Nifti1Image(np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+    image = (placement or Placement.scanner(affine)).image(np.asarray(volume.as_tensor()[0].cpu(), np.float32), affine)
     with written_whole(path) as partial:
         nib.save(image, partial)
 
