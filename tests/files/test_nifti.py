@@ -146,7 +146,7 @@ def test_what_does_not_hang_on_the_grid_survives(tmp_path):
     image.header.set_xyzt_units("mm", "msec")
     nib.save(image, tmp_path / "scan.nii")
     header = nib.load(written(tmp_path / "scan.nii", tmp_path / "result.nii")).header
-    assert bytes(header["descrip"]) == b"TE=90;Time=1200" and header["pixdim"][4] == 2.5
+    assert bytes(header["descrip"]).rstrip(b"\0") == b"TE=90;Time=1200" and header["pixdim"][4] == 2.5
     assert header.get_intent() == ("z score", (), "of a study") and header.get_xyzt_units() == ("mm", "msec")
 
 
