@@ -16,8 +16,9 @@ from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
 from bundle.files.check import check_volume, shear_of
-from bundle.files.nifti import Placement
+from bundle.files.placement import Placement
 from bundle.files.read import LoadVolumed
+from bundle.files.source import source_of
 from bundle.files.write import write_nifti
 
 SHAPE = (20, 18, 6)
@@ -54,7 +55,7 @@ def written(source, path):
     volume = load(source)
     finer = np.asarray(volume.affine) @ FINER
     result = MetaTensor(volume.as_tensor().repeat_interleave(4, dim=3), affine=finer)
-    write_nifti(path, result, volume.meta["nifti"])
+    write_nifti(path, result, source_of(volume).nifti)
     return path
 
 
@@ -151,7 +152,7 @@ def test_what_does_not_hang_on_the_grid_survives(tmp_path):
 
 
 def test_a_placement_goes_to_workers_whole(tmp_path):
-    placement = load(save(tmp_path / "scan.nii", grid(), grid())).meta["nifti"]
+    placement = source_of(load(save(tmp_path / "scan.nii", grid(), grid()))).nifti
     again = pickle.loads(pickle.dumps(placement))
     np.testing.assert_array_equal(again.sform, placement.sform)
     assert again.header == placement.header
