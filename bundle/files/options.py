@@ -1,0 +1,123 @@
+"""Options of the command line that no config knows: MONAI takes a misspelt one in silence, and runs without it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from pydoc import locate
+
+from monai.bundle import ConfigParser, run
+
+OWN = tuple(inspect.signature(run).parameters)
+"""Arguments of `monai.bundle run` itself, in their order as words without a name."""
+SPECIAL = ("_target_", "_disabled_", "_mode_", "_requires_", "_desc_", "_meta_")
+SEPARATOR = re.compile("#|::")
+
+
+def check_options(words: Sequence[str]) -> None:
+    """End the process with status 1 where a command line asks for what no config knows.
+
+    Args:
+        words: sys.argv. What is no `monai.bundle run` is not looked at.
+    """
+    if len(words) < 2 or not words[0].endswith(str(Path("monai", "bundle", "__main__.py"))) or words[1] != "run":
+        return
+    surplus, options = parse(words[2:])
+    if len(surplus) > 1:
+        raise SystemExit(
+            f"these words belong to no option: {' '.join(surplus[1:])}\n"
+            "an option takes one value: where a pattern such as scans/*.nii.gz was meant, give the folder"
+        )
+    if (path := options.get("args_file")) is not None:
+        options = ConfigParser.load_config_file(path) | options
+    if "config_file" not in options:
+        return
+    config = ConfigParser.load_config_files(as_value(options["config_file"]))
+    given = [key for key in options if key not in OWN]
+    if said := [line for key in given if (line := complaint(key, config, options))]:
+        raise SystemExit("\n".join(said))
+
+
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Words without a name, and options with their values, as Python Fire reads them."""
+    surplus, options, rest = [], {}, list(words)
+    while rest:
+        word = rest.pop(0)
+        if not is_option(word):
+            surplus.append(word)
+            continue
+        name, _, value = word.lstrip("-").partition("=")
+        if "=" not in word:
+            value = rest.pop(0) if rest and not is_option(rest[0]) else "True"
+        options[name.replace("-", "_")] = value
+    return surplus, options
+
+
+def is_option(word: str) -> bool:
+    """`--name`, or `-n`; and no negative number."""
+    return word.startswith("--") or re.fullmatch("-[a-zA-Z](=.*)?", word) is not None
+
+
+def as_value(text):
+    """A list as it is written on the command line, or the text itself."""
+    try:
+        return literal_eval(text) if str(text).startswith(("[", "(")) else text
+    except (ValueError, SyntaxError):
+        return [part.strip() for part in text.strip("[]()").split(",")]  # the shell took the quotes
+
+
+def complaint(key: str, config: Mapping, options: Mapping) -> str | None:
+    """What is wrong with an option, in words, and what may have been meant; None if it is known."""
+    parts = SEPARATOR.split(key.lstrip("+~"))
+    node = config
+    for depth, part in enumerate(parts):
+        if depth and any("::".join(SEPARATOR.split(other)) == "::".join(parts[:depth]) for other in options):
+            return None  # the part was itself given, whatever it is now
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif isinstance(node, Mapping):
+            known = [*node, *arguments(node)]
+            if part in SPECIAL or ("_target_" in node and None in known):
+                return None
+            if "_target_" in node and part in known:
+                return None
+            if not depth and re.search(rf"@{re.escape(part)}\b", json.dumps(config) + str(options)):
+                return None  # an id of the user's own
+            return f"unknown option --{key}{suggestion(parts[:depth], part, [n for n in known if n], config)}"
+        elif isinstance(node, Sequence) and not isinstance(node, str):
+            if not part.isdigit() or int(part) >= len(node):
+                return f"unknown option --{key}: {'#'.join(parts[:depth])} has the parts 0 to {len(node) - 1}"
+            node = node[int(part)]
+        else:
+            return None  # a value, or a reference: MONAI says what it cannot change
+    return None
+
+
+def arguments(node: Mapping) -> Iterator[str | None]:
+    """What the component that a config describes can be given; None stands for anything."""
+    target = locate(node["_target_"]) if isinstance(node.get("_target_"), str) else None
+    try:
+        parameters = inspect.signature(target).parameters.values() if target is not None else ()
+    except (TypeError, ValueError):
+        parameters = ()
+    if target is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        yield None
+    yield from (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+
+
+def suggestion(parents: Sequence[str], part: str, known: Sequence[str], config: Mapping) -> str:
+    """The names that are most like an unknown one: of its own place, and of the parts of components."""
+    names = {name.lower(): name for name in known if not name.startswith("_")}
+    near = [names[n] for n in get_close_matches(part.lower(), names, n=1, cutoff=0.75)]
+    found = ["#".join([*parents, name]) for name in near]
+    if not parents:
+        components = (c for c, node in config.items() if isinstance(node, Mapping) and "_target_" in node)
+        found += [f"{c}#{part}" for c in components if part in (*config[c], *arguments(config[c]))]
+    return (
+        f": did you mean {' or '.join(f'--{name}' for name in found)}?" if found else ": docs/conventions.md lists all"
+    )

@@ -1,0 +1,76 @@
+"""What was asked on the command line is done, or said to be unknown before any work."""
+
+import re
+import shlex
+
+import pytest
+
+from bundle.files.options import check_options, parse
+from tests.support.scans import ROOT
+
+RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
+INFERENCE = ["inference", "--config_file", "configs/inference.json"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--num_draw 8", "unknown option --num_draw: did you mean --num_draws?"),
+        ("--outputdir x", "unknown option --outputdir: did you mean --output_dir?"),
+        ("--Seed 5", "unknown option --Seed: did you mean --seed?"),
+        ("--Seed=5", "unknown option --Seed: did you mean --seed?"),
+        ("--gap 1.0", "unknown option --gap: did you mean --operator#gap?"),
+        ("--operator#gapp 1", "unknown option --operator#gapp: did you mean --operator#gap?"),
+        ("--operator::gapp 1", "unknown option --operator::gapp: did you mean --operator#gap?"),
+        ("--qwertz", "unknown option --qwertz: docs/conventions.md lists all"),
+        ("--dataset_dir a.nii b.nii c.nii", "these words belong to no option: b.nii c.nii"),
+        ("--num_draw 8 --sed 1", "--num_draws?\nunknown option --sed: did you mean --seed?"),
+    ],
+)
+def test_what_no_config_knows_ends_the_run(words, said):
+    with pytest.raises(SystemExit) as ended:
+        check_options([*RUN, *INFERENCE, *words.split()])
+    assert said in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "--num-draws 4", "--operator#gap 1.0", "--operator::thickness=4", "--dataloader#num_workers 2", "--seed -1",
+     "--mine 3 --num_steps @mine", "--operator {} --operator#anything 1", "--window#0 -1", "--_meta_#version 9"],
+)  # fmt: skip
+def test_what_a_config_knows_passes(words):
+    check_options([*RUN, *INFERENCE, *words.split()])
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/pytest", "/somewhere/monai/bundle/other.py"])
+def test_other_programs_have_options_of_their_own(program):
+    check_options([program, "run", *INFERENCE, "--num_draw", "8"])
+
+
+def test_words_are_read_as_fire_reads_them():
+    assert parse(["a", "--x-y", "1", "--z=2=3", "--flag", "--w", "-5", "-q", "b"]) == (
+        ["a"], {"x_y": "1", "z": "2=3", "flag": "True", "w": "-5", "q": "b"},
+    )  # fmt: skip
+
+
+def test_every_command_of_the_documentation_has_options_that_exist():
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"python -m monai\.bundle (run .*?)(?:`|\n|$)", text):
+            check_options([RUN[0], *shlex.split(line, comments=True)])
+            found += 1
+    assert found > 20
+
+
+@pytest.mark.slow
+def test_a_run_ends_before_it_makes_anything(run_bundle, tmp_path):
+    done = run_bundle("inference", INFERENCE[2], {"output_dir": str(tmp_path / "out"), "num_draw": 8})
+    assert done.returncode == 1 and "did you mean --num_draws?" in done.stderr
+    assert not (tmp_path / "out").exists()
