@@ -9,6 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.nifti_read import is_nifti
+
 COMPLEX_NIFTI = (32, 1792, 2048)
 """NIfTI's codes of complex voxel types."""
 
@@ -77,7 +79,7 @@ def shear_of(affine: torch.Tensor) -> float:
 def check_nifti_spacing(volume: torch.Tensor) -> None:
     """Raise ValueError if the NIfTI file behind `volume` states a spacing that readers silently repair."""
     path = str(volume.meta.get("filename_or_obj", "")) if isinstance(volume, MetaTensor) else ""
-    if not path.lower().endswith((".nii", ".nii.gz")):
+    if not is_nifti(path):
         return
     with nib.openers.ImageOpener(path) as file:
         stated = type(nib.load(path).header).from_fileobj(file, check=False)["pixdim"][1:4]

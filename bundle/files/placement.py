@@ -42,7 +42,7 @@ class Placement:
     def of(cls, image: nib.Nifti1Image) -> Placement:
         """Of a file, with lengths in mm."""
         header = image.header
-        to_mm = np.diag([*[MILLIMETRES[header.get_xyzt_units()[0]]] * 3, 1.0])
+        to_mm = np.diag([*[MILLIMETRES[units_of(header)[0]]] * 3, 1.0])
         qform, sform = (None if m is None else to_mm @ m for m in (image.get_qform(coded=True)[0],
                                                                    image.get_sform(coded=True)[0]))  # fmt: skip
         return cls(header, to_mm @ image.affine, qform, sform)
@@ -57,7 +57,7 @@ class Placement:
     def doubts(self, shape: tuple[int, ...]) -> list[str]:
         """In words, what makes other programs place a volume of this shape elsewhere, or what was converted."""
         said = []
-        unit = self.header.get_xyzt_units()[0]
+        unit = units_of(self.header)[0]
         if MILLIMETRES[unit] != 1:
             said.append(f"lengths are in {unit}, and are converted to mm")
         zooms = np.array(self.header.get_zooms()[:3]) * MILLIMETRES[unit]
@@ -89,13 +89,21 @@ class Placement:
                 getattr(image, f"set_{name}")(moved_form, self._code(name), update_affine=False)
         for field in KEPT:
             image.header[field] = self.header[field]
-        time = self.header.get_xyzt_units()[1]
+        time = units_of(self.header)[1]
         image.header.set_xyzt_units("mm", None if time == "unknown" else time)
         image.header["pixdim"][4] = self.header["pixdim"][4]
         return image
 
     def _code(self, form: str) -> int:
         return int(self.header[f"{form}_code"])
+
+
+def units_of(header: nib.Nifti1Header) -> tuple[str, str]:
+    """Units of length and time, as nibabel calls them; unknown where the header has a code that the standard lacks."""
+    try:
+        return header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
 
 
 def apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:

@@ -128,6 +128,15 @@ def test_lengths_become_millimetres(tmp_path, unit, factor):
     assert result.header.get_xyzt_units() == ("mm", "sec")
 
 
+@pytest.mark.parametrize("code", [5, 7, 66, 255])
+def test_a_code_of_units_that_the_standard_lacks_is_unknown(tmp_path, code):
+    content = bytearray(save(tmp_path / "scan.nii", grid(), grid()).read_bytes())
+    content[123] = code
+    (tmp_path / "scan.nii").write_bytes(content)
+    result = nib.load(written(tmp_path / "scan.nii", tmp_path / "result.nii"))
+    np.testing.assert_allclose(result.affine, grid() @ FINER, atol=1e-4)
+
+
 def test_spacing_that_pixdim_denies_is_said(tmp_path):
     source = save(tmp_path / "scan.nii", None, grid(), pixdim=(0.9, 1.1, 4.0))
     with pytest.warns(UserWarning, match=r"5\.0\] mm by the sform.* 4\.0\] mm by pixdim"):

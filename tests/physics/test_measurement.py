@@ -1,7 +1,6 @@
 """A measurement carries its operator: built once when it was read, whole through batches, copies and workers."""
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -83,7 +82,6 @@ def kspace(scanner):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="worker processes that share memory as Linux does")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", SCANNERS)
 def test_an_operator_comes_through_worker_processes(name, workers):
