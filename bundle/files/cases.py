@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from bundle.files.find import SUFFIXES, case_name, list_volumes
+from tqdm import tqdm
+
+from bundle.files.dicom_search import NoStackError, choose, linked, search
+from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.source import source_of
 from bundle.files.switch import is_on
 
@@ -14,61 +19,120 @@ from bundle.files.switch import is_on
 class Cases:
     """The volumes of a run: each is read and checked before the first is reconstructed.
 
-    Bad ones are reported and left out; `finish` names them again and ends the process with status 1.
+    Whatever was asked for is accounted for: usable; finished by an earlier run; left out; or refused, which `finish`
+    names again, ending the process with status 1.
 
     Args:
-        source: a volume, a DICOM series folder, or a folder of volumes.
+        source: a volume, a DICOM series folder, or a folder of volumes and of DICOM folders at any depth.
         preprocessing: the transform that every volume must pass.
-        region_dir: a folder of masks; a volume's mask, of the same file name, becomes its "region".
-        suffixes: of the files of a folder that are read; None for those of volumes.
+        region_dir: a folder of masks; a volume's mask, of the same file name (of DICOM: <case>.nii.gz), becomes its
+            "region".
+        reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
+            `series` that it takes; one that has no `series` reads no DICOM.
         skip_finished: a switch: leave out volumes whose case has its record (run.json) in `output_dir`.
         output_dir: of the results.
 
+    Attributes:
+        usable: "image" (the path, or the stack that was found of DICOM) and "case" (the name) of each.
+        finished: names of cases.
+        left_out, refused: path -> why.
+
     Raises:
-        ValueError: no volume is usable.
-        SystemExit: with status 0, all volumes are finished.
+        ValueError: no volume is usable, and none is finished.
     """
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
-                 suffixes: Sequence[str] | None = None, skip_finished: bool | str = False, output_dir: str = ".",
+                 reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
                  ) -> None:  # fmt: skip
-        suffixes = SUFFIXES if suffixes is None else suffixes
-        found = list_volumes(source, suffixes)
-        if is_on(skip_finished, "skip_finished"):
-            found = _unfinished(found, Path(output_dir), suffixes)
+        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), output_dir)
+        self.output_dir, self.region_dir = Path(output_dir), region_dir
         self.usable: list[dict] = []
-        self.refused: dict[str, str] = {}
-        for item in found:
-            if region_dir is not None and (region := Path(region_dir) / Path(item["image"]).name).is_file():
-                item["region"] = str(region)
+        self.finished: list[str] = []
+        self.left_out, self.refused = found.left_out, {}
+        items = found.items if not hasattr(reader, "series") else self._with_stacks(found.items, reader.series)
+        skip_finished = is_on(skip_finished, "skip_finished")
+        for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
+            path = os.fspath(item["image"])
+            holder, where = self._holder(item["case"]), self.output_dir / item["case"]
+            if holder not in (None, os.path.realpath(path)):
+                self._refuse(path, f"{where} holds the results of {holder}: choose another output_dir, or move them")
+            elif holder and skip_finished:
+                self.finished.append(item["case"])
+            else:
+                self._read(path, item, preprocessing)
+        for path, why in self.left_out.items():
+            _say(f"left out {path}: {why}")
+        if self.finished:
+            _say(f"{len(self.finished)} of {len(items)} volumes are finished in {self.output_dir}")
+        if not self.usable and not self.finished:
+            raise ValueError("no usable volume:\n" + _list(self.refused))
+
+    def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
+        """Items with the stack that is to be reconstructed in the place of each DICOM folder."""
+        folders = {Path(item["image"]): item for item in items if Path(item["image"]).is_dir()}
+        searches = tqdm(folders, desc="reading headers", unit="folder", leave=False, delay=5)
+        absent: dict[str, str] = {}
+        for found in linked(map(search, searches)):
+            item, *parts = (folders[source] for source in found.sources)
+            items = [i for i in items if i not in parts]
             try:
-                image = preprocessing(dict(item))["image"]
-                # A DICOM folder has been searched now: what was found is read, and the folder not searched again.
-                self.usable.append(item | {"image": source_of(image).dicom or item["image"]})
-            except Exception as error:  # a file can be broken in as many ways as readers can fail
-                self.refused[item["image"]] = root_cause(error)
-                print(f"skipped {item['image']}: {self.refused[item['image']]}", file=sys.stderr, flush=True)
-        if not self.usable:
-            raise ValueError("no usable volume:\n" + self._list())
+                item["image"] = choose(found, series)
+            except NoStackError as error:
+                absent[item["image"]] = str(error)
+            except ValueError as error:
+                self._refuse(item["image"], str(error))
+        # Of several folders, those without the series that was asked for are not missed.
+        some = series is not None and len(absent) < len(items)
+        for path, why in absent.items():
+            if some:
+                self.left_out[path] = f"no series {series}"
+            else:
+                self._refuse(path, why)
+        return [item for item in items if item["image"] not in absent and item["image"] not in self.refused]
+
+    def _holder(self, case: str) -> str | None:
+        """The path of the volume whose results lie in the folder of a case; None if there are none, or it is gone."""
+        try:
+            source = json.loads((self.output_dir / case / "run.json").read_text(encoding="utf-8"))["source"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return os.path.realpath(source) if os.path.exists(source) else None
+
+    def _read(self, path: str, item: dict, preprocessing: Callable[[dict], dict]) -> None:
+        if self.region_dir is not None:
+            name = f"{item['case']}.nii.gz" if Path(path).is_dir() else Path(path).name
+            if (region := Path(self.region_dir) / name).is_file():
+                item["region"] = str(region)
+        try:
+            image = preprocessing(dict(item))["image"]
+        except Exception as error:  # a file can be broken in as many ways as readers can fail
+            self._refuse(path, root_cause(error))
+            return
+        # A DICOM file has been parsed now: what was found is read, and the file not searched again.
+        self.usable.append(item | {"image": source_of(image).dicom or item["image"]})
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.refused[path] = why = why.removeprefix(f"{path}: ")
+        _say(f"skipped {path}: {why}")
 
     def finish(self) -> None:
-        """End the process with status 1, naming the volumes left out, if there are any."""
-        if self.refused:
-            raise SystemExit(
-                f"{len(self.refused)} of {len(self.usable) + len(self.refused)} volumes were skipped:\n{self._list()}"
+        """End the process with status 1, naming the volumes that were refused, if there are any."""
+        total = len(self.usable) + len(self.finished) + len(self.refused)
+        if total > 1 or self.left_out:
+            _say(
+                f"{len(self.usable)} reconstructed, {len(self.finished)} finished before, {len(self.refused)} skipped, "
+                f"{len(self.left_out)} left out"
             )
+        if self.refused:
+            raise SystemExit(f"{len(self.refused)} of {total} volumes were skipped:\n{_list(self.refused)}")
 
-    def _list(self) -> str:
-        return "\n".join(f"  {path}: {reason}" for path, reason in self.refused.items())
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def _unfinished(found: list[dict[str, str]], results: Path, suffixes: Sequence[str]) -> list[dict[str, str]]:
-    left = [item for item in found if not (results / case_name(item["image"], suffixes) / "run.json").is_file()]
-    if finished := len(found) - len(left):
-        print(f"{finished} of {len(found)} volumes are finished in {results}", file=sys.stderr, flush=True)
-    if not left:
-        raise SystemExit(0)
-    return left
+def _list(refused: dict[str, str]) -> str:
+    return "\n".join(f"  {path}: {reason}" for path, reason in refused.items())
 
 
 def root_cause(error: BaseException) -> str:

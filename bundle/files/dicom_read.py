@@ -1,92 +1,31 @@
-"""DICOM in: finds the stack of slices in a folder and reads it as a volume.
+"""DICOM in: the stack of slices of a folder as a volume.
 
-A stack is the images of one series with the same orientation, size, pixel spacing, image type and echo. Localisers and
-other small stacks are left out and named. A stack with missing slices, several images at one place, or slices that are
-shifted sideways (a tilted gantry) is refused.
+A stack is the images of one series with the same orientation, size, pixel spacing, image type, echo and thickness.
+What is no scan, and files that are no image, are left out and named (bundle.files.dicom_search). A stack with missing
+slices, several images at one place, or slices that are shifted sideways (a tilted gantry) is refused
+(bundle.files.dicom_check).
 """
 
 from __future__ import annotations
 
-import sys
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from monai.data import ImageReader
 
-from bundle.files.dicom_stack import Stack, common_header, slices_of
-from bundle.files.find import is_dicom, is_dicom_series
+from bundle.files.dicom_search import choose, search
+from bundle.files.dicom_slice import is_dicom
+from bundle.files.dicom_stack import Stack
+from bundle.files.find import is_dicom_series
 from bundle.files.source import Source
-
-MIN_SLICES = 3
-
-
-def find_stacks(source: str | Path) -> list[Stack]:
-    """All stacks of MR and CT slices in a folder, or of one file; other objects and files are passed over."""
-    source = Path(source)
-    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if not p.name.startswith("."))
-    groups: list[list[tuple]] = []
-    for found in chain.from_iterable(slices_of(p) for p in files if p.is_file()):
-        group = next((g for g in groups if found[0].belongs_with(g[0][0])), None)
-        if group is None:
-            groups.append([found])
-        else:
-            group.append(found)
-    return [_stack(source, g) for g in groups]
-
-
-def _stack(source: Path, group: list[tuple]) -> Stack:
-    """The stack of (slice, header, what a multi-frame file says of it), in order."""
-    normal = group[0][0].normal
-    group = sorted(group, key=lambda found: float(found[0].position @ normal))
-    slices, headers, about = zip(*group)
-    return Stack(source, slices, common_header(headers), about[0])
 
 
 def find_stack(source: str | Path, series: int | str | None = None) -> Stack:
-    """The one stack of a folder that can be reconstructed; says on stderr what was left out.
+    """The one stack of a folder, or of one multi-frame file, that can be reconstructed; see `choose`.
 
-    The headers of all files are parsed, so what is found is kept: a volume that is read from it carries it ("dicom").
-
-    Args:
-        source: a folder, or one multi-frame file.
-        series: SeriesNumber or SeriesInstanceUID of the one to take where there are several.
-
-    Raises:
-        ValueError: there is none, there are several, or `Stack.check` refuses it.
+    The headers of all files are parsed, so what is found is kept: a volume that is read from it carries it ("source").
     """
-    found = find_stacks(source)
-    usable = [s for s in found if len(s.slices) >= MIN_SLICES and "LOCALIZER" not in s.slices[0].image_type]
-    named = [s for s in usable if series is None or str(series) in (str(s.header.get("SeriesNumber")), _uid(s))]
-    if not named:
-        wanted = "" if series is None else f" number or UID {series}"
-        raise ValueError(
-            f"{source}: no series{wanted} of at least {MIN_SLICES} parallel MR or CT slices" + _list(found, "; found")
-        )
-    if len(named) > 1:
-        raise ValueError(
-            f"{source} holds {len(named)} stacks of slices; name one by --series, or keep one:" + _list(named, "")
-        )
-    (stack,) = named
-    if others := [s for s in found if s is not stack]:
-        _say(f"{source}: reading {stack}; left out" + _list(others, ""))
-    stack.check()
-    stated = stack.header.get("ImagesInAcquisition")
-    if stated and stack.slices[0].frame is None and int(stated) > len(stack.slices) and len(found) == 1:
-        _say(f"{source}: {stack}, but its header speaks of {stated}: slices at the ends may be missing")
-    return stack
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _uid(stack: Stack) -> str:
-    return stack.slices[0].series
-
-
-def _list(stacks: list[Stack], before: str) -> str:
-    return before + ("".join(f"\n  {s}, UID {_uid(s)}" for s in stacks) or " none")
+    return choose(search(source), series)
 
 
 class StackReader(ImageReader):
@@ -114,13 +53,13 @@ class StackReader(ImageReader):
             "spatial_shape": np.array(img.shape),
             "original_channel_dim": float("nan"),  # MONAI's word for none
             "space": "RAS",
-            "slice_thickness": img.slices[0].thickness,
+            "slice_thickness": max(s.thickness for s in img.slices),
         }
         return img.voxels(), meta
 
 
 def is_dicom_source(source) -> bool:
-    """True for a DICOM file, and for a folder with one directly inside and no volumes of other formats."""
+    """True for a DICOM file, and for a folder with one directly inside."""
     source = source[0] if isinstance(source, (list, tuple)) else source
     if not str(source):
         return False  # and not the current folder

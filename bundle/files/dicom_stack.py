@@ -8,61 +8,21 @@ Single-frame and multi-frame ("enhanced") MR and CT.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.files.carried import carried
+from bundle.files.dicom_slice import Groups, Slice
 
-TOLERANCE = 0.02
-"""Share of the slice distance by which distances may differ, and slices lie off their line."""
-GRID_TOLERANCE = 1e-3
-"""By which direction cosines, and relative pixel spacings, may differ within a stack."""
-MODALITIES = ("MR", "CT")
 PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
-
-
-@dataclass(frozen=True, eq=False)  # arrays inside have no one truth
-class Slice:
-    """One image: its file and, of a multi-frame file, its frame, and what the header says of it. Lengths in mm, LPS.
-
-    `series` and `instance` are UIDs, `sop_class` too; `size` is (rows, columns).
-    """
-
-    path: Path
-    frame: int | None
-    series: str
-    sop_class: str
-    instance: str
-    size: tuple[int, int]
-    position: np.ndarray
-    orientation: np.ndarray
-    spacing: tuple[float, float]
-    thickness: float
-    rescale: tuple[float, float]
-    echo: str
-    image_type: tuple[str, ...]
-
-    def belongs_with(self, other: Slice) -> bool:
-        """Whether both are of one stack: the same series, size, kind and echo, and a grid that differs by rounding."""
-        return (
-            self.series == other.series
-            and self.size == other.size
-            and (self.image_type, self.echo) == (other.image_type, other.echo)
-            and np.allclose(self.orientation, other.orientation, atol=GRID_TOLERANCE)
-            and np.allclose(self.spacing, other.spacing, rtol=GRID_TOLERANCE)
-        )
-
-    @property
-    def normal(self) -> np.ndarray:
-        return np.cross(self.orientation[:3], self.orientation[3:])
 
 
 @carried
@@ -71,7 +31,7 @@ class Stack:
     """Slices in the order of their places along the normal.
 
     Args:
-        source: the folder, or the one file, in which they were found.
+        source: the folder, or the one file, in which they were found; the first of several.
         slices: at least one.
         header: the attributes that are the same in all of them.
         about: of a multi-frame file, what it says of its first frame.
@@ -90,6 +50,18 @@ class Stack:
         number, text = h.get("SeriesNumber") or "?", h.get("SeriesDescription", "")
         return f"series {number} {text!r}, {len(self.slices)} images, {'/'.join(self.slices[0].image_type)}"
 
+    @classmethod
+    def of(cls, source: Path, found: Sequence[tuple[Slice, Dataset, Groups | None]]) -> Stack:
+        """Of slices in any order, each with its header and what a multi-frame file says of it."""
+        slices, headers, about = zip(*found)
+        return cls(source, in_order(slices), common_header(headers), about[0])
+
+    def joined(self, other: Stack) -> Stack:
+        """With the slices of another part of it, from another folder."""
+        return replace(
+            self, slices=in_order((*self.slices, *other.slices)), header=common_header([self.header, other.header])
+        )
+
     @property
     def places(self) -> np.ndarray:
         """mm along the normal, ascending."""
@@ -105,33 +77,6 @@ class Stack:
         affine[:3, 2] = (last.position - first.position) / (len(self.slices) - 1)
         affine[:3, 3] = first.position
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-    def check(self) -> None:
-        """Raise ValueError, naming the places, unless the slices are evenly spaced on a line along their normal."""
-        steps = np.diff(self.places)
-        pitch = float(np.median(steps))
-        if (same := np.flatnonzero(steps < TOLERANCE * max(pitch, 0.1))).size:
-            at = self.places[same[0]]
-            raise ValueError(
-                f"{self}: {int(same.size) + 1} images share a place with another, the first {at:.2f} mm along the "
-                "normal; these are several time points or weightings: keep the files of one"
-            )
-        gaps = np.flatnonzero(np.abs(steps - pitch) > TOLERANCE * pitch)
-        if gaps.size:
-            missing = np.round(steps[gaps] / pitch).astype(int) - 1
-            where = ", ".join(f"{self.places[g]:.2f} and {self.places[g + 1]:.2f} mm" for g in gaps[:5])
-            what = f"{missing.sum()} slices are missing" if missing.all() else "slices are not evenly spaced"
-            raise ValueError(
-                f"{self}: {what}, between {where} along the normal, where neighbours are {pitch:.2f} mm apart; fetch "
-                "the whole series"
-            )
-        line = np.array([s.position for s in self.slices])
-        off = line - line[0] - np.outer(self.places - self.places[0], self.slices[0].normal)
-        if np.abs(off).max() > max(TOLERANCE * pitch, 0.05):
-            raise ValueError(
-                f"{self}: slices are shifted sideways by up to {np.abs(off).max():.2f} mm (a tilted gantry?), which is "
-                "not supported; resample the series to straight slices first"
-            )
 
     def voxels(self) -> np.ndarray:
         """(columns, rows, slices) float32, in the units that the rescale slope and intercept give.
@@ -154,10 +99,20 @@ class Stack:
         return columns, rows, len(self.slices)
 
 
+def in_order(slices: Sequence[Slice]) -> tuple[Slice, ...]:
+    """Slices by their place along the normal of the first; those without one last."""
+    normal = slices[0].normal
+    return tuple(sorted(slices, key=lambda s: float(np.nan_to_num(s.position @ normal, nan=np.inf))))
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Stored values of a file, (rows, columns) or (frames, rows, columns); ValueError where they cannot be decoded."""
     try:
-        return pydicom.dcmread(path).pixel_array
+        image = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in image.file_meta:  # as in files without a preamble
+            explicit = not image.original_encoding[0]
+            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+        return image.pixel_array
     except Exception as error:  # decoders fail in as many ways as there are formats
         raise ValueError(f"{path}: the pixels cannot be decoded ({error}); the file may be truncated") from None
 
@@ -177,50 +132,3 @@ def _alike(a: Dataset, b: Dataset, tag: BaseTag) -> bool:
     x, y = a.get_item(tag), b.get_item(tag)
     raw = isinstance(x, RawDataElement) and isinstance(y, RawDataElement)
     return bool(raw and (x.VR, x.value) == (y.VR, y.value)) or a[tag] == b[tag]
-
-
-def slices_of(path: Path) -> Iterator[tuple[Slice, Dataset, Groups | None]]:
-    """The slices of a file, its header, and what a multi-frame file says of the frame.
-
-    None of a file that is no DICOM image of MR or CT in space.
-    """
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-    except InvalidDicomError:
-        return
-    if header.get("Modality") not in MODALITIES or "Rows" not in header or header.get("SamplesPerPixel", 1) != 1:
-        return
-    if "PerFrameFunctionalGroupsSequence" in header:
-        shared = header.SharedFunctionalGroupsSequence[0] if header.get("SharedFunctionalGroupsSequence") else Dataset()
-        for k, own in enumerate(header.PerFrameFunctionalGroupsSequence):
-            about = Groups(own, shared)
-            yield from ((s, header, about) for s in _slice(path, k, header, about))
-    else:
-        yield from ((s, header, None) for s in _slice(path, None, header, header))
-
-
-class Groups:
-    """What a multi-frame file says of a frame: its own functional groups before the shared ones, flattened."""
-
-    def __init__(self, own: Dataset, shared: Dataset) -> None:
-        self.parts = [e.value[0] for d in (own, shared) for e in d if e.VR == "SQ" and e.value]
-
-    def get(self, keyword: str, default=None):
-        return next((p.get(keyword) for p in self.parts if keyword in p), default)
-
-
-def _slice(path: Path, frame: int | None, header: Dataset, about: Dataset | Groups) -> Iterator[Slice]:
-    position, orientation = about.get("ImagePositionPatient"), about.get("ImageOrientationPatient")
-    spacing = about.get("PixelSpacing")
-    if not position or not orientation or not spacing:
-        return
-    image_type = about.get("FrameType") or header.get("ImageType") or ()
-    slope, intercept = about.get("RescaleSlope"), about.get("RescaleIntercept")
-    yield Slice(
-        path, frame, str(header.SeriesInstanceUID), str(header.SOPClassUID), str(header.SOPInstanceUID),
-        (int(header.Rows), int(header.Columns)), np.array(position, float), np.array(orientation, float),
-        (float(spacing[0]), float(spacing[1])),
-        float(about.get("SliceThickness") or 0),
-        (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
-        str(about.get("EffectiveEchoTime", about.get("EchoTime", ""))), tuple(image_type),
-    )  # fmt: skip

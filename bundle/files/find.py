@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai.data import MetaTensor
+
+from bundle.files.dicom_slice import DISC_INDEX, is_dicom
 
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 """Volumes. A reader of another kind of measurement states its own."""
 
 
 def case_name(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> str:
-    """File or folder name without the suffix of its format: "scan.v2.nii.gz" -> "scan.v2"."""
-    name = Path(path).name
+    """File or folder name without the suffix of its format: "scan.v2.nii.gz" -> "scan.v2"; "." is the folder's name."""
+    name = Path(os.path.abspath(path)).name
     for suffix in sorted((*suffixes, ".dcm"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
@@ -26,45 +30,89 @@ def case_of(measurement: MetaTensor) -> str:
 
 
 def is_dicom_series(folder: Path) -> bool:
-    """True for a folder with DICOM files and no volume files directly inside."""
-    files = [p for p in folder.iterdir() if p.is_file()]
-    return any(is_dicom(p) for p in files) and not any(p.name.lower().endswith(SUFFIXES) for p in files)
+    """True for a folder with DICOM files directly inside, other than the index of a disc."""
+    return any(may_be_dicom(p) and is_dicom(p) for p in folder.iterdir() if p.is_file())
 
 
-def is_dicom(path: Path) -> bool:
-    """True for a file with the preamble of DICOM."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def may_be_dicom(path: Path) -> bool:
+    """By its name: no hidden file, no volume of another format, not the index of a disc."""
+    name = path.name
+    return not (name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX)
 
 
-def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
-    """[{"image": path}, ...] of one file, one DICOM series folder, or a folder of volumes (sorted).
+@dataclass
+class Found:
+    """What a source holds.
 
-    Hidden files are left out. Raises FileNotFoundError if `source` does not exist or holds no volume, and
-    ValueError if two volumes would write to the same case folder.
+    Attributes:
+        items: [{"image": path, "case": name}, ...], in order.
+        left_out: path -> why it is none of them.
+    """
+
+    items: list[dict[str, str]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None) -> Found:
+    """The volumes of one file, one DICOM series folder, or a folder of volumes and of DICOM series at any depth.
+
+    Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
+    beside DICOM files, are left out.
+
+    Raises:
+        FileNotFoundError: `source` does not exist or holds no volume.
+        ValueError: two volumes would write to the same case folder.
     """
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series or a folder of them"
         )
-    if source.is_file() or is_dicom_series(source):
-        return [{"image": str(source)}]
-    visible = sorted(p for p in source.iterdir() if not p.name.startswith("."))
-    found = [p for p in visible if p.is_file() and p.name.lower().endswith(tuple(suffixes))]
-    found += [p for p in visible if p.is_dir() and is_dicom_series(p)]
-    if not found:
-        volumes = [p for p in visible if p.name.lower().endswith(SUFFIXES)]
+    if source.name.upper() == DISC_INDEX:
+        source = source.parent
+    if source.is_file():
+        return Found([{"image": str(source), "case": case_name(source, suffixes)}])
+    found = Found()
+    for folder in folders_of(source, results):
+        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
+        if is_dicom_series(folder):
+            name = "_".join(folder.relative_to(source).parts) or case_name(folder)
+            found.items.append({"image": str(folder), "case": name})
+        elif folder == source:
+            found.items += [{"image": str(p), "case": case_name(p, suffixes)} for p in volumes]
+        elif volumes:
+            found.left_out[str(folder)] = f"{len(volumes)} volumes in a folder inside: name the folder to read them"
+    if not found.items:
+        inside = "".join(f"\n  {path}: {why}" for path, why in found.left_out.items())
+        volumes = [p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES)]
         hint = "; it holds volumes: configs/evaluate.json simulates measurements of them" if volumes else ""
         raise FileNotFoundError(
-            f"no measurement in {source}: expected {', '.join(suffixes)} files or DICOM series folders{hint}"
+            f"no measurement in {source}: expected {', '.join(suffixes)} files or DICOM series folders{hint}{inside}"
         )
-    names = [case_name(p, suffixes) for p in found]
+    names = [item["case"] for item in found.items]
     if twice := {n for n in names if names.count(n) > 1}:
         raise ValueError(
             f"{source} holds two volumes named {', '.join(sorted(twice))}: rename one, or their results collide"
         )
-    return [{"image": str(p)} for p in found]
+    return found
+
+
+def folders_of(root: Path, results: str | Path | None = None) -> Iterator[Path]:
+    """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'."""
+    seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
+    for path, inside, _ in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(path)) in seen:
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = sorted(name for name in inside if not name.startswith((".", "__MACOSX")))
+        yield Path(path)
+
+
+def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
+    """[{"image": path}, ...] of `find_volumes`, which see."""
+    return [{"image": item["image"]} for item in find_volumes(source, suffixes).items]
 
 
 def split_volumes(

@@ -46,12 +46,12 @@ class LoadVolume(LoadImage):
 class LoadVolumed(LoadImaged):
     """Loads volumes as (1, X, Y, Z) with their affines: NIfTI, MetaImage, NRRD, and DICOM folders or files.
 
-    A volume carries its `Source`. The stack that was found of DICOM can be loaded in place of the path: the folder is
-    then not searched again.
+    A volume carries its `Source`, and the name of its case where the data state a "case". The stack that was found of
+    DICOM can be loaded in place of the path: the folder is then not searched again.
 
     Args:
         keys: paths, or stacks.
-        series: SeriesNumber or SeriesInstanceUID, where a folder holds several stacks of slices.
+        series: which stack of slices of a folder that holds several; see `bundle.files.dicom_search.choose`.
         allow_missing_keys: whether a key may be absent.
     """
 
@@ -60,10 +60,15 @@ class LoadVolumed(LoadImaged):
     def __init__(self, keys, series: int | str | None = None, allow_missing_keys: bool = False) -> None:
         with _quiet_about_decoders():
             super().__init__(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
+        self.series = series
         self._loader = LoadVolume(image_only=True, ensure_channel_first=True, series=series)
 
     def __call__(self, data: Mapping[Hashable, str | Stack], reader: ImageReader | None = None) -> dict:
-        return super().__call__(data, reader)
+        loaded = super().__call__(data, reader)
+        if "case" in loaded:
+            for key in self.key_iterator(loaded):
+                loaded[key].meta["case"] = loaded["case"]
+        return loaded
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -69,7 +70,7 @@ class RunRecord:
         if self.seconds is None:  # one time for all who ask
             self.seconds = round(time.perf_counter() - self.started, 2)
         return {
-            "source": str(result["image"].meta["filename_or_obj"]),
+            "source": os.path.abspath(result["image"].meta["filename_or_obj"]),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
             **findings_of(result["pred"]).record(),

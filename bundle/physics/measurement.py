@@ -17,8 +17,8 @@ from monai.transforms import MapTransform
 from bundle.files.findings import Findings
 from bundle.physics.linear_operator import LinearOperator
 
-ORIGIN = ("filename_or_obj", "case", "dicom")
-"""What says where a volume is from: its file, the name of the case, and the DICOM slices that were read."""
+ORIGIN = ("filename_or_obj", "case", "source")
+"""What says where a volume is from: its file, the name of the case, and what else that file says (Source)."""
 
 
 class Scanner(Protocol):

@@ -1,12 +1,14 @@
 """Inputs: which volumes a folder holds, which of them train or validate, and which of them a run can use."""
 
+import json
+
 import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
 from bundle.files.cases import Cases
 from bundle.files.check import CheckVolumed
-from bundle.files.find import SUFFIXES, case_name, list_volumes, split_volumes
+from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, split_volumes
 from tests.support.scans import thick_voxels, write_volume
 
 READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
@@ -40,6 +42,16 @@ def test_case_name_drops_the_image_suffix_and_nothing_else(suffix):
     assert case_name(f"folder/scan.v2{suffix}") == "scan.v2"
     assert case_name(f"folder/SCAN{suffix.upper()}") == "SCAN"
     assert case_name("folder/series.7") == "series.7"
+
+
+@pytest.mark.parametrize("source", [".", "..", "./", "../inner"])
+def test_a_case_has_the_name_of_its_folder_however_it_is_called(tmp_path, monkeypatch, source):
+    inside = tmp_path / "series" / "inner"
+    dicom(inside / "IM1")
+    dicom(inside.parent / "IM1")
+    monkeypatch.chdir(inside)
+    name = {".": "inner", "./": "inner", "..": "series", "../inner": "inner"}[source]
+    assert find_volumes(source).items[0]["case"] == name
 
 
 def test_a_file_is_one_volume(tmp_path):
@@ -122,6 +134,25 @@ def test_one_bad_volume_is_skipped_and_named_at_the_end(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"1 of 3 volumes were skipped:\n .*b\.nii\.gz: .*NaN") as end:
         cases.finish()
     assert isinstance(end.value.code, str)  # which Python prints, and ends with status 1
+
+
+def test_files_of_one_name_in_different_folders_do_not_meet(tmp_path):
+    """Neither does the second take the place of the first, nor is it taken for finished."""
+    for name in "ab":
+        write_volume(tmp_path / name / "scan.nii.gz", thick_voxels())
+    results = tmp_path / "results"
+    (results / "scan").mkdir(parents=True)
+    (results / "scan" / "run.json").write_text(json.dumps({"source": str(tmp_path / "a" / "scan.nii.gz")}))
+
+    def cases(name, skip):
+        return Cases(str(tmp_path / name), READ, skip_finished=skip, output_dir=str(results))
+
+    assert cases("a", True).finished == ["scan"] and cases("a", False).usable
+    for skip in (True, False):
+        with pytest.raises(ValueError, match="holds the results of .*/a/scan.nii.gz: choose another output_dir"):
+            cases("b", skip)
+    (tmp_path / "a" / "scan.nii.gz").unlink()  # then its results are no one's
+    assert cases("b", True).usable
 
 
 def test_finish_is_silent_when_all_is_well(tmp_path):

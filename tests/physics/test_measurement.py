@@ -10,6 +10,7 @@ from monai.transforms import Compose, SpatialCrop
 
 from bundle.files.carried import carried
 from bundle.files.findings import Findings
+from bundle.files.source import Source
 from bundle.physics import LinearOperator, Measured, operator_of
 from bundle.physics.ct import Tomography
 from bundle.physics.kspace import CartesianSampling
@@ -129,8 +130,9 @@ def test_a_result_lies_where_the_operator_says_and_is_no_measurement():
 
 def test_a_simulation_says_where_its_volume_was_from_and_no_more():
     volume = scan(normal(6, 5, 8))
-    volume.meta |= {"filename_or_obj": "a.nii.gz", "case": "a", "secret": "truth"}
-    assert origin_of(volume) == {"filename_or_obj": "a.nii.gz", "case": "a"}
+    known = {"filename_or_obj": "a.nii.gz", "case": "a", "source": Source()}
+    volume.meta |= known | {"secret": "truth"}
+    assert origin_of(volume) == known
 
 
 # -- how often it is built --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from bundle.files.find import case_name
+from bundle.files.find import case_of
 from bundle.files.findings import findings_of
 from bundle.files.write import check_writable, write_json, write_nifti, written_whole
 from bundle.report.trajectory.pictures import (
@@ -75,7 +75,7 @@ class WriteTrajectory:
             )
         # An evaluation that compares noise fields samples again: those records come after the results' own.
         for result, record in zip(results, records):
-            folder = self.output_dir / case_name(result["image"].meta["filename_or_obj"]) / "trajectory"
+            folder = self.output_dir / case_of(result["image"]) / "trajectory"
             names = self._write_case(folder, record, findings_of(result["pred"]).noise)
             print(f"wrote {folder}: {', '.join(names)}", flush=True)
 

@@ -1,0 +1,209 @@
+"""Finds the stacks of slices in folders of DICOM files, and chooses the one to reconstruct.
+
+Every file of a folder is accounted for: it belongs to a stack, or is left out with a reason. A series whose slices lie
+in several folders, as on discs that hold so many files per folder, is put together.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bundle.files.dicom_check import TOLERANCE, check_stack
+from bundle.files.dicom_names import in_words, is_called, name_of
+from bundle.files.dicom_slice import DISC_INDEX, Slice, is_dicom, slices_of
+from bundle.files.dicom_stack import Stack, read_pixels
+from bundle.files.find import SUFFIXES as VOLUMES
+
+MIN_SLICES = 3
+SUFFIXES = (".dcm", ".ima")
+"""Of files that mean to be DICOM, whatever is in them."""
+MOST_NAMED = 3
+
+
+@dataclass
+class Search:
+    """What the DICOM files directly inside of some folders hold.
+
+    Attributes:
+        sources: the folders, or one file.
+        stacks: of slices.
+        left_out: why -> files that are in no stack.
+    """
+
+    sources: list[Path]
+    stacks: list[Stack] = field(default_factory=list)
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+
+    def leave_out(self, path: Path, why: str) -> None:
+        self.left_out.setdefault(why, []).append(path)
+
+    def joined(self, other: Search) -> Search:
+        """Both, with the parts of a stack put together."""
+        stacks = list(self.stacks)
+        for part in other.stacks:
+            whole = next((k for k, s in enumerate(stacks) if complete_each_other(s, part)), None)
+            if whole is None:
+                stacks.append(part)
+            else:
+                stacks[whole] = stacks[whole].joined(part)
+        both = Search([*self.sources, *other.sources], stacks)
+        for left_out in (self.left_out, other.left_out):
+            for why, files in left_out.items():
+                both.left_out.setdefault(why, []).extend(files)
+        return both
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.sources))
+
+
+def search(source: str | Path) -> Search:
+    """Find the stacks of MR and CT slices in the files directly inside of a folder, or in one file."""
+    source = Path(source)
+    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if not p.name.startswith("."))
+    result, groups, seen = Search([source]), [], {}
+    for path in (p for p in files if p.is_file()):
+        try:
+            found = dicom_slices(path)
+        except (ValueError, OSError) as error:
+            result.leave_out(path, getattr(error, "strerror", None) or str(error))
+            continue
+        for one in found:
+            identity = one[0].instance and (one[0].instance, one[0].frame)
+            if identity in seen and alike(seen[identity], one[0]):
+                result.leave_out(path, "a copy of another")
+                break
+            if identity:
+                seen[identity] = one[0]
+            group = next((g for g in groups if one[0].belongs_with(g[0][0])), None)
+            if group is None:
+                groups.append(group := [])
+            group.append(one)
+    result.stacks = [Stack.of(source, group) for group in groups]
+    return result
+
+
+def dicom_slices(path: Path) -> list[tuple]:
+    """`slices_of` a file; none of a disc's index, and of files that never meant to be DICOM. ValueError as there."""
+    if path.name.upper() == DISC_INDEX:
+        return []
+    if is_dicom(path):
+        return slices_of(path)
+    if path.name.lower().endswith(SUFFIXES):
+        raise ValueError(
+            "no DICOM, damaged perhaps" if path.stat().st_size else "empty, a copy that was cut off perhaps"
+        )
+    if path.name.lower().endswith(VOLUMES):
+        raise ValueError("of another format beside a DICOM series; to reconstruct it, name the file itself")
+    raise ValueError("no DICOM")
+
+
+def alike(one: Slice, other: Slice) -> bool:
+    """Whether two files that claim to be one image are."""
+    return filecmp.cmp(one.path, other.path, shallow=False) or (
+        np.array_equal(one.position, other.position)
+        and one.rescale == other.rescale
+        and np.array_equal(read_pixels(one.path), read_pixels(other.path))
+    )
+
+
+def complete_each_other(one: Stack, other: Stack) -> bool:
+    """Whether two stacks are parts of one: of one series and kind, and with no place in common."""
+    if not one.slices[0].series or not one.slices[0].belongs_with(other.slices[0]):
+        return False
+    near = np.abs(one.places[:, None] - (other_places := places_along(other, one))[None]).min()
+    apart = np.abs(np.diff(np.sort(np.concatenate([one.places, other_places]))))
+    return bool(near > TOLERANCE * np.median(apart))  # False of places that are not known
+
+
+def places_along(stack: Stack, other: Stack) -> np.ndarray:
+    """mm along the normal of another stack."""
+    return np.array([s.position @ other.slices[0].normal for s in stack.slices])
+
+
+def linked(searches: Iterable[Search]) -> list[Search]:
+    """Searches of several folders, with those put together that hold parts of one stack."""
+    result: list[Search] = []
+    for one in searches:
+        parts = [s for s in result if any(complete_each_other(a, b) for a in s.stacks for b in one.stacks)]
+        for part in parts:
+            result.remove(part)
+            one = part.joined(one)
+        result.append(one)
+    return result
+
+
+def choose(found: Search, series: int | str | None = None) -> Stack:
+    """The one stack that can be reconstructed; says on stderr what was left out.
+
+    Args:
+        found: what there is.
+        series: of the one to take where there are several: SeriesNumber, SeriesInstanceUID, or SOPInstanceUID of one of
+            its images; and after slashes what else tells it from others (bundle.files.dicom_names): "5/TE90".
+
+    Raises:
+        ValueError: there is none, there are several, or it is no whole scan (bundle.files.dicom_check).
+    """
+    usable = [s for s in found.stacks if unusable(s) is None]
+    named = [s for s in usable if series is None or is_called(s, str(series))]
+    if not named:
+        wanted = "" if series is None else f" number or UID {series}"
+        raise NoStackError(
+            f"{found}: no series{wanted} of at least {MIN_SLICES} parallel MR or CT slices"
+            + (listed(found.stacks, "; found") if found.stacks else "")
+            + files_listed(found.left_out)
+        )
+    if len(named) > 1:
+        raise ValueError(
+            f"{found}: holds {len(named)} stacks of slices; name one by --series, or keep one:"
+            + "".join(f"\n  --series {name_of(s, named)}: {s}, {in_words(s)}" for s in named)
+        )
+    (stack,) = named
+    others = [s for s in found.stacks if s is not stack]
+    if others or found.left_out:
+        text = f"{found}: reading {stack}; left out" + listed(others, "") + files_listed(found.left_out)
+        print(text, file=sys.stderr, flush=True)
+    check_stack(stack)
+    stated = stack.header.get("ImagesInAcquisition")
+    if stated and stack.slices[0].frame is None and int(stated) > len(stack.slices) and len(found.stacks) == 1:
+        text = f"{found}: {stack}, but its header speaks of {stated}: slices at the ends may be missing"
+        print(text, file=sys.stderr, flush=True)
+    return stack
+
+
+class NoStackError(ValueError):
+    """A folder holds nothing of what was asked for."""
+
+
+def unusable(stack: Stack) -> str | None:
+    """Why a stack is left out; None of one that is a scan."""
+    kinds = stack.slices[0].image_type
+    if "LOCALIZER" in kinds:
+        return "a localiser"
+    if "MOSAIC" in kinds:
+        return "a mosaic, which packs the slices of a volume in one image: convert it first, for example by dcm2niix"
+    return None if len(stack.slices) >= MIN_SLICES else f"fewer than {MIN_SLICES} images"
+
+
+def listed(stacks: Sequence[Stack], before: str) -> str:
+    """A line for each stack, and why it is none that could be read."""
+    why = [unusable(s) for s in stacks]
+    return before + "".join(
+        f"\n  {s}, UID {s.slices[0].series or '?'}{f': {w}' if w else ''}" for s, w in zip(stacks, why)
+    )
+
+
+def files_listed(left_out: dict[str, list[Path]]) -> str:
+    """A line for each reason."""
+    lines = []
+    for why, files in left_out.items():
+        some = ", ".join(p.name for p in files[:MOST_NAMED])
+        lines.append(
+            f"\n  {len(files)} file{'s' * (len(files) > 1)}: {why} ({some}{', ...' * (len(files) > MOST_NAMED)})"
+        )
+    return "".join(lines)

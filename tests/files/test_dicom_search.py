@@ -1,0 +1,369 @@
+"""Folders as discs and archives give them: every file belongs to a scan, or is left out with its reason."""
+
+import copy
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.fileset import FileSet
+from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
+
+from bundle.files.cases import Cases
+from bundle.files.dicom_read import find_stack
+from bundle.files.dicom_search import choose, is_called, linked, name_of, search
+from bundle.files.dicom_slice import is_dicom
+from bundle.files.find import find_volumes
+from bundle.files.read import LoadVolumed
+from bundle.files.source import source_of
+from tests.support.dicom_files import save, write_localiser, write_series
+from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume
+
+AFFINE = OBLIQUE @ np.diag([-1.0, 1.2, 4.0, 1.0])
+STRAIGHT = np.diag([1.0, 1.0, 4.0, 1.0])
+VOXELS = np.round(thick_voxels()).astype(int)
+
+
+def load(source, **options):
+    return LoadVolumed("image", **options)({"image": str(source)})["image"]
+
+
+def write(folder, edit=lambda ds, k: None, voxels=VOXELS, affine=AFFINE, storage=MRImageStorage, **about):
+    """A series whose headers are changed: files 00, 01, ... in the order of the slices."""
+    headers = write_series(folder / "unchanged", voxels, affine, **about)
+    shutil.rmtree(folder / "unchanged")
+    for k, ds in enumerate(headers):
+        edit(ds, k)
+        save(ds, folder / f"{k:02d}", storage)
+    return headers
+
+
+def without(*keywords):
+    def edit(ds, _):
+        for keyword in keywords:
+            delattr(ds, keyword)
+
+    return edit
+
+
+def without_preamble(path, meta=True):
+    """The file as old ones are: no 128 bytes and "DICM"; `meta`: with the group that says how it is encoded."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[140:144], "little")
+    path.write_bytes(content[132:] if meta else content[144 + length :])
+
+
+# -- a folder of studies ----------------------------------------------------------------------------
+def test_every_study_of_an_archive_is_found(run_here, tiny_overrides, tmp_path, capfd):
+    studies = tmp_path / "studies"
+    write(studies / "flat")
+    write(studies / "disc" / "DICOM" / "ST000000" / "SE000001")
+    write(studies / "disc" / "DICOM" / "ST000000" / "SE000002", number=4)
+    (studies / "disc" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(8))
+    write(studies / "old")
+    write(studies / "masked")
+    write_volume(studies / "masked" / "lesion.nii.gz", thick_voxels())
+    for path in (studies / "old").iterdir():
+        without_preamble(path)
+    write_volume(studies / "scan.nii.gz", thick_voxels(), STRAIGHT)
+    write_volume(studies / "notes" / "template.nii.gz", thick_voxels())
+    run_here("inference", INFERENCE, tiny_overrides(studies))
+    names = ["disc_DICOM_ST000000_SE000001", "disc_DICOM_ST000000_SE000002", "flat", "masked", "old", "scan"]
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == names
+    masked, flat = (nib.load(tmp_path / "results" / n / f"{n}_recon.nii.gz").get_fdata() for n in ("masked", "flat"))
+    np.testing.assert_array_equal(masked, flat)
+    said = capfd.readouterr().err
+    assert (
+        "1 file: of another format beside a DICOM series; to reconstruct it, name the file itself (lesion.nii.gz)"
+        in said
+    )
+    assert f"left out {studies / 'notes'}: 1 volumes in a folder inside" in said
+    assert "6 reconstructed, 0 finished before, 0 skipped, 1 left out" in said
+
+
+def test_a_disc_with_its_index_is_read_as_another_library_wrote_it(tmp_path):
+    disc = FileSet()
+    for number in (3, 4):
+        write(tmp_path / f"made{number}", number=number)
+        for path in sorted((tmp_path / f"made{number}").iterdir()):
+            disc.add(path)
+    disc.write(tmp_path / "disc")
+    for source in (tmp_path / "disc", tmp_path / "disc" / "DICOMDIR"):
+        cases = Cases(str(source), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(tmp_path / "out"))
+        assert len(cases.usable) == 2 and not cases.refused and not cases.left_out
+        for item in cases.usable:
+            np.testing.assert_array_equal(LoadVolumed("image")(item)["image"][0], VOXELS)
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_files_without_preamble_are_read(tmp_path, meta):
+    write(tmp_path)
+    for path in tmp_path.iterdir():
+        without_preamble(path, meta)
+    image = load(tmp_path)
+    np.testing.assert_array_equal(image[0], VOXELS)
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "start", [[8, 0, 4, 0], [2, 0, 0, 0], [8, 22, 18773, 4], [8, 96, 21315, 2], [2, 16, 0, 0], [8, 5, 10, 0]]
+)
+def test_raw_voxels_are_no_dicom(tmp_path, start):
+    path = tmp_path / "scan.raw"
+    path.write_bytes(np.array([*start, *range(500)], "<u2").tobytes())
+    assert not is_dicom(path)
+
+
+def test_parts_of_a_series_in_several_folders_are_put_together(tmp_path):
+    """As on discs of so many files per folder: no part passes for the whole."""
+    write(tmp_path / "disc" / "0000", voxels=np.dstack([VOXELS, VOXELS]))
+    write(tmp_path / "disc" / "0000" / "x", number=4, voxels=VOXELS + 1)
+    (tmp_path / "disc" / "0001").mkdir()
+    for name in ("10", "11"):
+        (tmp_path / "disc" / "0000" / name).rename(tmp_path / "disc" / "0001" / name)
+    cases = Cases(str(tmp_path / "disc"), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(tmp_path))
+    assert [item["case"] for item in cases.usable] == ["0000", "0000_x"]
+    image = LoadVolumed("image")(cases.usable[0])["image"]
+    np.testing.assert_array_equal(image[0], np.dstack([VOXELS, VOXELS]))
+    assert image.meta["case"] == "0000" and source_of(image).dicom is cases.usable[0]["image"]
+
+
+def test_copies_of_a_series_in_two_folders_are_two_cases(tmp_path):
+    write(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert [len(s.stacks) for s in linked(map(search, (tmp_path / "a", tmp_path / "b")))] == [1, 1]
+
+
+def test_the_series_that_is_asked_for_need_not_be_in_every_folder(tmp_path, capfd):
+    write(tmp_path / "disc" / "a", number=3)
+    write(tmp_path / "disc" / "b", number=4)
+    reader = LoadVolumed("image", series=4)
+    cases = Cases(str(tmp_path / "disc"), reader, reader=reader, output_dir=str(tmp_path))
+    assert [item["case"] for item in cases.usable] == ["b"] and not cases.refused
+    assert cases.left_out == {str(tmp_path / "disc" / "a"): "no series 4"}
+    cases.finish()  # which ends nothing
+    reader = LoadVolumed("image", series=5)
+    with pytest.raises(ValueError, match="(?s)no usable volume.*no series number or UID 5"):
+        Cases(str(tmp_path / "disc"), reader, reader=reader, output_dir=str(tmp_path))
+
+
+def test_links_in_circles_end(tmp_path):
+    write(tmp_path / "a")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert [item["case"] for item in find_volumes(tmp_path).items] == ["a"]
+
+
+def test_results_inside_of_the_source_are_not_read_again(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "results" / "a" / "a_recon")
+    assert [item["case"] for item in find_volumes(tmp_path, results=tmp_path / "results").items] == ["a"]
+
+
+# -- files beside -------------------------------------------------------------------------------------
+def test_every_file_is_accounted_for(tmp_path, capfd):
+    headers = write(tmp_path)
+    shutil.copy(tmp_path / "02", tmp_path / "02 (1)")
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "torn.dcm").write_bytes(b"no DICOM at all")
+    (tmp_path / "readme.txt").write_text("no DICOM")
+    for name, edit in {
+        "report": {"Modality": "SR"}, "picture": {"SamplesPerPixel": 3}, "flat": {"PixelSpacing": ["1", "nan"]},
+        "skew": {"ImageOrientationPatient": ["1", "0", "0", "1", "0", "0"]},
+    }.items():  # fmt: skip
+        ds = copy.deepcopy(headers[0])
+        ds.SOPInstanceUID = generate_uid()
+        for keyword, value in edit.items():
+            setattr(ds, keyword, value)
+        save(ds, tmp_path / name)
+    found = search(tmp_path)
+    assert {p.name for files in found.left_out.values() for p in files} == {p.name for p in tmp_path.iterdir()} - {
+        f"{k:02d}" for k in range(6)
+    }
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS)
+    said = capfd.readouterr().err
+    for line in (
+        "1 file: a copy of another (02 (1))", "1 file: empty, a copy that was cut off perhaps (empty.dcm)",
+        "1 file: no DICOM, damaged perhaps (torn.dcm)", "1 file: no DICOM (readme.txt)",
+        "1 file: no MR or CT, but SR (report)", "1 file: a picture in colours (picture)",
+        "1 file: PixelSpacing is 1\\nan; it must be two lengths in mm (flat)",
+        "1 file: ImageOrientationPatient is 1\\0\\0\\1\\0\\0; it must be two directions at a right angle (skew)",
+    ):  # fmt: skip
+        assert line in said
+
+
+def test_a_changed_copy_is_no_copy(tmp_path):
+    headers = write(tmp_path)
+    headers[2].PixelData = bytes(len(headers[2].PixelData))
+    save(headers[2], tmp_path / "02 (1)")
+    with pytest.raises(ValueError, match=r"02, 02 \(1\) have one SOPInstanceUID.* and different pixels"):
+        find_stack(tmp_path)
+
+
+def test_a_copy_in_another_encoding_is_a_copy(tmp_path):
+    headers = write(tmp_path)
+    headers[2].ContentTime = "235959"  # as archives change it
+    save(headers[2], tmp_path / "again")
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS)
+
+
+# -- headers that lack something ------------------------------------------------------------------------
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "Modality", "SeriesNumber", "ImageType"])
+def test_what_need_not_be_there_is_not_missed(tmp_path, keyword):
+    write(tmp_path, without(keyword))
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        (["ImageOrientationPatient"], "6 files: ImageOrientationPatient is missing"),
+        (["PixelSpacing"], "6 files: PixelSpacing is missing"),
+        (["ImagePositionPatient"], "ImagePositionPatient is missing, so that nothing says where the slices lie"),
+        (["Rows"], "6 files: no image"),
+    ],
+)
+def test_what_must_be_there_is_named(tmp_path, keywords, words):
+    write(tmp_path, without(*keywords))
+    with pytest.raises(ValueError, match=words):
+        find_stack(tmp_path)
+
+
+def test_frames_without_places_are_named(tmp_path):
+    def edit(ds, k):
+        ds.NumberOfFrames, ds.PixelData = 6, VOXELS.transpose(2, 1, 0).astype("<u2").tobytes()
+
+    write(tmp_path, edit, storage=CTImageStorage)
+    with pytest.raises(ValueError, match="several frames, and nothing says where they lie"):
+        find_stack(tmp_path)
+
+
+@pytest.mark.parametrize("position", [["nan", "0", "0"], ["inf", "0", "0"], None, ["1", "2"]])
+@pytest.mark.parametrize("k", [0, 2, 5])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_one_slice_without_a_place_is_named(tmp_path, position, k):
+    """At an end it would leave no hole, and inside it would put slices in the wrong order."""
+    write(tmp_path, lambda ds, j: setattr(ds, "ImagePositionPatient", position) if j == k else None)
+    with pytest.raises(ValueError, match=f"ImagePositionPatient of {k:02d} is (nan|inf|missing).*repair the header"):
+        find_stack(tmp_path)
+
+
+# -- several stacks in one series -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "times",
+    [[f"{98 + 0.001 * (k % 2):.3f}" for k in range(6)], ["98.001", *["98"] * 4, "98.001"], ["0.061"] + ["0.06"] * 5],
+    ids=["alternating", "at the ends", "short"],
+)
+def test_echo_times_that_differ_by_rounding_are_one(tmp_path, times):
+    write(tmp_path, lambda ds, k: setattr(ds, "EchoTime", times[k]))
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS)
+
+
+@pytest.fixture
+def echoes(tmp_path):
+    """Two echoes of one series, magnitude and phase of the second; {name: voxels}."""
+    uid = generate_uid()
+    kinds = {"5/TE4.6": ("4.6", "M", 0), "5/TE2.3": ("2.3", "M", 1), "5/P": ("2.3", "P", 2)}
+    for name, (time, kind, plus) in kinds.items():
+
+        def edit(ds, _, time=time, kind=kind):
+            ds.SeriesInstanceUID, ds.EchoTime, ds.ImageType = uid, time, ["ORIGINAL", "PRIMARY", kind]
+
+        write(tmp_path / "parts", edit, voxels=VOXELS + plus, number=5)
+        for path in sorted((tmp_path / "parts").iterdir()):
+            path.rename(tmp_path / f"{name.replace('/', '_')}_{path.name}")
+    (tmp_path / "parts").rmdir()
+    return {name: VOXELS + plus for name, (_, _, plus) in kinds.items()}
+
+
+def test_echoes_and_kinds_have_names_that_choose_them(tmp_path, echoes):
+    with pytest.raises(ValueError, match="holds 3 stacks of slices; name one by --series") as error:
+        find_stack(tmp_path)
+    listed = [line.split("--series ")[1].split(":")[0] for line in str(error.value).splitlines()[1:]]
+    assert len(listed) == 3 and "5/TE4.6" in listed and "5/P" in listed
+    for name in [*listed, "5/te4.6", "5/P/TE2.3"]:
+        stack = find_stack(tmp_path, name)
+        same = [v for v in echoes.values() if np.array_equal(load(tmp_path, series=name)[0], v)]
+        assert len(same) == 1 and is_called(stack, name)
+    np.testing.assert_array_equal(load(tmp_path, series="5/P")[0], echoes["5/P"])
+    np.testing.assert_array_equal(load(tmp_path, series="5/TE4.6")[0], echoes["5/TE4.6"])
+    with pytest.raises(ValueError, match="holds 2 stacks"):
+        find_stack(tmp_path, "5/M")
+    with pytest.raises(ValueError, match="no series number or UID 5/TE9"):
+        find_stack(tmp_path, "5/TE9")
+
+
+def test_any_image_chooses_its_stack(tmp_path, echoes):
+    for stack in search(tmp_path).stacks:
+        for s in stack.slices:
+            chosen = choose(search(tmp_path), s.instance)
+            assert [t.path for t in chosen.slices] == [t.path for t in stack.slices]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["10", "20"]), st.sampled_from(["M", "P", "R"]), st.sampled_from([3.0, 4.0]),
+                  st.sampled_from([5, 6])),
+        min_size=2, max_size=5, unique=True,
+    )
+)  # fmt: skip
+def test_every_stack_has_a_name_of_its_own(tmp_path_factory, kinds):
+    folder, uid = tmp_path_factory.mktemp("series"), generate_uid()
+    for n, (time, kind, thickness, number) in enumerate(kinds):
+
+        def edit(ds, _, time=time, kind=kind, thickness=thickness):
+            ds.SeriesInstanceUID, ds.EchoTime, ds.ImageType = uid, time, ["ORIGINAL", "PRIMARY", kind]
+            ds.SliceThickness = str(thickness)
+
+        write(folder / str(n), edit, voxels=VOXELS[:, :, :3], number=number)
+    found = search(folder / "0")
+    for n in range(1, len(kinds)):
+        more = search(folder / str(n))
+        found.stacks += more.stacks
+    names = [name_of(stack, found.stacks) for stack in found.stacks]
+    assert len(set(names)) == len(kinds)
+    for name, stack in zip(names, found.stacks):
+        assert choose(found, name) is stack
+
+
+def test_a_mosaic_is_called_one(tmp_path):
+    def edit(ds, k):
+        ds.ImageType, ds.ImagePositionPatient = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], ["-100", "-100", "-30"]
+
+    write(tmp_path, edit)
+    with pytest.raises(ValueError, match="a mosaic, which packs the slices of a volume in one image: convert it"):
+        find_stack(tmp_path)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_two_slice_distances_are_two_scans(tmp_path, stated):
+    """As in heads whose base was scanned finely; the headers state each thickness, or one for all."""
+    places = np.r_[np.arange(5) * 2.5, 10.25 + np.arange(4) * 7.5]
+
+    def edit(ds, k):
+        ds.ImagePositionPatient = ["0", "0", f"{places[k]}"]
+        ds.SliceThickness = "7.5" if stated and k > 4 else "2.5"
+
+    voxels = np.dstack([VOXELS, VOXELS[:, :, :3]])
+    write(tmp_path, edit, voxels=voxels, affine=STRAIGHT)
+    if stated:
+        np.testing.assert_array_equal(load(tmp_path, series="3/2.5mm")[0], voxels[:, :, :5])
+        np.testing.assert_array_equal(load(tmp_path, series="3/7.5mm")[0], voxels[:, :, 5:])
+    else:
+        words = (
+            r"5 slices 2.50 mm apart from 0.00 to 10.00 mm \(00 to 04\), then 4 slices 7.50 mm apart from 10.25 to "
+            r"32.75 mm \(05 to 08\)"
+        )
+        with pytest.raises(ValueError, match=words):
+            find_stack(tmp_path)
+
+
+def test_a_localiser_among_series_of_a_disc_is_named_as_such(tmp_path, capfd):
+    write(tmp_path / "disc" / "b")
+    write_localiser(tmp_path / "disc" / "a")
+    cases = Cases(str(tmp_path / "disc"), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(tmp_path))
+    assert [item["case"] for item in cases.usable] == ["b"]
+    with pytest.raises(SystemExit, match="(?s)1 of 2 volumes were skipped:.*/a: no series.*localizer.*: a localiser"):
+        cases.finish()
