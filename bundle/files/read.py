@@ -14,6 +14,7 @@ from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
 from bundle.files.nifti_read import NiftiReader, is_nifti
+from bundle.files.padding import stated_padding, without_padding
 from bundle.files.source import Source
 
 
@@ -32,7 +33,11 @@ class LoadVolume(LoadImage):
         loaded = super().__call__(filename, reader)
         # MONAI Label asks its loaders for (image, meta); the two share one meta.
         image = loaded if self.image_only else loaded[0]
-        image.meta["source"] = getattr(reader, "source", Source())
+        source = image.meta["source"] = getattr(reader, "source", Source())
+        if image.ndim == 4:  # others are refused later
+            image.data, said = without_padding(image.as_tensor(), stated_padding(source.dicom))
+            if said:
+                warnings.warn(f"{image.meta['filename_or_obj']}: {said}", stacklevel=2)
         return loaded
 
     def _own_reader(self, filename) -> ImageReader | None:

@@ -25,11 +25,12 @@ from itertools import cycle, islice
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
-from monai.transforms import SpatialCrop, generate_spatial_bounding_box
+from monai.transforms import SpatialCrop
 from tqdm import tqdm
 
 from bundle.files.findings import Findings, findings_of
 from bundle.noise.field import Key, Purpose
+from bundle.physics.foreground import foreground_box
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
@@ -239,6 +240,10 @@ class DiffusionInverseInferer(VolumeInferer):
         return run.noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
 
+PLANE = 0.005
+"""Part of the fullest plane's voxels of subject that a plane of the box has: fewer are noise, or wrong."""
+
+
 class ForegroundInferer(VolumeInferer):
     """Runs another inferer on the bounding box of the subject and fills the rest with the linear reconstruction.
 
@@ -272,12 +277,8 @@ class ForegroundInferer(VolumeInferer):
 
     def _box(self, y: torch.Tensor, operator: LinearOperator) -> tuple[slice, ...]:
         """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""
-        box = [slice(None)] * 3
-        if bool((y > self.threshold).any()):
-            start, end = generate_spatial_bounding_box(y, lambda v: v > self.threshold, margin=self.margin)
-            for axis in operator.slice_axes:
-                box[axis] = slice(max(0, start[axis]), min(end[axis], y.shape[axis + 1]))
-        return tuple(box)
+        box = foreground_box(y[0] > self.threshold, PLANE, self.margin)
+        return tuple(s if axis in operator.slice_axes else slice(None) for axis, s in enumerate(box))
 
 
 def axes_in(slice_axis) -> bool:

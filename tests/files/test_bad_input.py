@@ -56,7 +56,6 @@ VOLUMES = {
     "NaN": (with_nan(), 4, "1 voxels are NaN or infinite; replace them"),
     "constant": (np.full((8, 8, 8), 5.0, np.float32), 4, "every voxel is 5; a constant volume cannot be reconstructed"),
     "isotropic": (thick_voxels(), 1, r"no thick axis found: spacing \(1.0, 1.0, 1.0\) mm.*set the axis"),
-    "too thick": (thick_voxels(), 12, "slices 12 mm apart.* ratio 12 is outside 1.5 to 10; set the spacing"),
 }
 
 
@@ -64,6 +63,12 @@ VOLUMES = {
 def test_volumes(tmp_path, refused, voxels, thickness, message):
     path = write_volume(tmp_path / "scans" / "bad.nii.gz", voxels, spacing=(1, 1, thickness))
     assert re.search(rf"no usable volume:\n  {re.escape(str(path))}: .*{message}", refused(path))
+
+
+def test_a_spacing_out_of_range(tmp_path, refused):
+    path = write_volume(tmp_path / "scans" / "thick.nii.gz", thick_voxels(), spacing=(1, 1, 12))
+    message = refused(path, **{"operator#spacing": 1.0})
+    assert "slices 12 mm apart, to reconstruct at 1 mm: ratio 12 is outside 1.5 to 10; set the spacing" in message
 
 
 def test_a_volume_thinner_than_one_slice(tmp_path, refused):

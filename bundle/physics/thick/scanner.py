@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from numbers import Real
 
 from bundle.physics.thick.through_plane import PROFILES, ThroughPlane, slice_weights
 
 MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
+SLACK = 1e-6
+"""Of the limits of a ratio, which is computed."""
 EDGE = 0.01
 """Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
 
@@ -23,7 +26,8 @@ class ThroughPlaneSampling:
         gap: empty space between slices in mm; negative for slices that overlap. By default what a scan's metadata say
             ("slice_thickness" in mm, from DICOM), or 0.
         profile: "box" or "gaussian" (FWHM = thickness).
-        spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing.
+        spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing, but at least a
+            tenth of the slices' distance, with a warning.
         ratio: distance of thick slices in fine voxels, 1.5 to 10, whole or not; for a scan instead of `spacing`, and
             by default none; for a volume to sample, 5 by default.
     """
@@ -51,8 +55,18 @@ class ThroughPlaneSampling:
 
     def for_measurement(self, scan) -> ThroughPlane:
         """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
-        stated = float(getattr(scan, "meta", {}).get("slice_thickness", 0))
-        return self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated)
+        meta = getattr(scan, "meta", {})
+        stated = float(meta.get("slice_thickness", 0))
+        operator = self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated)
+        finest = min(s for a, s in enumerate(scan.pixdim.tolist()) if a != operator.axis)
+        if self.spacing is None and self.ratio is None and operator.pitch / finest > MAX_RATIO + SLACK:
+            warnings.warn(
+                f"{meta.get('filename_or_obj', 'the image')}: slices {operator.pitch:g} mm apart are reconstructed at "
+                f"{operator.spacing:g} mm, a ratio of {MAX_RATIO:g}: the {finest:g} mm of the other axes would take "
+                f"{operator.pitch / finest:.3g}",
+                stacklevel=2,
+            )
+        return operator
 
     def for_volume(self, volume) -> ThroughPlane:
         """The operator that samples this volume, (1, X, Y, Z) with its spacing; see `for_grid`."""
@@ -71,6 +85,8 @@ class ThroughPlaneSampling:
         axis = self._thick_axis(spacing)
         pitch = spacing[axis]
         finest = min(s for a, s in enumerate(spacing) if a != axis)
+        if pitch / finest > MAX_RATIO + SLACK:
+            finest = pitch / MAX_RATIO
         fine = self.spacing or (pitch / self.ratio if self.ratio else finest)
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
         thickness = self._thickness(pitch, stated)
@@ -135,7 +151,7 @@ class ThroughPlaneSampling:
     def _check_ratio(ratio: float, what: str = "ratio") -> None:
         if not isinstance(ratio, Real):
             raise ValueError(f"ratio must be a number from {MIN_RATIO} to {MAX_RATIO:g}, got {ratio!r}")
-        if not MIN_RATIO - 1e-6 <= ratio <= MAX_RATIO + 1e-6:
+        if not MIN_RATIO - SLACK <= ratio <= MAX_RATIO + SLACK:
             raise ValueError(
                 f"{what}: ratio {ratio:.3g} is outside {MIN_RATIO} to {MAX_RATIO:g}; set the spacing to reconstruct at"
             )

@@ -1,6 +1,7 @@
 """Where through-plane sampling puts its voxels: affines, grids of scans and of volumes, and refusals."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -173,7 +174,8 @@ def test_bad_settings_are_refused(arguments, message):
         ({}, (1.0, 1.0, 1.2), "no thick axis found"),
         ({}, (1.0, 5.0, 5.0), "no thick axis found"),
         ({"axis": 2}, (1.0, 1.0, 1.2), "outside 1.5 to 10"),
-        ({}, (0.4, 0.4, 5.0), "set the spacing to reconstruct at"),
+        ({"spacing": 0.4}, (0.4, 0.4, 5.0), "ratio 12.5 is outside .* set the spacing to reconstruct at"),
+        ({"spacing": 4.0}, (1.0, 1.0, 5.0), "ratio 1.25 is outside"),
         ({"gap": 5.0}, (1.0, 1.0, 5.0), "lower the gap"),
     ],
 )
@@ -204,6 +206,27 @@ def test_a_ratio_sets_the_voxel_size_of_a_scan_and_excludes_a_spacing():
         ThroughPlaneSampling(spacing=1.0, ratio=4)
     with pytest.raises(ValueError, match="ratio must be a number from 1.5 to 10, got 'five'"):
         ThroughPlaneSampling(ratio="five")
+
+
+@pytest.mark.parametrize(("spacing", "axis", "fine"), [
+    ((0.45, 0.45, 5.0), 2, 0.5), ((0.43, 0.43, 6.5), 2, 0.65), ((7.0, 0.2, 0.3), 0, 0.7), ((0.5, 0.5, 5.0), 2, 0.5),
+    ((0.9, 0.9, 5.0), 2, 0.9),
+])  # fmt: skip
+def test_the_finest_spacing_within_the_limit_is_taken_and_said(spacing, axis, fine):
+    """Usual scans of 0.45 x 0.45 x 5 mm have a ratio of 11."""
+    scan = MetaTensor(torch.zeros(1, 8, 9, 6), affine=torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)))
+    scan.meta["filename_or_obj"] = "head.nii"
+    finest = min(spacing)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        operator = ThroughPlaneSampling().for_measurement(scan)
+    assert operator.spacing == pytest.approx(fine)
+    assert operator.domain_shape[axis] == math.ceil(scan.shape[1 + axis] * spacing[axis] / fine - 0.01)
+    expected = [] if fine == finest else [
+        f"head.nii: slices {spacing[axis]:g} mm apart are reconstructed at {fine:g} mm, a ratio of 10: the "
+        f"{finest:g} mm of the other axes would take {spacing[axis] / finest:.3g}"
+    ]  # fmt: skip
+    assert [str(w.message) for w in said] == expected
 
 
 @pytest.mark.parametrize(("stated", "settings", "thickness"), [
