@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from monai.data import MetaTensor
 
-SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+FORMATS = {
+    "NIfTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
+    "FreeSurfer": (".mgh", ".mgz"),
+    "NRRD": (".nrrd", ".nhdr"),
+    "MetaImage": (".mha", ".mhd"),
+}
+"""Suffixes by format. Where header and voxels are two files, the header stands for both."""
+SUFFIXES = tuple(chain(*FORMATS.values()))
 """Volumes. A reader of another kind of measurement states its own."""
+OTHER_HALF = (".img", ".img.gz")
+"""Voxels whose header is a .hdr; a file of this name may be named, but a folder's are not looked for."""
 
 
 def case_name(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> str:
     """File or folder name without the suffix of its format: "scan.v2.nii.gz" -> "scan.v2"."""
     name = Path(path).name
-    for suffix in sorted((*suffixes, ".dcm"), key=len, reverse=True):
+    for suffix in sorted((*suffixes, *OTHER_HALF, ".dcm"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
