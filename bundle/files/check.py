@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-import nibabel as nib
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-
-from bundle.files.nifti_read import is_nifti
-
-COMPLEX_NIFTI = (32, 1792, 2048)
-"""NIfTI's codes of complex voxel types."""
 
 MAX_SHEAR = 1.0
 """Degrees. What registration to a template leaves of shear stays below; gantries are tilted by more."""
@@ -29,7 +23,6 @@ class CheckVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         for key in self.key_iterator(data):
             check_volume(data[key])
-            check_nifti_spacing(data[key])
         return dict(data)
 
 
@@ -43,8 +36,6 @@ def check_volume(volume: torch.Tensor) -> None:
         )
     if shape[0] != 1:
         raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
-    if isinstance(volume, MetaTensor) and int(volume.meta.get("datatype", 0)) in COMPLEX_NIFTI:
-        raise ValueError(f"{name}: the voxels are complex, and only their real part would be used; save the magnitude")
     if min(shape[1:]) < 2:
         raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
     if isinstance(volume, MetaTensor):
@@ -74,14 +65,3 @@ def shear_of(affine: torch.Tensor) -> float:
     axes = affine[:3, :3] / affine[:3, :3].norm(dim=0)
     cosines = (axes.T @ axes - torch.eye(3, dtype=axes.dtype, device=axes.device)).abs().max()
     return float(torch.rad2deg(torch.asin(cosines.clamp(max=1))))
-
-
-def check_nifti_spacing(volume: torch.Tensor) -> None:
-    """Raise ValueError if the NIfTI file behind `volume` states a spacing that readers silently repair."""
-    path = str(volume.meta.get("filename_or_obj", "")) if isinstance(volume, MetaTensor) else ""
-    if not is_nifti(path):
-        return
-    with nib.openers.ImageOpener(path) as file:
-        stated = type(nib.load(path).header).from_fileobj(file, check=False)["pixdim"][1:4]
-    if not (stated > 0).all():
-        raise ValueError(f"{path}: spacing {stated.tolist()} mm is not positive in each direction; repair the header")

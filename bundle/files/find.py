@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from monai.data import MetaTensor
 
 from bundle.files.dicom_slice import DISC_INDEX, is_dicom
 
-SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+FORMATS = {
+    "NIfTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
+    "FreeSurfer": (".mgh", ".mgz"),
+    "NRRD": (".nrrd", ".nhdr"),
+    "MetaImage": (".mha", ".mhd"),
+}
+"""Suffixes by format. Where header and voxels are two files, the header stands for both."""
+SUFFIXES = tuple(chain(*FORMATS.values()))
 """Volumes. A reader of another kind of measurement states its own."""
+OTHER_HALF = (".img", ".img.gz")
+"""Voxels whose header is a .hdr; a file of this name may be named, but a folder's are not looked for."""
 
 
 def case_name(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> str:
     """File or folder name without the suffix of its format: "scan.v2.nii.gz" -> "scan.v2"; "." is the folder's name."""
     name = Path(os.path.abspath(path)).name
-    for suffix in sorted((*suffixes, ".dcm"), key=len, reverse=True):
+    for suffix in sorted((*suffixes, *OTHER_HALF, ".dcm"), key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

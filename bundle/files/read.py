@@ -1,4 +1,4 @@
-"""Volumes in: MetaImage and NRRD by MONAI's readers, NIfTI and DICOM by ours."""
+"""Volumes in, by MONAI's loaders and our readers: one for DICOM, one for files of volumes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from monai.transforms import LoadImage, LoadImaged
 from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
-from bundle.files.nifti_read import NiftiReader, is_nifti
 from bundle.files.padding import stated_padding, without_padding
-from bundle.files.source import Source
+from bundle.files.volume_read import VolumeReader
 
 
 class LoadVolume(LoadImage):
-    """MONAI's LoadImage, with NIfTI and DICOM by ours, whose errors are not followed by tries of other readers."""
+    """MONAI's LoadImage, with the one reader that the path asks for, whose errors no tries of others follow."""
 
     def __init__(self, *args, series: int | str | None = None, **kwargs) -> None:
         with _quiet_about_decoders():
@@ -33,23 +32,23 @@ class LoadVolume(LoadImage):
         loaded = super().__call__(filename, reader)
         # MONAI Label asks its loaders for (image, meta); the two share one meta.
         image = loaded if self.image_only else loaded[0]
-        source = image.meta["source"] = getattr(reader, "source", Source())
+        source = image.meta["source"] = reader.source
         if image.ndim == 4:  # others are refused later
             image.data, said = without_padding(image.as_tensor(), stated_padding(source.dicom))
             if said:
                 warnings.warn(f"{image.meta['filename_or_obj']}: {said}", stacklevel=2)
         return loaded
 
-    def _own_reader(self, filename) -> ImageReader | None:
+    def _own_reader(self, filename) -> ImageReader:
         if isinstance(filename, Stack):
             return StackReader(filename)
         if is_dicom_source(filename):
             return StackReader(find_stack(filename, self.series))
-        return NiftiReader() if is_nifti(filename) else None
+        return VolumeReader()
 
 
 class LoadVolumed(LoadImaged):
-    """Loads volumes as (1, X, Y, Z) with their affines: NIfTI, MetaImage, NRRD, and DICOM folders or files.
+    """Loads volumes as (1, X, Y, Z) with their affines (RAS, mm): of the formats in `find.FORMATS`, and DICOM.
 
     A volume carries its `Source`, and the name of its case where the data state a "case". The stack that was found of
     DICOM can be loaded in place of the path: the folder is then not searched again.

@@ -26,7 +26,7 @@ class SaveResults:
     Args:
         output_dir: folder of the cases.
         output_format: "nifti", "dicom" or "both".
-        modality: "MR" or "CT", of DICOM series whose input was none.
+        modality: "MR" or "CT", of DICOM series whose input was none and had no word of it beside it.
         deidentify: a switch: strip what could tell the patient from DICOM series.
     """
 
@@ -43,10 +43,11 @@ class SaveResults:
     def write(self, engine: Engine) -> None:
         for result in engine.state.output:
             case = case_of(result["image"])
+            source = source_of(result["image"])
             for suffix, volume in result_volumes(result["pred"]).items():
                 save_volume(
                     volume, self.output_dir / case / f"{case}_{suffix}", self.output_format,
-                    source_of(result["image"]), suffix=suffix, modality=self.modality,
+                    source, suffix=suffix, modality=source.modality or self.modality,
                     deidentified=self.deidentify,
                 )  # fmt: skip
 

@@ -19,10 +19,12 @@ class Source:
     Attributes:
         dicom: the stack of slices that was read; None of a volume that was no DICOM.
         nifti: how the header places the voxels; None of a volume that was no NIfTI.
+        modality: "MR" or "CT", where a file beside the volume says so; None of DICOM, whose stack says it.
     """
 
     dicom: Stack | None = None
     nifti: Placement | None = None
+    modality: str | None = None
 
 
 def source_of(volume: MetaTensor) -> Source:

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 
 from bundle.files.cases import root_cause
 from bundle.files.check import CheckVolumed, check_volume
+from bundle.files.read import LoadVolumed
 from bundle.physics import Measured, operator_of
 from bundle.physics.thick import ThroughPlaneSampling
 from tests.support.scans import cut_short, thick_voxels, write_volume
 
-READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
+READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
 
 
 def refusal(path):

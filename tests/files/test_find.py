@@ -4,14 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 
 from bundle.files.cases import Cases
 from bundle.files.check import CheckVolumed
 from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, split_volumes
+from bundle.files.read import LoadVolumed
 from tests.support.scans import thick_voxels, write_volume
 
-READ = Compose([LoadImaged("image", ensure_channel_first=True), CheckVolumed("image")])
+READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
 
 NAN = thick_voxels()
 NAN[1, 2, 3] = np.nan

@@ -23,13 +23,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.files.find import SUFFIXES as VOLUMES
 from bundle.files.find import case_name
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.attenuation import line_integrals_of
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
-SUFFIXES = (".npz", *VOLUMES)
+SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 LARGEST_LINE_INTEGRAL = 20.0
 """exp(-20): no detector counts that; larger values are not line integrals."""
 SATURATED = 0.001

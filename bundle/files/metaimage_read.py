@@ -1,0 +1,140 @@
+"""MetaImage in: .mha, or a header .mhd with its data file, by ITK.
+
+ITK ends the process, or reads memory that was never written, for some damaged headers; so the header is read here
+first, and what ITK could not take is refused. TransformMatrix and Offset place the voxels; AnatomicalOrientation, which
+says the same in letters, is not asked, as in ITK. Source: the MetaIO documentation, itk.org/Wiki/MetaIO/Documentation.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import itk
+import numpy as np
+
+from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Scan, without_single_axes
+
+LONGEST_HEADER = 1 << 16
+MOST_AXES = 4
+BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4, "LONG_LONG": 8,
+         "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+"""Of a voxel, by ElementType less its "MET_"."""
+MATRIX = ("TransformMatrix", "Rotation", "Orientation")
+"""Names of the matrix of the axes."""
+MILLIMETRES = {"mm": 1.0, "cm": 10.0, "um": 0.001}
+"""DistanceUnits, in mm."""
+FROM = ("RL", "AP", "IS")
+"""Letters of AnatomicalOrientation: where an axis comes from, if it points along plus or minus L, P, S."""
+
+
+def read_metaimage(path: Path) -> Scan:
+    """Raises ValueError for a header that states no image, and for voxels that are not all there."""
+    header, length = read_header(path)
+    check_header(header, length, path)
+    image = itk.imread(str(path), imageio=itk.MetaImageIO.New())
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(f"expected one channel, got {image.GetNumberOfComponentsPerPixel()}; save each as its volume")
+    doubts = []
+    if not any(name in header for name in MATRIX):
+        doubts.append(UNKNOWN_SIDES.format(" (no TransformMatrix)") + "; LPS is assumed, as by ITK")
+    unit = header.get("DistanceUnits", "mm").lower()
+    if (to_mm := MILLIMETRES.get(unit, 1.0)) != 1:
+        doubts.append(f"lengths are in {unit}, and are converted to mm; ITK takes them for mm")
+    axes = min(3, image.GetImageDimension())
+    direction, affine = np.asarray(image.GetDirection()), np.eye(4)
+    affine[:axes, :axes] = direction[:axes, :axes] * np.array(image.GetSpacing())[:axes] * to_mm
+    affine[:axes, 3] = np.array(image.GetOrigin())[:axes] * to_mm
+    letters = letters_of(direction[:axes, :axes])
+    stated = header.get("AnatomicalOrientation", letters).upper()
+    if doubts == [] and stated != letters and set(stated) <= set("RLAPIS"):
+        doubts.append(f"TransformMatrix, which is used, says {letters}, and AnatomicalOrientation {stated}")
+    voxels = without_single_axes(itk.array_from_image(image).T)
+    return Scan(voxels, LPS_TO_RAS @ affine, tuple(doubts))
+
+
+def read_header(path: Path) -> tuple[dict[str, str], int]:
+    """The fields of a header, and its length in bytes."""
+    fields, length = {}, 0
+    with path.open("rb") as file:
+        while "ElementDataFile" not in fields:
+            line = file.readline(LONGEST_HEADER)
+            length += len(line)
+            name, equals, value = line.decode("latin-1").partition("=")
+            if not equals or length > LONGEST_HEADER:
+                raise ValueError("this is no MetaImage header, or it is damaged: it has no ElementDataFile")
+            fields[name.strip()] = value.strip()
+    return fields, length
+
+
+def check_header(header: dict[str, str], length: int, path: Path) -> None:
+    """Raise ValueError unless the header states an image that ITK can read, all of which is there."""
+    axes = _whole(header, "NDims", 1)[0]
+    if not 1 <= axes <= MOST_AXES:
+        raise ValueError(f"NDims = {axes}: expected 3 axes; the header is damaged, or the file is no volume")
+    sizes = _whole(header, "DimSize", axes)
+    if min(sizes) < 1:
+        raise ValueError(f"DimSize = {header['DimSize']} is not positive; repair the header")
+    if math.prod(sizes[3:]) > 1:
+        raise ValueError(f"expected one 3-D volume, got an image of {axes} dimensions {tuple(sizes)}; split it first")
+    kind = header.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
+    if kind not in BYTES:
+        raise ValueError(f"ElementType = {header.get('ElementType', '')}: expected one of MET_{', MET_'.join(BYTES)}")
+    spacing = _numbers(header, "ElementSpacing", axes) or _numbers(header, "ElementSize", axes)
+    if not spacing:
+        raise ValueError("the header states no spacing (ElementSpacing); convert the scan again")
+    if not all(0 < s < math.inf for s in spacing):
+        raise ValueError(f"spacing {spacing} mm is not positive in each direction; repair the header")
+    for name in MATRIX:
+        matrix = _numbers(header, name, axes * axes)
+        if matrix and abs(np.linalg.det(np.reshape(matrix, (axes, axes)))) < 1e-6:
+            raise ValueError(f"{name} = {header[name]} has axes in one plane; repair the header")
+    channels = _whole(header, "ElementNumberOfChannels", 1, "1")[0]
+    if channels != 1:
+        raise ValueError(f"expected one channel, got {channels}; save each channel as its own volume")
+    _check_voxels(header, math.prod(sizes) * BYTES[kind], length, path)
+
+
+def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) -> None:
+    """Raise ValueError unless the file of the voxels is there, with the bytes needed."""
+    data = header["ElementDataFile"]
+    if data.upper() == "LIST" or "%" in data:
+        raise ValueError("the voxels lie in several files (ElementDataFile); save the volume in one")
+    local = data.upper() == "LOCAL"
+    file = path if local else path.parent / data
+    if not file.is_file():
+        raise ValueError(f"its voxels are missing: {data} is not beside it")
+    there = file.stat().st_size - local * length
+    if _is(header, "BinaryData", "True") and not _is(header, "CompressedData", "False") and there < needed:
+        raise ValueError(f"the file is truncated: {there} of {needed} bytes of voxels are there")
+
+
+def _is(header: dict[str, str], name: str, default: str) -> bool:
+    return header.get(name, default).lower() in ("true", "1")
+
+
+def _whole(header: dict[str, str], name: str, count: int, default: str = "") -> list[int]:
+    try:
+        values = [int(word) for word in header.get(name, default).split()]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ValueError(f"{name} = {header.get(name, '')}: expected {count} whole numbers; the header is damaged")
+    return values
+
+
+def _numbers(header: dict[str, str], name: str, count: int) -> list[float]:
+    """The numbers of a field, none where it is missing."""
+    try:
+        values = [float(word) for word in header.get(name, "").split()]
+    except ValueError:
+        values = [math.nan]
+    if name in header and (len(values) != count or not np.isfinite(values).all()):
+        raise ValueError(f"{name} = {header[name]}: expected {count} numbers; the header is damaged")
+    return values
+
+
+def letters_of(direction: np.ndarray) -> str:
+    """AnatomicalOrientation of axes whose directions (LPS) are the columns."""
+    nearest = np.abs(direction).argmax(axis=0)
+    return "".join(FROM[row][int(direction[row, axis] < 0)] for axis, row in enumerate(nearest))

@@ -1,0 +1,103 @@
+"""NRRD in: .nrrd, or a header .nhdr with its data file, by pynrrd.
+
+    affine    columns: the space direction of each of the three axes in space; last: the space origin, a voxel's centre
+
+in the space that "space" names, lengths in "space units", whichever order the axes have and whatever other axes of one
+entry stand between them. A space that does not say where the patient's left is counts as LPS, as in ITK, and that is
+said. Source: "Definition of NRRD File Format", teem.sourceforge.net/nrrd/format.html, section 5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nrrd
+import numpy as np
+
+from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Scan, without_single_axes
+
+TO_RAS = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1)}
+"""Signs of the coordinates, by the initials of a space."""
+NO_SIDES = ("", "scanner-xyz", "3d-right-handed")
+"""Spaces that do not say where the patient's left is."""
+MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "nm": 1e-6}
+"""Units by their symbols; those written out begin with one of UNIT_WORDS."""
+UNIT_WORDS = {"millimet": "mm", "centimet": "cm", "micron": "um", "micromet": "um", "nanomet": "nm", "met": "m"}
+NOT_SPACE = ("list", "vector", "time", "rgb", "color", "scalar", "complex")
+"""How the kinds of axes begin that are not in space, in a header without directions."""
+
+
+def read_nrrd(path: Path) -> Scan:
+    """Raises ValueError for three axes in space that are not there, and for lengths in a unit that is none."""
+    voxels, header = nrrd.read(str(path))
+    doubts: list[str] = []
+    to_ras = _to_ras(header, doubts)
+    directions, origin = _directions(header, doubts)
+    # Of a space with time, the first three coordinates are places.
+    axes = [n for n, d in enumerate(directions) if np.isfinite(d).all() and np.abs(d[:3]).max() > 0]
+    if len(axes) != 3 or any(np.abs(directions[n][3:]).max(initial=0) > 0 for n in axes):
+        raise ValueError(f"expected three axes in space, got {len(axes)} of {voxels.shape}; split it first")
+    scale = _millimetres(header, axes, doubts)
+    affine = np.eye(4)
+    affine[:3, :3] = directions[axes, :3].T
+    affine[:3, 3] = origin[:3]
+    affine = to_ras @ np.diag([*scale, 1.0]) @ affine
+    voxels = without_single_axes(np.moveaxis(voxels, axes, (0, 1, 2)))
+    return Scan(voxels, affine, tuple(doubts), _thickness(header, axes, affine, scale))
+
+
+def _to_ras(header: dict, doubts: list[str]) -> np.ndarray:
+    """(4, 4): from the header's space to RAS."""
+    space = str(header.get("space", "")).strip()
+    place = space.lower().removesuffix("-time")
+    initials = "".join(word[:1] for word in place.split("-")) if "-" in place else place[:3]
+    if initials.upper() in TO_RAS:
+        return np.diag([*TO_RAS[initials.upper()], 1.0])
+    if place not in NO_SIDES:
+        raise ValueError(f"the space {space!r} is none of {', '.join(TO_RAS)}; repair the header")
+    doubts.append(UNKNOWN_SIDES.format(f" (space {space!r})" if space else " (no space)") + "; LPS is assumed, as by ITK")
+    return LPS_TO_RAS
+
+
+def _directions(header: dict, doubts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(axes, 3 or 4): the step along each axis, NaN for an axis outside space; and the place of the first voxel."""
+    if "space directions" in header:
+        steps = np.array([np.full(3, np.nan) if d is None else d for d in header["space directions"]], float)
+        if "space origin" not in header:
+            doubts.append("no place is stated (no space origin): the first voxel is put at 0")
+        return steps, np.asarray(header.get("space origin", np.zeros(steps.shape[1])), float)
+    if "spacings" not in header:
+        raise ValueError("the header states no spacing (space directions, or spacings); convert the scan again")
+    kinds = [str(k).lower() for k in header.get("kinds", ["domain"] * header["dimension"])]
+    spatial = [n for n, k in enumerate(kinds) if not any(word in k for word in NOT_SPACE)]
+    steps = np.full((header["dimension"], 3), np.nan)
+    for coordinate, axis in enumerate(spatial[:3]):
+        steps[axis] = np.eye(3)[coordinate] * header["spacings"][axis]
+    return steps, np.zeros(3)
+
+
+def _millimetres(header: dict, axes: list[int], doubts: list[str]) -> list[float]:
+    """What a unit of each coordinate is in mm."""
+    if "space units" in header:
+        stated = list(header["space units"])[:3]
+    else:
+        units = header.get("units")
+        stated = ["mm"] * 3 if units is None or "space directions" in header else [units[n] for n in axes]
+    scale = []
+    for word in (str(u).strip().strip('"') for u in stated):
+        symbol = next((u for start, u in UNIT_WORDS.items() if word.lower().startswith(start)), word)
+        if symbol in ("", "???", "none"):
+            symbol = "mm"
+        if symbol not in MILLIMETRES:
+            raise ValueError(f"lengths are in {word!r}, which is none of {', '.join(MILLIMETRES)}; repair the header")
+        scale.append(MILLIMETRES[symbol])
+    if set(scale) != {1.0}:
+        doubts.append(f"lengths are in {', '.join(dict.fromkeys(stated))}, and are converted to mm; ITK takes them for mm")
+    return scale
+
+
+def _thickness(header: dict, axes: list[int], affine: np.ndarray, scale: list[float]) -> float:
+    """Of the samples along the axis with the largest spacing, in mm; 0 where the header has none."""
+    thick = int(np.linalg.norm(affine[:3, :3], axis=0).argmax())
+    stated = float(header["thicknesses"][axes[thick]]) if "thicknesses" in header else 0.0
+    return stated * scale[0] if np.isfinite(stated) and stated > 0 else 0.0

@@ -1,0 +1,81 @@
+"""One reader of volumes for MONAI's loaders, which asks the reader of the file's format.
+
+A format has one reader: MONAI would try its own in turn, and takes another one for NRRD where pynrrd is installed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from monai.data import ImageReader
+from nibabel.affines import voxel_sizes
+
+from bundle.files.find import FORMATS, OTHER_HALF, SUFFIXES
+from bundle.files.metaimage_read import read_metaimage
+from bundle.files.mgh_read import read_mgh
+from bundle.files.nifti_read import read_nifti
+from bundle.files.nrrd_read import read_nrrd
+from bundle.files.scan import Scan
+from bundle.files.sidecar import read_sidecar
+from bundle.files.source import Source
+
+READERS = {"NIfTI": read_nifti, "FreeSurfer": read_mgh, "NRRD": read_nrrd, "MetaImage": read_metaimage}
+
+
+class VolumeReader(ImageReader):
+    """MONAI's reader protocol for the path of one volume; a warning for each doubt about its place.
+
+    Metadata: affine (RAS, mm), spatial_shape, and slice_thickness in mm, 0 where nothing is known of it.
+
+    Attributes:
+        source: of the volume that was read last.
+    """
+
+    def verify_suffix(self, filename) -> bool:
+        return True
+
+    def read(self, data: Sequence[str], **_) -> Scan:
+        """Raises ValueError, naming the file, for what is no volume of a known format, or is damaged."""
+        path, *others = (Path(p) for p in data)
+        if others:
+            raise ValueError(f"expected one volume, got {len(data)}: {', '.join(data)}")
+        reader = _reader_of(path)
+        try:
+            scan = reader(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        except Exception as error:  # a file can be damaged in as many ways as readers can fail
+            raise ValueError(
+                f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})"
+            ) from None
+        sidecar = read_sidecar(path, voxel_sizes(scan.affine))
+        self.source = Source(nifti=scan.nifti, modality=sidecar.modality)
+        for doubt in (*scan.doubts, *sidecar.doubts):
+            warnings.warn(f"{path}: {doubt}", stacklevel=2)
+        return replace(scan, thickness=sidecar.thickness or scan.thickness)
+
+    def get_data(self, img: Scan) -> tuple[np.ndarray, dict]:
+        shape = img.voxels.shape
+        meta = {
+            "affine": img.affine.copy(),
+            "original_affine": img.affine.copy(),
+            "spatial_shape": np.array(shape[:3]),
+            "original_channel_dim": float("nan") if len(shape) <= 3 else -1,  # NaN: MONAI's word for none
+            "space": "RAS",
+            "slice_thickness": img.thickness,
+        }
+        return img.voxels, meta
+
+
+def _reader_of(path: Path) -> Callable[[Path], Scan]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: name a volume, or a folder with a DICOM series")
+    name = path.name.lower()
+    for format_name, suffixes in FORMATS.items():
+        if name.endswith((*suffixes, *OTHER_HALF) if format_name == "NIfTI" else suffixes):
+            return READERS[format_name]
+    raise ValueError(f"{path}: expected DICOM, or a name that ends with one of {', '.join(SUFFIXES)}")
