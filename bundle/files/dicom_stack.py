@@ -110,8 +110,9 @@ def read_pixels(path: Path) -> np.ndarray:
     try:
         image = pydicom.dcmread(path, force=True)
         if "TransferSyntaxUID" not in image.file_meta:  # as in files without a preamble
-            explicit = not image.original_encoding[0]
-            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+            with path.open("rb") as file:
+                names_types = file.read(6)[4:].isalpha()
+            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if names_types else ImplicitVRLittleEndian
         return image.pixel_array
     except Exception as error:  # decoders fail in as many ways as there are formats
         raise ValueError(f"{path}: the pixels cannot be decoded ({error}); the file may be truncated") from None
