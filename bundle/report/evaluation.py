@@ -2,7 +2,7 @@
 
 All of it happens in the prior's intensity range and RAS+ orientation; the full scale of the metrics is what the task's
 scaling maps to -1 and 1: the intensity range of the measurement in MRI, the window of Hounsfield units in CT. SSIM
-takes intensities from 0, which is x = `origin_of(operator)`.
+takes intensities from 0, which is x = `operator.background`: no signal, air.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from bundle.physics.measurement import operator_of
 from bundle.report.metrics import calibration, evaluate
 from bundle.report.titles import title_of
 
-DATA_RANGE, LOWEST = 2.0, -1.0
-"""Span and lower end of the prior's range."""
+DATA_RANGE = 2.0
 Reconstruction = Callable[[torch.Tensor, LinearOperator], torch.Tensor]
 """(y, operator) -> x (see bundle.physics.baselines)."""
 
@@ -93,8 +92,10 @@ class EvaluateReconstructiond(MapTransform):
         def residual(x: torch.Tensor) -> float:
             return float((operator.forward(x) - y).square().mean().sqrt()) / DATA_RANGE
 
-        origin = origin_of(operator)
-        metrics = {name: evaluate(x, truth, DATA_RANGE, origin, residual(x), regions) for name, x in methods.items()}
+        def measure(x: torch.Tensor) -> dict:
+            return evaluate(x, truth, DATA_RANGE, operator.background, residual(x), regions)
+
+        metrics = {name: measure(x) for name, x in methods.items()}
         if "std" in found.maps:
             spread = found.maps["std"][0].float().cpu()
             metrics["recon"]["calibration"] = calibration(recon, spread, truth, found.num_draws)
@@ -116,15 +117,6 @@ class EvaluateReconstructiond(MapTransform):
                 variants[name] = inferer(image[None].to(device), self.network).as_tensor()[0, 0].float().cpu()
         variants["independent_tv"] = smooth(variants["independent"], self.tv_weight)
         return variants
-
-
-def origin_of(operator: LinearOperator) -> float:
-    """The value of x that stands for an intensity of 0, as SSIM needs it.
-
-    An operator that knows what no signal is, in CT the air of -1000 HU, has it as its `background`; otherwise it is the
-    lower end of the scale.
-    """
-    return float(getattr(operator, "background", LOWEST))
 
 
 def noise_of(inferer: Inferer):

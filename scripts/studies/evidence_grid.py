@@ -32,7 +32,7 @@ from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from bundle.physics import operator_of
 from bundle.physics.baselines import smooth
 from bundle.prior.weights import load_weights
-from bundle.report.evaluation import DATA_RANGE, origin_of, with_noise
+from bundle.report.evaluation import DATA_RANGE, with_noise
 from bundle.report.metrics import PLANES, evaluate
 
 FEW_STEPS = {"num_steps": 4, "num_draws": 1, "finish": None}
@@ -112,7 +112,7 @@ class Bench:
     def measure(self, x: torch.Tensor) -> dict:
         """The metrics that are kept, rounded to what they are worth."""
         misfit = float((self.operator.forward(x.to(self.device)) - self.image.as_tensor()[0]).square().mean().sqrt())
-        metrics = evaluate(x, self.truth, DATA_RANGE, origin_of(self.operator), misfit / DATA_RANGE)
+        metrics = evaluate(x, self.truth, DATA_RANGE, self.operator.background, misfit / DATA_RANGE)
         kept = {"psnr": metrics["volume"]["psnr"], "ssim": metrics["volume"]["ssim"], "residual": misfit / DATA_RANGE}
         for plane in PLANES:
             kept[f"ssim_{plane}"] = metrics[plane]["ssim"]

@@ -10,7 +10,7 @@ from bundle.physics.ct.sparse_radon import SparseRadon
 from bundle.physics.intensity import intensity_range
 from bundle.physics.thick import ScalePercentilesd
 from bundle.physics.thick.through_plane import ThroughPlane
-from bundle.report.evaluation import DATA_RANGE, origin_of
+from bundle.report.evaluation import DATA_RANGE
 from bundle.report.metrics import ssim
 from tests.support.judges import independent_ssim
 
@@ -22,7 +22,7 @@ def test_in_ct_zero_is_air_and_full_scale_the_window(low, high):
     geometry = ScanGeometry("parallel", (0.0, 90.0), 20, 1.0, 13, 1.0)
     operator = SparseRadon(geometry, grid, background=scale.air)
     a, b = (torch.rand(2, 14, 15, 13, generator=torch.Generator().manual_seed(0)) * 1500 - 1000).float()
-    found = ssim(scale.from_hu(a), scale.from_hu(b), DATA_RANGE, origin_of(operator))
+    found = ssim(scale.from_hu(a), scale.from_hu(b), DATA_RANGE, operator.background)
     assert found == pytest.approx(independent_ssim(a + 1000, b + 1000, high - low), abs=1e-4)
 
 
@@ -33,6 +33,6 @@ def test_in_mri_zero_is_the_lower_end_of_the_scale(head):
     scaled = ScalePercentilesd(["image", "label"])(data)
     lower, upper = intensity_range(data["image"])
     operator = ThroughPlane(volume.shape[1:], 2, torch.eye(20), spacing=1.0, pitch=1.0, thickness=1.0)
-    found = ssim(*(scaled[k].as_tensor()[0] for k in ("image", "label")), DATA_RANGE, origin_of(operator))
+    found = ssim(*(scaled[k].as_tensor()[0] for k in ("image", "label")), DATA_RANGE, operator.background)
     expected = independent_ssim(*(data[k].as_tensor()[0] - lower for k in ("image", "label")), upper - lower)
     assert found == pytest.approx(expected, abs=1e-4)
