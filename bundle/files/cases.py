@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle.files.find import SUFFIXES, case_name, list_volumes
+from bundle.files.paths import path_of
 from bundle.files.source import source_of
 from bundle.files.switch import is_on
 
@@ -35,11 +36,12 @@ class Cases:
         suffixes = SUFFIXES if suffixes is None else suffixes
         found = list_volumes(source, suffixes)
         if is_on(skip_finished, "skip_finished"):
-            found = _unfinished(found, Path(output_dir), suffixes)
+            found = _unfinished(found, path_of("output_dir", output_dir), suffixes)
         self.usable: list[dict] = []
         self.refused: dict[str, str] = {}
+        regions = None if region_dir is None else path_of("region_dir", region_dir)
         for item in found:
-            if region_dir is not None and (region := Path(region_dir) / Path(item["image"]).name).is_file():
+            if regions is not None and (region := regions / Path(item["image"]).name).is_file():
                 item["region"] = str(region)
             try:
                 image = preprocessing(dict(item))["image"]

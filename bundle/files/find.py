@@ -7,6 +7,8 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
+from bundle.files.paths import path_of
+
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 """Volumes. A reader of another kind of measurement states its own."""
 
@@ -43,7 +45,7 @@ def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list
     Hidden files are left out. Raises FileNotFoundError if `source` does not exist or holds no volume, and
     ValueError if two volumes would write to the same case folder.
     """
-    source = Path(source)
+    source = path_of("dataset_dir", source)
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series or a folder of them"
@@ -76,7 +78,7 @@ def split_volumes(
     """
     volumes = list_volumes(dataset_dir)
     if validation_dir is not None:
-        return volumes, list_volumes(validation_dir)
+        return volumes, list_volumes(path_of("validation_dir", validation_dir))
     held = min(max(1, round(fraction * len(volumes))), len(volumes) - 1)
     if len(volumes) < 2:
         raise ValueError(

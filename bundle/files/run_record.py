@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import monai
 import nibabel as nib
@@ -17,6 +16,7 @@ from ignite.engine import Engine, Events
 
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
+from bundle.files.paths import path_of
 from bundle.files.write import write_json
 
 
@@ -53,7 +53,7 @@ class RunRecord:
 
     def __init__(self, output_dir: str, settings: dict, sampler, device: torch.device,
                  network_calls: Callable[[], int]) -> None:  # fmt: skip
-        self.output_dir, self.device, self.network_calls = Path(output_dir), device, network_calls
+        self.output_dir, self.device, self.network_calls = path_of("output_dir", output_dir), device, network_calls
         self.settings = {k: describe(v) for k, v in (settings | sampler.settings).items()}
 
     def attach(self, engine: Engine) -> None:

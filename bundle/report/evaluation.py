@@ -18,6 +18,7 @@ from monai.transforms import MapTransform
 
 from bundle.files.findings import findings_of
 from bundle.files.switch import is_on
+from bundle.files.values import number
 from bundle.physics.baselines import smooth
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of
@@ -71,7 +72,7 @@ class EvaluateReconstructiond(MapTransform):
         super().__init__(keys)
         self.inferer, self.network = inferer, network
         self.baselines, self.noise_fields = dict(baselines), noise_fields
-        self.compare, self.tv_weight = is_on(compare, "compare"), tv_weight
+        self.compare, self.tv_weight = is_on(compare, "compare"), number("tv_weight", tv_weight, above=0)
         self.image_key, self.label_key, self.region_key = image_key, label_key, region_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:

@@ -25,6 +25,7 @@ from bundle.files.find import case_of
 from bundle.files.findings import MAPS, findings_of
 from bundle.files.restore import Restored
 from bundle.files.switch import is_on
+from bundle.files.values import rising_pair
 from bundle.files.write import check_writable, finite, written_whole
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.planes import PLANES
@@ -241,7 +242,7 @@ class WriteReport:
                  enabled: bool | str = True) -> None:  # fmt: skip
         self.output_dir, self.restored = check_writable(output_dir), Restored("pred", preprocessing)
         self.baselines, self.record = dict(baselines), record
-        self.window, self.unit, self.enabled = tuple(window), unit, is_on(enabled, "report")
+        self.window, self.unit, self.enabled = rising_pair("window", window), str(unit), is_on(enabled, "report")
 
     def attach(self, engine: Engine) -> None:
         if self.enabled:
