@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
+from bundle.files.paths import path_of
 from bundle.files.source import source_of
 from bundle.files.switch import is_on
 
@@ -44,8 +45,9 @@ class Cases:
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
                  ) -> None:  # fmt: skip
-        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), output_dir)
-        self.output_dir, self.region_dir = Path(output_dir), region_dir
+        self.output_dir = path_of("output_dir", output_dir)
+        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir)
+        self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.left_out, self.refused = found.left_out, {}
@@ -101,7 +103,7 @@ class Cases:
     def _read(self, path: str, item: dict, preprocessing: Callable[[dict], dict]) -> None:
         if self.region_dir is not None:
             name = f"{item['case']}.nii.gz" if Path(path).is_dir() else Path(path).name
-            if (region := Path(self.region_dir) / name).is_file():
+            if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
             image = preprocessing(dict(item))["image"]

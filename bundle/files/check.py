@@ -12,6 +12,10 @@ MAX_SHEAR = 1.0
 """Degrees. What registration to a template leaves of shear stays below; gantries are tilted by more."""
 
 
+MAX_DICOM_SHEAR = 0.05
+"""Degrees. DICOM has two direction cosines, and the third is perpendicular to them: no reader sees more shear."""
+
+
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
@@ -58,6 +62,40 @@ def check_volume(volume: torch.Tensor) -> None:
         raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
     if float(volume.max()) == float(volume.min()):
         raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
+
+
+class CheckOutputd(MapTransform):
+    """Passes on measurements whose results can be written as `output_format` says; to be asked before any work.
+
+    Args:
+        keys: measurements, with their operators, which know the grid of the result.
+        output_format: "nifti", "dicom" or "both".
+
+    Raises:
+        ValueError: the result's axes are not perpendicular, and it is to be DICOM.
+    """
+
+    def __init__(self, keys, output_format: str = "nifti") -> None:
+        super().__init__(keys)
+        self.output_format = output_format
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        for key in self.key_iterator(data):
+            operator = data[key].meta.get("operator")
+            if self.output_format != "nifti" and operator is not None:
+                name = data[key].meta.get("filename_or_obj", "the image")
+                check_perpendicular(operator.domain_affine(data[key].affine), f"{name}: ")
+        return dict(data)
+
+
+def check_perpendicular(affine: torch.Tensor, name: str = "") -> None:
+    """Raise ValueError unless the axes of an affine (4, 4) are perpendicular, as those of DICOM images are."""
+    if (shear := shear_of(affine)) > MAX_DICOM_SHEAR:
+        raise ValueError(
+            f"{name}the axes of the volume are {shear:.2f} degrees off right angles, and those of DICOM images are "
+            f"perpendicular (to {MAX_DICOM_SHEAR:g} degrees): write --output_format nifti, or resample the volume to "
+            "perpendicular axes first"
+        )
 
 
 def shear_of(affine: torch.Tensor) -> float:

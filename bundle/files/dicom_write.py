@@ -23,6 +23,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pydicom.valuerep import DSfloat
 
 from bundle import __version__
+from bundle.files.check import check_perpendicular
 from bundle.files.deidentify import deidentify, run_uid
 from bundle.files.dicom_stack import Stack
 from bundle.files.findings import MAPS
@@ -97,8 +98,7 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(volume.affine, dtype=float)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / spacing
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
-        raise ValueError("the axes of the volume are not perpendicular, as those of DICOM images are: save it as NIfTI")
+    check_perpendicular(torch.as_tensor(affine))
     voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float64)
     if not np.isfinite(voxels).all():
         raise ValueError("the volume holds NaN or infinity, which DICOM images cannot: save it as NIfTI")

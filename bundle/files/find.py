@@ -11,6 +11,7 @@ from pathlib import Path
 from monai.data import MetaTensor
 
 from bundle.files.dicom_slice import DISC_INDEX, is_dicom
+from bundle.files.paths import path_of
 
 FORMATS = {
     "NIfTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
@@ -73,7 +74,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         FileNotFoundError: `source` does not exist or holds no volume.
         ValueError: two volumes would write to the same case folder.
     """
-    source = Path(source)
+    source = path_of("dataset_dir", source)
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series or a folder of them"
@@ -134,7 +135,7 @@ def split_volumes(
     """
     volumes = list_volumes(dataset_dir)
     if validation_dir is not None:
-        return volumes, list_volumes(validation_dir)
+        return volumes, list_volumes(path_of("validation_dir", validation_dir))
     held = min(max(1, round(fraction * len(volumes))), len(volumes) - 1)
     if len(volumes) < 2:
         raise ValueError(

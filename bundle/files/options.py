@@ -39,7 +39,13 @@ def check_options(words: Sequence[str]) -> None:
         return
     config = ConfigParser.load_config_files(as_value(options["config_file"]))
     given = [key for key in options if key not in OWN]
-    if said := [line for key in given if (line := complaint(key, config, options))]:
+    said = [line for key in given if (line := complaint(key, config, options))]
+    said += [
+        f"--{key} None is left out by MONAI: write '$None' for nothing, or ./None for a file of that name"
+        for key in given
+        if options[key] == "None"
+    ]
+    if said:
         raise SystemExit("\n".join(said))
 
 

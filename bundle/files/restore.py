@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
 
 import torch
 from monai.data import MetaTensor
@@ -29,7 +30,7 @@ class Restored(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            result = d[key].clone()
+            result = d[key]
             found = findings_of(result)
             restored = self._undo(result)
             # Label servers resize a result to the grid that these name in the metadata of its image.
@@ -46,8 +47,11 @@ class Restored(MapTransform):
         return d
 
     def _undo(self, result: torch.Tensor) -> torch.Tensor:
+        # The steps are undone on a history of its own, and make volumes of their own: copying this one would be waste.
+        history = deepcopy(result.applied_operations)
+        own = MetaTensor(result.as_tensor(), meta=deepcopy(result.meta), applied_operations=history)
         with allow_missing_keys_mode(self.preprocessing):
-            return self.preprocessing.inverse({self.image_key: result.clone()})[self.image_key]
+            return self.preprocessing.inverse({self.image_key: own})[self.image_key]
 
 
 def result_volumes(result: MetaTensor) -> dict[str, torch.Tensor]:

@@ -8,7 +8,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import monai
 import nibabel as nib
@@ -18,6 +17,7 @@ from ignite.engine import Engine, Events
 
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
+from bundle.files.paths import path_of
 from bundle.files.write import write_json
 
 
@@ -41,6 +41,9 @@ def describe(value):
 class RunRecord:
     """Handler: writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory.
 
+    It is the last file of a case, whatever the order of the handlers: it says that the case is finished, and its peak
+    memory counts what writing the others took.
+
     Args:
         output_dir: where the cases are written.
         settings: ids of the run and their values; parts are written as their class and settings.
@@ -51,12 +54,17 @@ class RunRecord:
 
     def __init__(self, output_dir: str, settings: dict, sampler, device: torch.device,
                  network_calls: Callable[[], int]) -> None:  # fmt: skip
-        self.output_dir, self.device, self.network_calls = Path(output_dir), device, network_calls
+        self.output_dir, self.device, self.network_calls = path_of("output_dir", output_dir), device, network_calls
         self.settings = {k: describe(v) for k, v in (settings | sampler.settings).items()}
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.write_last)
         engine.add_event_handler(Events.ITERATION_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def write_last(self, engine: Engine) -> None:
+        """Every other handler is attached by now, and ignite calls them in the order in which they were."""
+        if not engine.has_event_handler(self.write, Events.ITERATION_COMPLETED):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
         self.started, self.calls, self.seconds = time.perf_counter(), self.network_calls(), None

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from bundle.files.dicom_write import save_series
+from bundle.files.dicom_write import STORAGE, save_series
 from bundle.files.find import case_of
 from bundle.files.restore import result_volumes
 from bundle.files.source import Source, source_of
 from bundle.files.switch import is_on
+from bundle.files.values import choice
 from bundle.files.write import check_writable, write_nifti
 
 FORMATS = ("nifti", "dicom", "both")
@@ -32,10 +33,9 @@ class SaveResults:
 
     def __init__(self, output_dir: str, output_format: str = "nifti", modality: str = "MR",
                  deidentify: bool | str = False) -> None:  # fmt: skip
-        if output_format not in FORMATS:
-            raise ValueError(f"output_format must be one of {FORMATS}, got {output_format!r}")
-        self.output_dir, self.output_format = check_writable(output_dir), output_format
-        self.modality, self.deidentify = modality, is_on(deidentify, "deidentify")
+        self.output_dir = check_writable(output_dir)
+        self.output_format = choice("output_format", output_format, FORMATS)
+        self.modality, self.deidentify = choice("modality", modality, tuple(STORAGE)), is_on(deidentify, "deidentify")
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from bundle.files.paths import path_of
 from bundle.files.placement import Placement
 
 
@@ -76,11 +77,15 @@ def write_nifti(path: Path, volume: torch.Tensor, placement: Placement | None = 
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Create `folder` and return it; raises OSError, naming the fix, where nothing can be written."""
-    folder = Path(folder)
+    """Return the folder, to be made when its first file is written; nothing of it is left of a run that ends before.
+
+    Raises:
+        OSError: nothing can be written there; names the fix.
+    """
+    folder = path_of("output_dir", folder)
+    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
+        probe = there / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:

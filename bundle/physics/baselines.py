@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import affine_transform
 from skimage.restoration import denoise_tv_chambolle
 
+from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.thick import ThroughPlane
 from bundle.physics.total_variation import minimise_total_variation
@@ -30,6 +31,10 @@ class Interpolation:
     order: int
     consistent: bool = False
     label: str = ""
+
+    def __post_init__(self) -> None:
+        if whole_number("order", self.order) > 5:
+            raise ValueError(f"order must be a whole number from 0 to 5, got {self.order}")
 
     def __call__(self, y: torch.Tensor, operator: ThroughPlane) -> torch.Tensor:
         return (interpolate_consistently if self.consistent else interpolate)(y, operator, self.order)
@@ -58,6 +63,10 @@ class LeastSquares:
     tolerance: float = 1e-3
     label: str = ""
 
+    def __post_init__(self) -> None:
+        whole_number("iterations", self.iterations, 1)
+        number("tolerance", self.tolerance, 0)
+
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         return operator.conjugate_gradient(operator.linear_reconstruction(y), y, 0.0, self.iterations, self.tolerance)
 
@@ -79,6 +88,11 @@ class TotalVariation:
     tolerance: float = 1e-5
     label: str = ""
     _last: tuple | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        number("weight", self.weight, above=0, fix="--total_variation_weight sets it")
+        whole_number("iterations", self.iterations, 1)
+        number("tolerance", self.tolerance, 0)
 
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         key = (self.weight, self.iterations, self.tolerance, operator)

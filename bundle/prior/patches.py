@@ -12,6 +12,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
+from bundle.files.values import number, whole_number
+
 SHARP_RATIO = 1.5
 """A plane is sharp when both its spacings are below this multiple of the volume's finest spacing."""
 
@@ -45,7 +47,9 @@ class RandSlicePatchesd(Randomizable, MapTransform):
     def __init__(self, keys, patch_size: int, num_patches: int, slice_axes: list[int] | str = "sharp",
                  foreground: float = 0.1) -> None:  # fmt: skip
         MapTransform.__init__(self, keys)
-        self.patch_size, self.num_patches, self.foreground = patch_size, num_patches, foreground
+        self.patch_size = whole_number("patch_size", patch_size, 1)
+        self.num_patches = whole_number("patches_per_volume", num_patches, 1)
+        self.foreground = number("foreground", foreground)
         self.slice_axes = slice_axes
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from bundle.files.values import rising_pair, whole_number
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
 
 PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -41,8 +42,11 @@ class SlicePrior:
 
     def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = 8, multiple: int = 8,
                  clip: tuple[float, float] | None = None, prediction: str = "epsilon") -> None:  # fmt: skip
-        if slice_batch_size != "auto" and not (isinstance(slice_batch_size, int) and slice_batch_size > 0):
-            raise ValueError(f'slice_batch_size must be a positive integer or "auto", got {slice_batch_size!r}')
+        if slice_batch_size != "auto":
+            whole_number("slice_batch_size", slice_batch_size, 1, 'or "auto" to have it timed')
+        whole_number("multiple", multiple, 1)
+        if clip is not None:
+            rising_pair("clip", clip)
         if prediction not in X0_FROM:
             raise ValueError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
         self.alpha_bars = [float(a) for a in alphas_cumprod]

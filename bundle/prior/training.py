@@ -22,7 +22,45 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
 from bundle.files.switch import is_on
+from bundle.files.values import number, rising_pair, whole_number
 from bundle.files.write import written_whole
+
+WHOLE_NUMBERS = {
+    "max_epochs": 1, "val_interval": 1, "epoch_length": 1, "patch_size": 1, "patches_per_volume": 1,
+    "volumes_per_batch": 1, "num_workers": 0, "seed": 0,
+}  # fmt: skip
+"""Settings of a training and their least values."""
+
+
+def check_training(multiple: int = 1, **settings) -> None:
+    """Settings that parts of MONAI and torch take unseen, checked before a volume is read.
+
+    Args:
+        multiple: the network takes images whose sides are multiples of it.
+        settings: by the ids of configs/train.json; `hu_window`, of configs/train_ct.json, may be None.
+
+    Raises:
+        ValueError: a value makes no sense, or the network does not take patches of this size.
+    """
+    for name, least in WHOLE_NUMBERS.items():
+        if name in settings:
+            whole_number(name, settings[name], least)
+    if "learning_rate" in settings:
+        number("learning_rate", settings["learning_rate"], above=0)
+    if "ema_momentum" in settings:
+        number("ema_momentum", settings["ema_momentum"], above=0, most=1)
+    if "cache_rate" in settings:
+        number("cache_rate", settings["cache_rate"], 0, 1)
+    is_on(settings.get("resume", False), "resume")
+    if settings.get("hu_window") is not None:
+        rising_pair("hu_window", settings["hu_window"])
+    size = settings.get("patch_size", multiple)
+    if size % multiple:
+        near = [n for n in (size // multiple * multiple, -(-size // multiple) * multiple) if n]
+        raise ValueError(
+            f"patch_size must be a multiple of {multiple}, which the network halves to whole pixels, got {size}: take "
+            f"{' or '.join(map(str, near))}"
+        )
 
 
 def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[dict]:
@@ -49,6 +87,7 @@ def cosine_decay(epochs: int, floor: float = 0.02) -> Callable[[int], float]:
 
     A plain function, so that no checkpoint keeps its length: a run resumed with more epochs follows the longer cosine.
     """
+    whole_number("max_epochs", epochs, 1)
     return lambda epoch: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
 
 

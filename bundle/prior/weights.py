@@ -17,6 +17,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.networks.schedulers import DDIMScheduler
 
+from bundle.files.paths import path_of
+from bundle.files.values import choice
+
 EXTRA_STATE = "_extra_state"
 """torch's name for what a module keeps beside its tensors."""
 DEFAULTS = {
@@ -54,7 +57,9 @@ class Weights:
     """
 
     def __init__(self, path: str | Path, kind: str | None = None) -> None:
-        self.path, self.kind = Path(path), kind
+        if kind is not None:
+            choice("kind", kind, SCALES)
+        self.path, self.kind = path_of("checkpoint", path), kind
 
     @cached_property
     def state(self) -> dict[str, torch.Tensor]:

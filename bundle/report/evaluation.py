@@ -1,7 +1,8 @@
 """Evaluation against a known truth: every method on the simulated measurement, measured.
 
 All of it happens in the prior's intensity range and RAS+ orientation; the full scale of the metrics is what the task's
-scaling maps to -1 and 1: the intensity range of the measurement in MRI, the window of Hounsfield units in CT.
+scaling maps to -1 and 1: the intensity range of the measurement in MRI, the window of Hounsfield units in CT. SSIM
+takes intensities from 0, which is x = `operator.background`: no signal, air.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from monai.transforms import MapTransform
 
 from bundle.files.findings import findings_of
 from bundle.files.switch import is_on
+from bundle.files.values import number
 from bundle.physics.baselines import smooth
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of
@@ -70,7 +72,7 @@ class EvaluateReconstructiond(MapTransform):
         super().__init__(keys)
         self.inferer, self.network = inferer, network
         self.baselines, self.noise_fields = dict(baselines), noise_fields
-        self.compare, self.tv_weight = is_on(compare, "compare"), tv_weight
+        self.compare, self.tv_weight = is_on(compare, "compare"), number("tv_weight", tv_weight, above=0)
         self.image_key, self.label_key, self.region_key = image_key, label_key, region_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -91,7 +93,10 @@ class EvaluateReconstructiond(MapTransform):
         def residual(x: torch.Tensor) -> float:
             return float((operator.forward(x) - y).square().mean().sqrt()) / DATA_RANGE
 
-        metrics = {name: evaluate(x, truth, DATA_RANGE, residual(x), regions) for name, x in methods.items()}
+        def measure(x: torch.Tensor) -> dict:
+            return evaluate(x, truth, DATA_RANGE, operator.background, residual(x), regions)
+
+        metrics = {name: measure(x) for name, x in methods.items()}
         if "std" in found.maps:
             spread = found.maps["std"][0].float().cpu()
             metrics["recon"]["calibration"] = calibration(recon, spread, truth, found.num_draws)

@@ -1,12 +1,20 @@
 """How close a reconstruction is to the truth, per plane and between slices.
 
 Volumes are (X, Y, Z) tensors in RAS+ orientation: slices across axis 0 are sagittal, 1 coronal, 2 axial. `data_range`
-is the intensity span that counts as full scale: what the task's scaling maps to -1 and 1.
+is the intensity span that counts as full scale: what the task's scaling maps to -1 and 1. `origin` is the value that
+stands for an intensity of 0: no signal in MRI, air in CT.
 
     PSNR = 10 log10(data_range^2 / mean squared error)
-    SSIM with an 11 x 11 Gaussian window of sigma 1.5 (Wang et al., 2004); 11^3 for the volume
+    SSIM = mean over windows of  (2 m_x m_t + C1) (2 s_xt + C2) / ((m_x^2 + m_t^2 + C1) (s_x^2 + s_t^2 + C2))
     inter-slice error = mean |(x_{i+1} - x_i) - (truth_{i+1} - truth_i)| / data_range
     inter-slice ratio = mean |x_{i+1} - x_i| / mean |truth_{i+1} - truth_i|
+
+m, s^2 and s_xt are means, variances and covariance within a window of x - origin and truth - origin: 11 x 11 pixels,
+11^3 voxels for the volume, Gaussian weights of standard deviation 1.5, taken wherever the whole window fits;
+C1 = (0.01 data_range)^2, C2 = (0.03 data_range)^2 (Wang et al., "Image quality assessment: from error visibility to
+structural similarity", IEEE Transactions on Image Processing 13(4), 2004, eq. 13 and section III-C). PSNR does not
+depend on the origin and SSIM does, by its means: on values from -1 to 1 it is not the SSIM of the literature, which is
+of intensities from 0. Values below the origin, noise in air, are taken as they are.
 
 A ratio near 1 can be right detail or mere jitter, so judge by the error.
 
@@ -38,14 +46,14 @@ def psnr(x: torch.Tensor, truth: torch.Tensor, data_range: float, mask: torch.Te
     return math.inf if mse == 0 else 10 * math.log10(data_range**2 / mse)
 
 
-def ssim(x: torch.Tensor, truth: torch.Tensor, data_range: float) -> float:
-    """Mean structural similarity of two volumes (3-D window)."""
-    return float(_ssim_map(x[None], truth[None], data_range).mean())
+def ssim(x: torch.Tensor, truth: torch.Tensor, data_range: float, origin: float) -> float:
+    """Mean structural similarity of two volumes (3-D window); `origin` is the value of no intensity."""
+    return float(_ssim_map(x[None] - origin, truth[None] - origin, data_range).mean())
 
 
-def slice_ssim(x: torch.Tensor, truth: torch.Tensor, data_range: float, axis: int) -> float:
-    """Mean structural similarity of the slices across `axis` (2-D window)."""
-    a, b = x.movedim(axis, 0), truth.movedim(axis, 0)
+def slice_ssim(x: torch.Tensor, truth: torch.Tensor, data_range: float, origin: float, axis: int) -> float:
+    """Mean structural similarity of the slices across `axis` (2-D window); `origin` is the value of no intensity."""
+    a, b = x.movedim(axis, 0) - origin, truth.movedim(axis, 0) - origin
     parts = [
         _ssim_map(a[i : i + SLICES_PER_CALL], b[i : i + SLICES_PER_CALL], data_range).flatten(1).mean(1)
         for i in range(0, len(a), SLICES_PER_CALL)
@@ -54,7 +62,7 @@ def slice_ssim(x: torch.Tensor, truth: torch.Tensor, data_range: float, axis: in
 
 
 def _ssim_map(x: torch.Tensor, truth: torch.Tensor, data_range: float) -> torch.Tensor:
-    """SSIM of images (N, ...) at every position where the window fits (Wang et al., 2004, eq. 13)."""
+    """SSIM of intensities (N, ...), 0 without signal, at every position where the window fits."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mx, mt, mxx, mtt, mxt = (_gaussian_mean(v) for v in (x, truth, x * x, truth * truth, x * truth))
     luminance = (2 * mx * mt + c1) / (mx**2 + mt**2 + c1)
@@ -85,22 +93,24 @@ def evaluate(
     x: torch.Tensor,
     truth: torch.Tensor,
     data_range: float,
+    origin: float,
     data_residual: float,
     regions: dict[str, torch.Tensor] | None = None,
 ) -> dict:
     """All metrics of one reconstruction, as they stand in metrics.json.
 
     Args:
+        data_range, origin: full scale, and the value of no intensity (see above), in the units of x; both are stated.
         data_residual: root mean square of A x - y over data_range.
         regions: boolean masks (X, Y, Z); each adds its PSNR.
     """
     result = {
-        plane: {"psnr": _plane_psnr(x, truth, data_range, axis), "ssim": slice_ssim(x, truth, data_range, axis)}
+        plane: {"psnr": _plane_psnr(x, truth, data_range, axis), "ssim": slice_ssim(x, truth, data_range, origin, axis)}
         for plane, axis in PLANES.items()
     }
-    result["volume"] = {"psnr": psnr(x, truth, data_range), "ssim": ssim(x, truth, data_range)}
+    result["volume"] = {"psnr": psnr(x, truth, data_range), "ssim": ssim(x, truth, data_range, origin)}
     result["inter_slice"] = {plane: inter_slice(x, truth, data_range, axis) for plane, axis in PLANES.items()}
-    result["data_residual"] = data_residual
+    result |= {"data_residual": data_residual, "data_range": data_range, "origin": origin}
     if regions:
         result["regions"] = {name: {"psnr": psnr(x, truth, data_range, mask)} for name, mask in regions.items()}
     return result

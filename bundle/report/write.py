@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
 from bundle.files.find import case_of
+from bundle.files.values import rising_pair
 from bundle.files.write import check_writable, write_json, written_whole
 from bundle.planes import plane_across
 from bundle.report.evaluation import DATA_RANGE, Evaluation
@@ -23,7 +24,7 @@ class WriteEvaluation:
     """
 
     def __init__(self, output_dir: str, window: tuple[float, float] = (-1.0, 1.0)) -> None:
-        self.output_dir, self.window = check_writable(output_dir), tuple(window)
+        self.output_dir, self.window = check_writable(output_dir), rising_pair("window", window)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)

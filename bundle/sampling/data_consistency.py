@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import torch
 
+from bundle.files.switch import is_on
+from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.total_variation import minimise_total_variation
 from bundle.sampling.step import Step
@@ -38,7 +40,7 @@ class NullSpace:
     """
 
     def __init__(self, iterations: int = 10, tolerance: float = 1e-5) -> None:
-        self.iterations, self.tolerance = iterations, tolerance
+        self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         return operator.pseudo_inverse(y, x0, self.iterations, self.tolerance)
@@ -54,9 +56,8 @@ class _Weighted:
     """
 
     def __init__(self, rho: float, scale_by_noise: bool = False) -> None:
-        if not rho > 0:
-            raise ValueError(f"rho must be positive, got {rho}; for rho -> 0 use NullSpace")
-        self.rho, self.scale_by_noise = rho, scale_by_noise
+        self.rho = number("rho", rho, above=0, fix="for rho -> 0 use NullSpace")
+        self.scale_by_noise = is_on(scale_by_noise, "scale_by_noise")
 
     def weight(self, operator: LinearOperator, step: Step) -> float:
         return self.rho * operator.norm**2 / (step.noise_ratio if self.scale_by_noise else 1.0)
@@ -77,7 +78,8 @@ class Proximal(_Weighted):
     def __init__(self, rho: float, scale_by_noise: bool = False, iterations: int | None = None,
                  tolerance: float = 1e-5) -> None:  # fmt: skip
         super().__init__(rho, scale_by_noise)
-        self.iterations, self.tolerance = iterations, tolerance
+        self.iterations = iterations if iterations is None else whole_number("iterations", iterations, 1)
+        self.tolerance = number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         rho = self.weight(operator, step)
@@ -104,9 +106,8 @@ class TotalVariationProximal(_Weighted):
     def __init__(self, rho: float, weight: float, iterations: int = 60, tolerance: float = 1e-5,
                  scale_by_noise: bool = False) -> None:  # fmt: skip
         super().__init__(rho, scale_by_noise)
-        if not weight > 0:
-            raise ValueError(f"weight must be positive, got {weight}; without total variation use Proximal")
-        self.tv_weight, self.iterations, self.tolerance = weight, iterations, tolerance
+        self.tv_weight = number("weight", weight, above=0, fix="without total variation use Proximal")
+        self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho

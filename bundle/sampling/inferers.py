@@ -29,6 +29,8 @@ from monai.transforms import SpatialCrop
 from tqdm import tqdm
 
 from bundle.files.findings import Findings, findings_of
+from bundle.files.switch import is_on
+from bundle.files.values import callable_or_none, number, whole_number
 from bundle.noise.field import Key, Purpose
 from bundle.physics.foreground import foreground_box
 from bundle.physics.linear_operator import LinearOperator
@@ -123,8 +125,7 @@ class DiffusionInverseInferer(VolumeInferer):
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {eta}")
+        number("eta", eta, 0, 1)
         slice_axis = tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
         if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
             raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {slice_axis!r}')
@@ -141,8 +142,8 @@ class DiffusionInverseInferer(VolumeInferer):
                 "Set slice_axis to auto, or sigma_rule fixed_share with eta 1, or take independent noise",
                 stacklevel=2,
             )
-        if num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+        if observer is not None and not hasattr(observer, "begin"):
+            raise ValueError(f"observer must be nothing or a bundle.sampling.Trajectory, got {observer!r}")
         self.prior = prior
         self.data_consistency, self.noise_field = data_consistency, noise_field
         self.alpha_bars = prior.alpha_bars
@@ -155,9 +156,12 @@ class DiffusionInverseInferer(VolumeInferer):
         )
         self.num_steps, self.start_fraction = len(self.timesteps), start_fraction
         self.eta, self.sigma_rule = eta, sigma_rule
-        self.slice_axis, self.num_draws, self.seed = slice_axis, num_draws, seed
-        self.start, self.finish, self.eps_after_data = start, finish, eps_after_data
-        self.observer, self.progress = observer, progress
+        self.slice_axis, self.num_draws = slice_axis, whole_number("num_draws", num_draws, 1)
+        self.seed = whole_number("seed", seed)
+        self.start = callable_or_none("start", start, "'@baselines#smoothest'")
+        self.finish = callable_or_none("finish", finish, "@data_consistency")
+        self.eps_after_data = is_on(eps_after_data, "eps_after_data")
+        self.observer, self.progress = observer, is_on(progress, "progress")
 
     @property
     def settings(self) -> dict:
@@ -257,7 +261,8 @@ class ForegroundInferer(VolumeInferer):
 
     def __init__(self, inferer: VolumeInferer, threshold: float = -0.8, margin: int = 8) -> None:
         super().__init__()
-        self.inferer, self.threshold, self.margin = inferer, threshold, margin
+        self.inferer, self.threshold = inferer, number("threshold", threshold)
+        self.margin = whole_number("margin", margin)
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor(), operator_of(measurement)

@@ -18,6 +18,7 @@ import math
 
 import torch
 
+from bundle.files.values import number, whole_number
 from bundle.noise.field import keyed_normal
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.linear_solvers import conjugate_gradient
@@ -39,9 +40,7 @@ class PosteriorGradient:
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, got {scale}")
-        self.scale = scale
+        self.scale = number("scale", scale, above=0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         gradient = step.pull_back(operator.adjoint(operator.forward(x0) - y))
@@ -64,9 +63,8 @@ class NoisyNullSpace:
     """
 
     def __init__(self, noise_std: float, iterations: int = 10, tolerance: float = 1e-5, floor: float = 1e-6) -> None:
-        if not noise_std >= 0:
-            raise ValueError(f"noise_std must not be negative, got {noise_std}")
-        self.noise_std, self.iterations, self.tolerance, self.floor = noise_std, iterations, tolerance, floor
+        self.noise_std, self.floor = number("noise_std", noise_std, 0), number("floor", floor, above=0)
+        self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         # In the last step nothing hides the noise of y: x0's own error takes the place of sigma.
@@ -100,9 +98,9 @@ class Variational:
 
     def __init__(self, weight: float = 0.25, learning_rate: float = 0.1,
                  momenta: tuple[float, float] = (0.9, 0.99)) -> None:  # fmt: skip
-        if not (weight > 0 and learning_rate > 0):
-            raise ValueError(f"weight and learning_rate must be positive, got {weight} and {learning_rate}")
-        self.weight, self.learning_rate, self.momenta = weight, learning_rate, tuple(momenta)
+        self.weight = number("weight", weight, above=0)
+        self.learning_rate = number("learning_rate", learning_rate, above=0)
+        self.momenta = tuple(number("momenta", m, 0, below=1) for m in momenta)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         kept = step.memory
@@ -137,9 +135,8 @@ class GaussianPosterior:
     """
 
     def __init__(self, noise_std: float, spread: float = 1.0, iterations: int = 10, tolerance: float = 1e-5) -> None:
-        if not (noise_std > 0 and spread > 0):
-            raise ValueError(f"noise_std and spread must be positive, got {noise_std} and {spread}")
-        self.noise_std, self.spread, self.iterations, self.tolerance = noise_std, spread, iterations, tolerance
+        self.noise_std, self.spread = number("noise_std", noise_std, above=0), number("spread", spread, above=0)
+        self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         r = self.spread * math.sqrt(step.noise_ratio)
@@ -174,10 +171,10 @@ class SliceTotalVariation:
 
     def __init__(self, weight: float, penalty: float = 1.0, iterations: int = 1, cg_iterations: int = 5,
                  tolerance: float = 1e-5) -> None:  # fmt: skip
-        if not (weight > 0 and penalty > 0):
-            raise ValueError(f"weight and penalty must be positive, got {weight} and {penalty}")
-        self.weight, self.penalty, self.iterations = weight, penalty, iterations
-        self.cg_iterations, self.tolerance = cg_iterations, tolerance
+        self.weight, self.penalty = number("weight", weight, above=0), number("penalty", penalty, above=0)
+        self.iterations = whole_number("iterations", iterations, 1)
+        self.cg_iterations = whole_number("cg_iterations", cg_iterations, 1)
+        self.tolerance = number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         axis, r, scale = (step.slice_axis - 3,), self.penalty, operator.norm**2

@@ -112,7 +112,7 @@ class Bench:
     def measure(self, x: torch.Tensor) -> dict:
         """The metrics that are kept, rounded to what they are worth."""
         misfit = float((self.operator.forward(x.to(self.device)) - self.image.as_tensor()[0]).square().mean().sqrt())
-        metrics = evaluate(x, self.truth, DATA_RANGE, misfit / DATA_RANGE)
+        metrics = evaluate(x, self.truth, DATA_RANGE, self.operator.background, misfit / DATA_RANGE)
         kept = {"psnr": metrics["volume"]["psnr"], "ssim": metrics["volume"]["ssim"], "residual": misfit / DATA_RANGE}
         for plane in PLANES:
             kept[f"ssim_{plane}"] = metrics[plane]["ssim"]

@@ -151,8 +151,8 @@ def test_a_format_that_is_not_known_is_refused(tmp_path):
         SaveResults(str(tmp_path), output_format="dcm")
 
 
-def test_a_writable_place_is_made_and_left_empty(tmp_path):
-    assert files(check_writable(tmp_path / "a" / "b")) == []
+def test_a_writable_place_is_not_made_before_there_is_something_to_write(tmp_path):
+    assert check_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b" and files(tmp_path) == []
 
 
 # -- geometry and intensities ---------------------------------------------------------------------

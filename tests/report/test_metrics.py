@@ -5,11 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import SSIMMetric
 
 from bundle.report.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
+from tests.support.judges import independent_ssim
 
-RANGE = 2.0
+RANGE, ORIGIN = 2.0, -1.0
 every_plane = pytest.mark.parametrize(("plane", "axis"), PLANES.items())
 
 
@@ -44,39 +47,73 @@ def test_a_mask_leaves_the_rest_out(truth):
 
 
 # -- SSIM -----------------------------------------------------------------------------------------
-def independent_ssim(a, b):
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
-    return structural_similarity(a.numpy(), b.numpy(), data_range=RANGE, **settings)
+def mean_over_slices(judge, x, truth, axis):
+    return np.mean([judge(a, b) for a, b in zip(x.unbind(axis), truth.unbind(axis), strict=True)])
 
 
 @every_plane
 def test_ssim_of_identical_volumes_is_one(truth, plane, axis):
-    assert slice_ssim(truth, truth, RANGE, axis) == pytest.approx(1, abs=1e-6)
-    assert ssim(truth, truth, RANGE) == pytest.approx(1, abs=1e-6)
+    assert slice_ssim(truth, truth, RANGE, ORIGIN, axis) == pytest.approx(1, abs=1e-6)
+    assert ssim(truth, truth, RANGE, ORIGIN) == pytest.approx(1, abs=1e-6)
 
 
 @every_plane
-def test_slice_ssim_is_that_of_scikit_image(truth, noisy, plane, axis):
-    """Both use the Gaussian window of Wang et al. and means over pixels whose whole window lies inside the image.
-
-    Here the convolution has no padding; scikit-image pads by reflection, and leaves (win_size - 1) / 2 pixels of
-    border out of the mean.
-    """
-    pairs = zip(noisy.unbind(axis), truth.unbind(axis), strict=True)
-    expected = np.mean([independent_ssim(a, b) for a, b in pairs])
+def test_slice_ssim_is_that_of_scikit_image_on_intensities_from_zero(truth, noisy, plane, axis):
+    """Both use the Gaussian window of Wang et al. and means over pixels whose whole window lies inside the image."""
+    expected = mean_over_slices(independent_ssim, noisy - ORIGIN, truth - ORIGIN, axis)
     assert 0.2 < expected < 0.9
-    assert slice_ssim(noisy, truth, RANGE, axis) == pytest.approx(expected, abs=1e-3)
+    assert slice_ssim(noisy, truth, RANGE, ORIGIN, axis) == pytest.approx(expected, abs=1e-4)
 
 
-def test_volume_ssim_is_that_of_scikit_image(truth, noisy):
-    assert ssim(noisy, truth, RANGE) == pytest.approx(independent_ssim(noisy, truth), abs=1e-3)
+@every_plane
+def test_slice_ssim_is_that_of_monai(truth, noisy, plane, axis):
+    stacks = [(v - ORIGIN).movedim(axis, 0)[:, None] for v in (noisy, truth)]
+    expected = float(SSIMMetric(spatial_dims=2, data_range=RANGE)(*stacks).mean())
+    assert slice_ssim(noisy, truth, RANGE, ORIGIN, axis) == pytest.approx(expected, abs=1e-4)
+
+
+def test_volume_ssim_is_that_of_scikit_image_on_intensities_from_zero(truth, noisy):
+    expected = independent_ssim(noisy - ORIGIN, truth - ORIGIN)
+    assert ssim(noisy, truth, RANGE, ORIGIN) == pytest.approx(expected, abs=1e-4)
+
+
+@given(scale=st.floats(0.01, 4000), offset=st.floats(-1000, 1000))
+@settings(max_examples=10, deadline=None)
+def test_ssim_does_not_depend_on_the_unit(scale, offset):
+    """The same intensities in another unit, with another value for 0, are as similar."""
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.rand(2, 13, 14, 15, generator=generator, dtype=torch.float64)
+    expected = ssim(a, b, 1.0, 0.0)
+    assert ssim(a * scale + offset, b * scale + offset, scale, offset) == pytest.approx(expected, abs=1e-8)
+    assert slice_ssim(a * scale + offset, b * scale + offset, scale, offset, 1) == pytest.approx(
+        slice_ssim(a, b, 1.0, 0.0, 1), abs=1e-8
+    )
+
+
+def test_ssim_depends_on_where_zero_is(truth):
+    """Why the origin is stated: a uniform error weighs on dark tissue, and near a wrong zero it weighs much more."""
+    x = 0.9 * (truth - ORIGIN) + ORIGIN
+    right, of_scaled_values = (slice_ssim(x, truth, RANGE, origin, 2) for origin in (ORIGIN, 0.0))
+    assert right == pytest.approx(mean_over_slices(independent_ssim, x - ORIGIN, truth - ORIGIN, 2), abs=1e-4)
+    assert of_scaled_values == pytest.approx(mean_over_slices(independent_ssim, x, truth, 2), abs=1e-4)
+    assert abs(right - of_scaled_values) > 0.01
+
+
+def test_values_below_zero_count_as_they_are(truth):
+    """Noise in air is neither clipped nor lifted: either would be another image."""
+    noise = 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    x = truth + noise
+    assert float(x.min()) < ORIGIN - 0.05
+    expected = independent_ssim(x - ORIGIN, truth - ORIGIN)
+    assert ssim(x, truth, RANGE, ORIGIN) == pytest.approx(expected, abs=1e-4)
+    assert abs(ssim(x.clamp_min(ORIGIN), truth, RANGE, ORIGIN) - expected) > 1e-3
 
 
 def test_slices_smaller_than_the_window_have_an_ssim():
     small = torch.rand(4, 6, 30, generator=torch.Generator().manual_seed(0))
     for axis in range(3):
-        assert slice_ssim(small, small, 1.0, axis) == pytest.approx(1)
-        assert slice_ssim(1 - small, small, 1.0, axis) < 0
+        assert slice_ssim(small, small, 1.0, 0.0, axis) == pytest.approx(1)
+        assert slice_ssim(1 - small, small, 1.0, 0.0, axis) < 0
 
 
 # -- between slices -------------------------------------------------------------------------------
@@ -115,20 +152,22 @@ def test_a_ratio_of_one_can_be_jitter(truth):
 # -- all together ---------------------------------------------------------------------------------
 def test_evaluate_has_the_keys_that_users_rely_on(truth, noisy):
     inside = truth > -0.5
-    result = evaluate(noisy, truth, RANGE, 0.125, {"inside": inside, "outside": ~inside})
-    assert result.keys() == {"axial", "coronal", "sagittal", "volume", "inter_slice", "data_residual", "regions"}
+    result = evaluate(noisy, truth, RANGE, ORIGIN, 0.125, {"inside": inside, "outside": ~inside})
+    planes, stated = {"axial", "coronal", "sagittal", "volume"}, {"data_range", "origin"}
+    assert result.keys() == {*planes, "inter_slice", "data_residual", "regions", *stated}
+    assert (result["data_range"], result["origin"]) == (RANGE, ORIGIN)
     for plane in ("axial", "coronal", "sagittal", "volume"):
         assert result[plane].keys() == {"psnr", "ssim"}
     assert result["inter_slice"].keys() == {"axial", "coronal", "sagittal"}
     for plane, axis in PLANES.items():
         assert result["inter_slice"][plane] == inter_slice(noisy, truth, RANGE, axis)
-        assert result[plane]["ssim"] == slice_ssim(noisy, truth, RANGE, axis)
-    assert result["volume"] == {"psnr": psnr(noisy, truth, RANGE), "ssim": ssim(noisy, truth, RANGE)}
+        assert result[plane]["ssim"] == slice_ssim(noisy, truth, RANGE, ORIGIN, axis)
+    assert result["volume"] == {"psnr": psnr(noisy, truth, RANGE), "ssim": ssim(noisy, truth, RANGE, ORIGIN)}
     assert result["data_residual"] == 0.125
     assert result["regions"] == {
         "inside": {"psnr": psnr(noisy, truth, RANGE, inside)}, "outside": {"psnr": psnr(noisy, truth, RANGE, ~inside)}
     }  # fmt: skip
-    assert "regions" not in evaluate(noisy, truth, RANGE, 0.125)
+    assert "regions" not in evaluate(noisy, truth, RANGE, ORIGIN, 0.125)
 
 
 @every_plane
@@ -138,7 +177,7 @@ def test_psnr_of_a_plane_is_the_mean_over_its_slices(truth, plane, axis):
     x.select(axis, 7).add_(0.1)
     x.select(axis, 8).add_(0.2)
     expected = np.mean([20 * math.log10(RANGE / e) for e in (0.1, 0.2)])
-    assert evaluate(x, truth, RANGE, 0.0)[plane]["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert evaluate(x, truth, RANGE, ORIGIN, 0.0)[plane]["psnr"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_planes_have_the_axes_of_ras():

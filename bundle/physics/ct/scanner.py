@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bundle.files.values import number, whole_number
 from bundle.physics.ct.cone_beam import ConeBeam
 from bundle.physics.ct.geometry import BEAMS, Grid, ScanGeometry
 from bundle.physics.ct.sparse_radon import SparseRadon
@@ -78,11 +79,10 @@ class Tomography:
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
         if self.angles is None:
-            if not isinstance(self.num_views, int) or self.num_views < 2:
-                raise ValueError(f"num_views must be a whole number from 2, got {self.num_views!r}")
+            whole_number("num_views", self.num_views, 2)
+            number("start_angle", self.start_angle, unit="degrees")
             arc = (180.0 if self.beam == "parallel" else 360.0) if self.arc is None else self.arc
-            if not 0 < arc <= 360:
-                raise ValueError(f"arc must lie between 0 and 360 degrees, got {self.arc}")
+            number("arc", arc, above=0, most=360, unit="degrees")
             self.angles = [self.start_angle + arc * i / self.num_views for i in range(self.num_views)]
 
     def for_measurement(self, projections) -> SparseRadon | ConeBeam:

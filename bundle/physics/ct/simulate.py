@@ -12,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.values import number, whole_number
 from bundle.physics.ct.attenuation import HounsfieldScale, line_integrals_of
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.measurement import Scanner, origin_of
@@ -38,7 +39,9 @@ class SimulateProjectionsd(MapTransform):
         if electronic_noise and photons is None:
             raise ValueError(f"electronic_noise is {electronic_noise} counts, but photons is not set: give both")
         self.scanner, self.scale, self.label_key = scanner, scale, label_key
-        self.photons, self.electronic_noise, self.seed = photons, electronic_noise, seed
+        self.photons = photons if photons is None else number("photons", photons, above=0)
+        self.electronic_noise = number("electronic_noise", electronic_noise, 0, unit="counts")
+        self.seed = whole_number("seed", seed)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)

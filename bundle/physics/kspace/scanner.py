@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bundle.files.values import number, whole_number
 from bundle.physics.kspace.cartesian_mri import CartesianMRI
 from bundle.physics.kspace.coil_maps import MIN_HALF_WIDTH, central_block, centre_of, estimate_maps
 from bundle.physics.kspace.simulated_coils import simulated_maps
@@ -48,22 +49,18 @@ class CartesianSampling:
     background: float = -1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_coils, int) or self.num_coils < 1:
-            raise ValueError(f"num_coils must be a whole number from 1, got {self.num_coils!r}")
-        if not 1 <= self.acceleration < math.inf:
-            raise ValueError(f"acceleration must be a number from 1, got {self.acceleration!r}")
+        whole_number("num_coils", self.num_coils, 1)
+        number("acceleration", self.acceleration, 1)
+        whole_number("seed", self.seed)
         if self.center_fraction is None:
             self.center_fraction = min(1.0, 0.32 / self.acceleration)
-        if not 0 < self.center_fraction <= 1:
-            raise ValueError(f"center_fraction must lie between 0 and 1, got {self.center_fraction!r}")
+        number("center_fraction", self.center_fraction, above=0, most=1)
         if self.pattern not in PATTERNS:
             raise ValueError(f"pattern must be one of {PATTERNS}, got {self.pattern!r}")
         if self.phase_axis not in (0, 1):
             raise ValueError(f"phase_axis must be 0 or 1, the in-plane axes, got {self.phase_axis!r}")
-        if not 1 <= self.field_of_view <= 4:
-            raise ValueError(f"field_of_view must lie between 1 and 4, got {self.field_of_view!r}")
-        if not self.background < 1:
-            raise ValueError(f"background must be below 1, which is bright in the prior, got {self.background}")
+        number("field_of_view", self.field_of_view, 1, 4)
+        number("background", self.background, below=1, fix="1 is bright in the prior")
 
     def for_volume(self, volume) -> CartesianMRI:
         """The operator that measures a volume (1, X, Y, Z), with coils that are made up.

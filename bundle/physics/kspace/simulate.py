@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.values import number, whole_number
 from bundle.physics.measurement import Scanner, origin_of
 
 
@@ -32,9 +33,8 @@ class SimulateKspaced(MapTransform):
 
     def __init__(self, keys, scanner: Scanner, noise_std: float = 0.0, seed: int = 0, label_key: str = "label") -> None:
         super().__init__(keys)
-        if not 0 <= noise_std < 1:
-            raise ValueError(f"noise_std must lie between 0 and 1, a share of the volume's maximum, got {noise_std}")
-        self.scanner, self.noise_std, self.seed, self.label_key = scanner, noise_std, seed, label_key
+        self.scanner, self.seed, self.label_key = scanner, whole_number("seed", seed), label_key
+        self.noise_std = number("kspace_noise", noise_std, 0, below=1, unit="the volume's maximum")
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)

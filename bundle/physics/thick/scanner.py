@@ -7,11 +7,14 @@ import warnings
 from dataclasses import dataclass
 from numbers import Real
 
+from bundle.files.values import number
 from bundle.physics.thick.through_plane import PROFILES, ThroughPlane, slice_weights
 
 MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
 SLACK = 1e-6
 """Of the limits of a ratio, which is computed."""
+MAX_OVERLAP = 4.0
+"""Slices may overlap; none is thicker than so many times their distance."""
 EDGE = 0.01
 """Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
 
@@ -45,9 +48,10 @@ class ThroughPlaneSampling:
         if self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         for name in ("thickness", "spacing"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive (mm), got {value}")
+            if (value := getattr(self, name)) is not None:
+                number(name, value, above=0, unit="mm")
+        if self.gap is not None:
+            number("gap", self.gap, unit="mm", fix="negative for slices that overlap")
         if self.ratio is not None:
             self._check_ratio(self.ratio)
             if self.spacing is not None:
@@ -133,6 +137,12 @@ class ThroughPlaneSampling:
         if not thickness > 0:
             raise ValueError(
                 f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap"
+            )
+        if thickness > MAX_OVERLAP * pitch:
+            given = "" if self.gap is None else f" (gap {self.gap:g} mm)"
+            raise ValueError(
+                f"a thickness of {thickness:g} mm{given} is more than {MAX_OVERLAP:g} times the distance of the "
+                f"slices, {pitch:g} mm: set thickness and gap in mm, as the scanner's protocol states them"
             )
         return thickness
 

@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.values import number, whole_number
 from bundle.physics.measurement import Scanner
 
 
@@ -28,7 +29,9 @@ class SimulateMeasurementd(MapTransform):
                  noise_std: float = 0.0, seed: int = 0) -> None:  # fmt: skip
         super().__init__(keys)
         self.scanner, self.label_key, self.region_key = scanner, label_key, region_key
-        self.noise_std, self.seed = noise_std, seed
+        # A standard deviation of the whole range leaves nothing to reconstruct.
+        self.noise_std = number("measurement_noise", noise_std, 0, below=1, unit="the volume's maximum")
+        self.seed = whole_number("seed", seed)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)

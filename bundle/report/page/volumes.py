@@ -6,15 +6,16 @@
 
 `step` is 1, 2 or 5 times a power of ten, and small beside the span from the 0.1st to the 99.9th percentile: at most
 1/2048 of it for small volumes, 1/512 for large ones, four times that for maps. Noise below it, which cannot be packed,
-is left out. The two axes are those along which the volume changes least: repeated slices take almost no space.
+is left out. The two axes are those along which the volume changes least: repeated slices take almost no space. All of
+it is done slab by slab along the last axis: the page of a large scan takes little more memory than its volumes.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import math
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +24,12 @@ from nibabel.orientations import apply_orientation, io_orientation
 LIMIT = 32767
 NIFTI_HEADER = 352
 """Bytes before the voxels: the header, and four that say that nothing comes between."""
+PAIRS = ((0, 1), (0, 2), (1, 2))
+SLAB = 1_000_000
+"""Voxels that are worked on at once, about."""
+GZIP = 16 + zlib.MAX_WBITS
+ZERO = np.int16(0)
+"""In front of the first slice; of this type, so that differences are modulo 2^16."""
 
 
 def levels_for(voxels: int, is_map: bool = False) -> int:
@@ -52,7 +59,8 @@ def decimals_of(step: float) -> int:
 
 def quantised(volume: np.ndarray, step: float, offset: float) -> np.ndarray:
     """q of the module's head, int16; values too far away stop at the ends of int16."""
-    return np.clip(np.rint((volume - offset) / step), -LIMIT, LIMIT).astype(np.int16)
+    q = (volume - offset) / step
+    return np.clip(np.rint(q, out=q), -LIMIT, LIMIT, out=q).astype(np.int16)
 
 
 def nifti_header(shape: tuple[int, int, int], affine: np.ndarray, step: float, offset: float) -> str:
@@ -69,18 +77,57 @@ def nifti_header(shape: tuple[int, int, int], affine: np.ndarray, step: float, o
     return base64.b64encode(header.binaryblock.ljust(NIFTI_HEADER, b"\0")).decode("ascii")
 
 
-def packed(volume: np.ndarray, step: float, offset: float) -> tuple[str, tuple[int, int]]:
-    """The volume (X, Y, Z) as the head of this file describes, and the two axes of its differences."""
-    q = quantised(volume, step, offset)
-    pairs = {axes: np.diff(np.diff(q, axis=axes[0], prepend=0), axis=axes[1], prepend=0) for axes in PAIRS}
-    axes = min(pairs, key=lambda pair: np.abs(pairs[pair], dtype=np.float32).mean())
-    d = pairs[axes].ravel(order="F")
-    folded = ((d << 1) ^ (d >> 15)).astype("<u2")
-    content = (folded & 255).astype(np.uint8).tobytes() + (folded >> 8).astype(np.uint8).tobytes()
-    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode("ascii"), axes
+def axes_of(volume: np.ndarray, step: float, offset: float) -> tuple[int, int]:
+    """The two axes along which the differences of q (X, Y, Z) are smallest."""
+    sums = [0.0] * len(PAIRS)
+    for several in differences(volume, step, offset, *PAIRS):
+        sums = [s + float(np.abs(d, dtype=np.float32).sum(dtype=np.float64)) for s, d in zip(sums, several)]
+    return PAIRS[sums.index(min(sums))]
 
 
-PAIRS = ((0, 1), (0, 2), (1, 2))
+def packed(volume: np.ndarray, step: float, offset: float, axes: tuple[int, int]) -> Iterator[str]:
+    """The volume (X, Y, Z) as the head of this file describes, as base64 in pieces to be written in turn."""
+    return base64_of(gzip_of(folded_bytes(volume, step, offset, axes)))
+
+
+def differences(
+    volume: np.ndarray, step: float, offset: float, *pairs: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """d of every slab (X, Y, slices) in turn, for each of the pairs of axes."""
+    thickness = max(1, SLAB // max(1, volume[:, :, 0].size))
+    for first in range(0, volume.shape[2], thickness):
+        before = min(first, 1)  # one slice more, from which the first of the slab differs
+        q = quantised(volume[:, :, first - before : first + thickness], step, offset)
+        yield tuple(
+            np.diff(np.diff(q, axis=one, prepend=ZERO), axis=other, prepend=ZERO)[:, :, before:] for one, other in pairs
+        )
+
+
+def folded_bytes(volume: np.ndarray, step: float, offset: float, axes: tuple[int, int]) -> Iterator[bytes]:
+    """All low bytes, the first axis fastest, then all high bytes."""
+    for shift in (0, 8):
+        for (d,) in differences(volume, step, offset, axes):
+            folded = ((d << 1) ^ (d >> 15)).view(np.uint16) >> shift
+            yield (folded & 255).astype(np.uint8).tobytes(order="F")
+
+
+def gzip_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip file of all pieces, without name and time."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP)
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def base64_of(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The base64 of all pieces together, in pieces."""
+    rest = b""
+    for piece in pieces:
+        rest += piece
+        whole = len(rest) // 3 * 3
+        yield base64.b64encode(rest[:whole]).decode("ascii")
+        rest = rest[whole:]
+    yield base64.b64encode(rest).decode("ascii")
 
 
 def canonical(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -25,11 +25,12 @@ from bundle.files.find import case_of
 from bundle.files.findings import MAPS, findings_of
 from bundle.files.restore import Restored
 from bundle.files.switch import is_on
+from bundle.files.values import rising_pair
 from bundle.files.write import check_writable, finite, written_whole
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.planes import PLANES
 from bundle.report.page.parts import coverage_chart, curves, dots, metric_tables, middle_slices, record_tables
-from bundle.report.page.volumes import canonical, decimals_of, levels_for, nifti_header, packed, step_of
+from bundle.report.page.volumes import axes_of, canonical, decimals_of, levels_for, nifti_header, packed, step_of
 from bundle.report.titles import RECON, title_of
 
 GREY = ("input", "result", "truth")
@@ -70,14 +71,14 @@ def write_page(path: Path, title: str, volumes: Mapping[str, np.ndarray], affine
     if len({v.shape for v in volumes.values()}) > 1:
         shapes = ", ".join(f"{name} {v.shape}" for name, v in volumes.items())
         raise ValueError(f"the volumes of a page lie on one grid; got {shapes}")
-    broken = [name for name, v in volumes.items() if not np.isfinite(v).all()]
+    broken = [name for name, v in volumes.items() if not np.isfinite([v.min(), v.max()]).all()]
     if broken:
         raise ValueError(f"not all voxels of {', '.join(broken)} are finite: the page would show nothing")
     if not window[1] > window[0]:
         raise ValueError(f"the window must rise, got {window[0]:g} to {window[1]:g}")
     affine, labels = np.asarray(affine, dtype=np.float64), TITLES | dict(labels or {})
     record, metrics = without_folders(dict(record or {})), metrics or {}
-    contents, embedded = embed(volumes, affine)
+    contents = settings_of(volumes, affine)
     data = {
         "shape": list(volumes["result"].shape), "affine": affine.tolist(), "window": list(window), "unit": unit,
         "labels": labels, "volumes": contents,
@@ -94,11 +95,13 @@ def write_page(path: Path, title: str, volumes: Mapping[str, np.ndarray], affine
         "settings": record_tables(record),
         "licence": escape((ASSETS / "NIIVUE-LICENSE").read_text(encoding="utf-8")),
         "data": json.dumps(data).replace("<", "\\u003c"),
-        "volumes": embedded,
+        "volumes": embedded(volumes, contents),
     } | {name: (ASSETS / file).read_text(encoding="utf-8") for name, file in SCRIPTS.items()}
     template = (ASSETS / "template.html").read_text(encoding="utf-8")
-    with written_whole(Path(path)) as partial:
-        partial.write_text(re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], template), encoding="utf-8")
+    with written_whole(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+        for i, text in enumerate(re.split(r"\{\{(\w+)\}\}", template)):
+            part = parts[text] if i % 2 else text
+            file.writelines([part] if isinstance(part, str) else part)
 
 
 SCRIPTS = {"style": "page.css", "niivue": "niivue.umd.js", "volumes_js": "volumes.js", "picture_js": "picture.js",
@@ -106,26 +109,33 @@ SCRIPTS = {"style": "page.css", "niivue": "niivue.umd.js", "volumes_js": "volume
 """Files that go into the page as they are."""
 
 
-def embed(volumes: Mapping[str, np.ndarray], affine: np.ndarray) -> tuple[dict, str]:
-    """How each volume is shown, and the elements that hold them."""
+def settings_of(volumes: Mapping[str, np.ndarray], affine: np.ndarray) -> dict[str, dict]:
+    """How each volume is packed and shown."""
     voxels = volumes["result"].size
     grey = step_of((volumes[n] for n in GREY if n in volumes), levels_for(voxels))
-    contents, elements = {}, []
+    contents = {}
     for name, volume in volumes.items():
         # The scale of a map begins at 0.
         step, offset = grey if name in GREY else (step_of([volume, np.zeros(1)], levels_for(voxels, True))[0], 0.0)
-        content, axes = packed(volume, step, offset)
         contents[name] = {
-            "step": step, "offset": offset, "decimals": decimals_of(step), "axes": axes, "kind": "grey",
-            "header": nifti_header(volume.shape, affine, step, offset),
+            "step": step, "offset": offset, "decimals": decimals_of(step), "axes": axes_of(volume, step, offset),
+            "kind": "grey", "header": nifti_header(volume.shape, affine, step, offset),
         }  # fmt: skip
         if name not in GREY:
-            contents[name] |= {"kind": "signed" if name == "filled" else "spread"}
-            contents[name] |= {"limit": float(np.quantile(np.abs(volume), 0.995)) or 1.0}
-        elements.append(f'<script type="text/plain" id="volume-{name}">{content}</script>')
+            limit = float(np.quantile(np.abs(volume), 0.995, overwrite_input=True)) or 1.0
+            contents[name] |= {"kind": "signed" if name == "filled" else "spread", "limit": limit}
     if "truth" in volumes:
         contents["error"] = {"step": grey[0], "offset": 0.0, "decimals": decimals_of(grey[0]), "kind": "signed"}
-    return contents, "\n".join(elements)
+    return contents
+
+
+def embedded(volumes: Mapping[str, np.ndarray], contents: Mapping[str, Mapping]) -> Iterator[str]:
+    """The elements that hold the volumes, in pieces: a page is as large as its volumes, and is never held whole."""
+    for i, (name, volume) in enumerate(volumes.items()):
+        how = contents[name]
+        yield "\n" * (i > 0) + f'<script type="text/plain" id="volume-{name}">'
+        yield from packed(volume, how["step"], how["offset"], how["axes"])
+        yield "</script>"
 
 
 def colour_table(colours: Colormap) -> list[list[int]]:
@@ -174,19 +184,26 @@ def neighbour_curves(volumes: Mapping[str, np.ndarray], affine: np.ndarray, labe
     """Per plane, the mean |difference| of neighbouring slices of input, result and truth, along the slices."""
     shown = {labels[n]: canonical(volumes[n], affine) for n in GREY if n in volumes}
     classes = {labels[n]: n for n in GREY}
+    found = {name: neighbour_profiles(volume) for name, (volume, _) in shown.items()}
     charts = []
-    for plane in PLANES:
-        axis = PLANES[plane]
-        profiles = {
-            name: np.abs(np.diff(volume, axis=axis)).mean(tuple(a for a in range(3) if a != axis), dtype=np.float64)
-            for name, (volume, _) in shown.items()
-            if volume.shape[axis] > 1
-        }
+    for plane, axis in PLANES.items():
+        profiles = {name: several[axis] for name, several in found.items() if len(several[axis])}
         if profiles:
             spacing = next(iter(shown.values()))[1][axis]
             name = f"{plane.capitalize()} slices: mean |difference| of neighbours" + (f", {unit}" if unit else "")
             charts.append(curves(name, profiles, spacing, "position, mm", classes))
     return charts
+
+
+def neighbour_profiles(volume: np.ndarray) -> list[np.ndarray]:
+    """Per axis of (X, Y, Z), the mean |difference| of slices i and i + 1 across it; slice by slice, to save memory."""
+    sums = [np.zeros(max(0, n - 1)) for n in volume.shape]
+    for i, image in enumerate(volume):
+        if i:
+            sums[0][i - 1] = np.abs(image - volume[i - 1]).sum(dtype=np.float64)
+        for axis in (1, 2):
+            sums[axis] += np.abs(np.diff(image, axis=axis - 1)).sum(2 - axis, dtype=np.float64)
+    return [total / (volume.size // n) for total, n in zip(sums, volume.shape)]
 
 
 def without_folders(value):
@@ -225,7 +242,7 @@ class WriteReport:
                  enabled: bool | str = True) -> None:  # fmt: skip
         self.output_dir, self.restored = check_writable(output_dir), Restored("pred", preprocessing)
         self.baselines, self.record = dict(baselines), record
-        self.window, self.unit, self.enabled = tuple(window), unit, is_on(enabled, "report")
+        self.window, self.unit, self.enabled = rising_pair("window", window), str(unit), is_on(enabled, "report")
 
     def attach(self, engine: Engine) -> None:
         if self.enabled:

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
+from bundle.files.values import rising_pair
 from bundle.files.write import check_writable, write_json, write_nifti, written_whole
 from bundle.report.trajectory.pictures import (
     NAMES,
@@ -59,7 +60,7 @@ class WriteTrajectory:
     def __init__(self, output_dir: str, trajectory: Trajectory, sampler: Sampler,
                  window: tuple[float, float] = (-1.0, 1.0)) -> None:  # fmt: skip
         trajectory.check(len(sampler.timesteps), sampler.num_draws)
-        self.output_dir, self.window = check_writable(output_dir), tuple(window)
+        self.output_dir, self.window = check_writable(output_dir), rising_pair("window", window)
         self.trajectory, self.alpha_bars = trajectory, sampler.alpha_bars
 
     def attach(self, engine: Engine) -> None:

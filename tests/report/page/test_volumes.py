@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bundle.report.page.volumes import (
+    axes_of,
     canonical,
     decimals_of,
     levels_for,
@@ -18,13 +19,19 @@ from tests.support.report_pages import SHAPE, unpacked, whole_numbers
 from tests.support.scans import OBLIQUE
 
 
+def whole(volume, step, offset):
+    """The packed volume in one piece, and the axes of its differences."""
+    axes = axes_of(volume, step, offset)
+    return "".join(packed(volume, step, offset, axes)), axes
+
+
 @pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, 2)])
 def test_a_volume_comes_back_to_half_a_step_whatever_the_axes(pair):
     random = np.random.default_rng(0)
     shape = tuple(1 if axis in pair else 9 for axis in range(3))
     volume = 1000 * random.normal(size=shape) - 300 + random.normal(size=(9, 9, 9)) * 10
     step, offset = step_of([volume], 2048)
-    text, axes = packed(volume, step, offset)
+    text, axes = whole(volume, step, offset)
     assert axes == pair  # those along which it changes little
     np.testing.assert_allclose(unpacked(text, axes, volume.shape, step, offset), volume, atol=step / 2 * 1.001)
 
@@ -33,9 +40,18 @@ def test_values_far_away_stop_at_the_ends_and_do_not_wrap():
     volume = np.linspace(0, 1, 1000, dtype=np.float32).reshape(10, 10, 10)
     step, offset = step_of([volume], 2048)
     volume[0, 0, 0], volume[9, 9, 9] = -1e6, 1e6
-    text, axes = packed(volume, step, offset)
+    text, axes = whole(volume, step, offset)
     back = unpacked(text, axes, volume.shape, step, offset)
     assert back[0, 0, 0] == back.min() < -5 and back[9, 9, 9] == back.max() > 6
+
+
+def test_neighbours_from_one_end_of_the_range_to_the_other_come_back():
+    """Their differences do not fit into 16 bits, and need not: they are added up modulo 2^16."""
+    volume = np.full((5, 6, 7), 32767.0, dtype=np.float32)
+    volume[1::2] *= -1
+    volume[:, 2] *= -1
+    text, axes = whole(volume, 1.0, 0.0)
+    np.testing.assert_array_equal(unpacked(text, axes, volume.shape, 1.0, 0.0), volume)
 
 
 @pytest.mark.parametrize(("span", "step"), [(1.0, 0.0002), (2100.0, 1.0), (4000.0, 1.0), (5000.0, 2.0), (3e-5, 1e-8)])
@@ -63,7 +79,7 @@ def test_a_few_voxels_that_differ_are_not_rounded_away():
 def test_repeated_slices_take_little_space():
     thick = whole_numbers(0, (40, 40, 8))
     step, offset = step_of([thick], 2048)
-    sizes = [len(packed(v, step, offset)[0]) for v in (thick, thick.repeat(5, 2))]
+    sizes = [len(whole(v, step, offset)[0]) for v in (thick, thick.repeat(5, 2))]
     assert sizes[1] < 1.4 * sizes[0]
 
 

@@ -1,0 +1,63 @@
+"""Values of options: checked where they are used first, before any work, in words that say what is allowed.
+
+Numbers from a command line may be anything that Python can write: a list, text, NaN. Each check returns the value or
+raises ValueError with the option's name, the value, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+
+
+def whole_number(name: str, value: object, least: int = 0, fix: str = "") -> int:
+    """A whole number from `least`; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}{_after(fix)}")
+    return int(value)
+
+
+def number(name: str, value: object, least: float | None = None, most: float | None = None, *,
+           above: float | None = None, below: float | None = None, unit: str = "", fix: str = "") -> float:  # fmt: skip
+    """A finite number within limits: from `least` up to `most`, or strictly `above` and `below`."""
+    limits = [f"{word} {limit:g}" for word, limit in (("from", least), ("above", above), ("up to", most),
+                                                      ("below", below)) if limit is not None]  # fmt: skip
+    if not (
+        isinstance(value, Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    ):
+        allowed = " ".join(["a number", *([f"of {unit}"] if unit else []), *limits])
+        raise ValueError(f"{name} must be {allowed}, got {value!r}{_after(fix)}")
+    return value
+
+
+def rising_pair(name: str, value: object) -> tuple[float, float]:
+    """Two finite numbers, the second above the first: what becomes black and what white."""
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(pair) != 2 or not all(isinstance(v, Real) and math.isfinite(v) for v in pair) or not pair[1] > pair[0]:
+        raise ValueError(f"{name} must be two rising numbers, such as [-1.0, 1.0], got {value!r}")
+    return pair
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> str:
+    """One of the words `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def callable_or_none(name: str, value: object, such_as: str) -> Callable | None:
+    """Nothing, or what can be called: on a command line a reference, `such_as`."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} must be nothing or refer to a part of the config, such as {such_as}, got {value!r}")
+    return value
+
+
+def _after(fix: str) -> str:
+    return f"; {fix}" if fix else ""
