@@ -1,4 +1,4 @@
-"""What makes a measurement, or its result, doubtful, in words: for the person at the screen, `run.json` and the page."""
+"""What makes a measurement or its result doubtful, in words: for the screen, `run.json` and the page."""
 
 from __future__ import annotations
 
