@@ -22,8 +22,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
+from bundle.physics.kspace.layout import centred, with_coils_second
 from bundle.physics.kspace.scanner import check_kspace
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
@@ -45,22 +47,24 @@ def read_kspace(path: str | Path) -> MetaTensor:
                 f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
                 "them, or add configs/evaluate.json to simulate k-space from volumes"
             )
-        measurement = _read(path)
+        measurement, said = _read(path)
         check_kspace(measurement)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a file can be damaged in as many ways as readers can fail
         raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
     measurement.meta |= {"filename_or_obj": str(path), "case": case_name(path, SUFFIXES)}
+    add_doubts(measurement, *said)
     return measurement
 
 
-def _read(path: Path) -> MetaTensor:
-    encoding, mask, affine = None, None, None
+def _read(path: Path) -> tuple[MetaTensor, list[str]]:
+    """A measurement, and what was mended of it, in words."""
+    encoding, mask, affine, said = None, None, None, []
     with h5py.File(path, "r") as file:
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
         if "kspace" in file:
-            kspace, mask = _from_fastmri(file)
+            kspace, mask, said = _from_fastmri(file)
             if "ismrmrd_header" in file:
                 encoding = read_header(file["ismrmrd_header"][()])
             else:
@@ -75,29 +79,44 @@ def _read(path: Path) -> MetaTensor:
     if mask is None and encoding is not None and groups:
         kspace, mask, affine = read_ismrmrd(path, groups[0], encoding)
         mask = mask[0] if (mask == mask[0]).all() else mask
-    return assemble(kspace, mask, encoding, affine)
+    return assemble(kspace, mask, encoding, affine), said
 
 
-def _from_fastmri(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None]:
-    """k-space (C, Z, KY, KX), with 0 where the mask is 0; and the mask, (KY, KX) or (Z, KY, KX), or None."""
+def _from_fastmri(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """k-space (C, Z, KY, KX), 0 where the mask is 0; the mask, (KY, KX) or (Z, KY, KX), or None; what was mended."""
     stored = file["kspace"]
-    if not np.issubdtype(stored.dtype, np.complexfloating):
+    compound = set(stored.dtype.names or ()) == {"real", "imag"}  # MATLAB's complex numbers
+    if not (compound or np.issubdtype(stored.dtype, np.complexfloating)):
         raise ValueError(f"kspace is {stored.dtype}: expected complex numbers")
     if stored.ndim not in (3, 4) or min(stored.shape) < 1:
         raise ValueError(
             f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
         )
-    kspace = stored[()].astype(np.complex64, copy=False)
+    kspace = from_compound(stored[()]) if compound else stored[()].astype(np.complex64, copy=False)
+    finite = bool(np.isfinite(kspace).all())  # what is not is refused later, and has no energy to go by
+    kspace, moved = with_coils_second(kspace) if finite else (kspace, [])
     kspace = kspace[None] if kspace.ndim == 3 else np.ascontiguousarray(kspace.swapaxes(0, 1))
+    mask = _mask_of(file, kspace)
+    kspace, mask, said = centred(kspace, mask) if finite else (kspace, mask, [])
+    return kspace if mask is None else kspace * mask, mask, moved + said
+
+
+def from_compound(stored: np.ndarray) -> np.ndarray:
+    """complex64 of an array with the fields "real" and "imag"."""
+    values = np.empty(stored.shape, np.complex64)
+    values.real, values.imag = stored["real"], stored["imag"]
+    return values
+
+
+def _mask_of(file: h5py.File, kspace: np.ndarray) -> np.ndarray | None:
+    """The mask of a file, (KY, KX) or (Z, KY, KX), or None, for its k-space (C, Z, KY, KX)."""
     if "mask" not in file:
-        return kspace, None
+        return None
     mask = np.asarray(file["mask"][()]) != 0
     allowed = [kspace.shape[-n:] for n in (1, 2, 3)]
     if mask.shape not in allowed:
         raise ValueError(f"the mask has the shape {mask.shape}: expected one of {', '.join(map(str, allowed))}")
-    if mask.ndim == 1:
-        mask = np.broadcast_to(mask, kspace.shape[-2:])
-    return kspace * mask, mask
+    return np.broadcast_to(mask, kspace.shape[-2:]) if mask.ndim == 1 else mask
 
 
 def assemble(
