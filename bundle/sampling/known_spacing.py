@@ -1,11 +1,12 @@
 """Sampling at the voxel size that the prior knows, where a scan's voxels are finer.
 
 A network counts in voxels: trained at 1 mm and used at 0.5 mm it meets a head of twice the size. So the measurement y
-is averaged over blocks of whole voxels, x_c is sampled on these, and brought back to the scan's grid:
+is averaged over blocks of whole voxels to y_c, x_c is sampled from it, and brought back to the scan's grid:
 
-    x = U x_c + S (y - A U x_c)         U: cubic interpolation; S: the operator's linear reconstruction, A S = I
+    x = U x_c + S (y - U (y_c - A_c x_c) - A U x_c)     U: cubic interpolation; S: linear reconstruction, A S = I
 
-All that was measured is in the result, A x = y; what the blocks are too coarse for comes from the measurement alone.
+So A x = y - U (y_c - A_c x_c): x agrees with the measurement as well as x_c does, which for a data step without noise
+is exactly, and what the blocks are too coarse for comes from the measurement alone.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ class KnownSpacingInferer(VolumeInferer):
         )
         inner = self.inferer.reconstruct(averaged, network)
 
-        y = y[0].float()
-        x = interpolated(inner.as_tensor()[0], factors, operator.domain_shape)
-        x += operator.linear_reconstruction(y - operator.forward(x))
+        y, blocks = y[0].float(), inner.as_tensor()[0]
+        left = averaged.as_tensor()[0].float() - operator_of(averaged).forward(blocks)
+        x = interpolated(blocks, factors, operator.domain_shape)
+        x += operator.linear_reconstruction(y - interpolated(left, in_plane, y.shape) - operator.forward(x))
         misfit = float((operator.forward(x) - y).norm() / y.norm().clamp_min(1e-12))
         sampled = " x ".join(f"{s * k:.3g}" for s, k in zip(fine, factors))
         found = replace(findings_of(inner), scan=f"{operator}, sampled at {sampled} mm", relative_residual=misfit)

@@ -164,8 +164,8 @@ def test_what_training_writes_is_enough_for_inference(run_here, tiny_overrides, 
     """A network of another width, on another schedule: `--checkpoint` alone."""
     for seed in (0, 1):
         write_volume(tmp_path / "heads" / f"{seed}.nii.gz", head_voxels((24, 20, 24), seed))
-    made = {"network_def#channels": [4, 8, 12], "network_def#norm_num_groups": 2, "schedule": SCHEDULE, "grid#spacing": 0.8}
-    folders = {"dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "prior")}
+    made = {"network_def#channels": [4, 8, 12], "network_def#norm_num_groups": 2, "schedule": SCHEDULE}
+    folders = {"dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "prior"), "grid#spacing": 0.8}
     run_here("training", TRAIN, TRAINED_HERE | folders | made | {"validate#levels": [20, 400]})
     run_here("inference", INFERENCE, tiny_overrides(thick_file, checkpoint=str(tmp_path / "prior/model.pt")))
     weights = Weights(tmp_path / "prior/model.pt")
