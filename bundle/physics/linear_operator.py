@@ -15,6 +15,7 @@ where there are any, override `pseudo_inverse` and `prox`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -141,6 +142,16 @@ class LinearOperator(ABC):
         raise ValueError(
             f'{type(self).__name__} cannot be restricted to a part of the volume: set "inferer" to "@sampler", which '
             "takes the whole of it"
+        )
+
+    def coarser(self, factors: Sequence[int]) -> LinearOperator:
+        """The measurement of a volume made of blocks of `factors` (3) voxels, averaged in-plane over these blocks.
+
+        Raises:
+            ValueError: an average of the measurement is none of an averaged volume.
+        """
+        raise ValueError(
+            f'{type(self).__name__} cannot be averaged: set "inferer" to "@sampler", which samples them all'
         )
 
     def _check(self, tensor: torch.Tensor, shape: tuple[int, ...], space: str) -> None:

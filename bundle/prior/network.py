@@ -27,11 +27,12 @@ class SliceUNet(DiffusionModelUNet):
         channels: width of each resolution level, each divisible by `norm_num_groups`.
         num_res_blocks: residual blocks per level.
         norm_num_groups: groups of every group normalisation.
-        schedule, scale: what it is trained with, for those who use its weights; see `bundle.prior.weights.Weights`.
+        schedule, scale, grid: what it is trained with, for users of its weights; see `bundle.prior.weights.Weights`.
     """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), num_res_blocks: int = 1, norm_num_groups: int = 8,
-                 schedule: Mapping | None = None, scale: Mapping | None = None) -> None:  # fmt: skip
+                 schedule: Mapping | None = None, scale: Mapping | None = None, grid: Mapping | None = None,
+                 ) -> None:  # fmt: skip
         super().__init__(
             spatial_dims=2,
             in_channels=1,
@@ -45,7 +46,8 @@ class SliceUNet(DiffusionModelUNet):
         self.middle_block.attention = nn.Identity()
         self.multiple = 2 ** (len(channels) - 1)
         own = {"channels": list(channels), "num_res_blocks": num_res_blocks, "norm_num_groups": norm_num_groups}
-        others = {name: dict(value) for name, value in (("schedule", schedule), ("scale", scale)) if value}
+        given = {"schedule": schedule, "scale": scale, "grid": grid}
+        others = {name: dict(value) for name, value in given.items() if value}
         self.about = {"network": own, **others}
         self.register_load_state_dict_pre_hook(_without_extra_state)
 
@@ -67,8 +69,8 @@ def _without_extra_state(network: SliceUNet, state: dict, prefix: str, *_) -> No
 
 
 def network_for(weights: Weights, channels: Sequence[int] | None = None, num_res_blocks: int | None = None,
-                norm_num_groups: int | None = None) -> SliceUNet:  # fmt: skip
+                norm_num_groups: int | None = None, grid: Mapping | None = None) -> SliceUNet:  # fmt: skip
     """The network that weights are for, not loaded; what is given here goes before what they say."""
     given = {"channels": channels, "num_res_blocks": num_res_blocks, "norm_num_groups": norm_num_groups}
     options = weights.network | {name: value for name, value in given.items() if value is not None}
-    return SliceUNet(**options, schedule=weights.schedule, scale=weights.scale)
+    return SliceUNet(**options, schedule=weights.schedule, scale=weights.scale, grid=grid or weights.grid)

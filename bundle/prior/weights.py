@@ -1,9 +1,9 @@
 """Weights of the prior: found, safe to read, and with what is needed to use them.
 
 A file of weights is a state dict. Under "_extra_state" it says, as JSON text in a tensor of bytes, which network it is
-for (`network`), the noise schedule that it was trained with (`schedule`), and the intensities that it knows (`scale`).
-So a checkpoint alone is enough, and training and inference cannot disagree. Files without it, as version 0.4.0 wrote
-them, are taken to be of the shipped network's kind.
+for (`network`), the noise schedule that it was trained with (`schedule`), and the intensities and voxels that it knows
+(`scale`, `grid`). So a checkpoint alone is enough, and training and inference cannot disagree. Files without it, as
+version 0.4.0 wrote them, are taken to be of the shipped network's kind.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ DEFAULTS = {
         "num_train_timesteps": 1000, "schedule": "scaled_linear_beta", "beta_start": 0.00085, "beta_end": 0.012,
     },
     "scale": {},
+    "grid": {"spacing": 1.0},
 }  # fmt: skip
 """What weights are taken to be for that do not say it."""
 SCALES = {
@@ -48,6 +49,7 @@ class Weights:
         state: the state dict.
         network: arguments of bundle.prior.network.SliceUNet.
         schedule: arguments of MONAI's DDIMScheduler.
+        grid: {"spacing": mm} of the voxels that it was trained on, None if they had many.
         scale: {"kind": ...}, and for "hounsfield" the HU that become -1 and 1, "low" and "high"; {} if not said.
 
     Raises:
@@ -92,6 +94,10 @@ class Weights:
     @property
     def schedule(self) -> dict:
         return self.about["schedule"]
+
+    @property
+    def grid(self) -> dict:
+        return self.about["grid"]
 
     @property
     def scale(self) -> dict:

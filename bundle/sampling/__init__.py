@@ -8,6 +8,7 @@ from bundle.sampling.data_consistency import (
     Unconditional,
 )
 from bundle.sampling.inferers import DiffusionInverseInferer, ForegroundInferer
+from bundle.sampling.known_spacing import KnownSpacingInferer
 from bundle.sampling.posterior_steps import (
     GaussianPosterior,
     NoisyNullSpace,
@@ -18,7 +19,7 @@ from bundle.sampling.posterior_steps import (
 from bundle.sampling.trajectory import Trajectory
 
 __all__ = [
-    "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "NoisyNullSpace",
-    "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "TotalVariationProximal", "Trajectory",
-    "Unconditional", "Variational",
+    "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "KnownSpacingInferer",
+    "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "TotalVariationProximal",
+    "Trajectory", "Unconditional", "Variational",
 ]  # fmt: skip

@@ -12,7 +12,6 @@ volumes (docs/tuning_grid.json). An interrupted grid goes on where it stopped; a
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from collections.abc import Iterator
 from itertools import product
@@ -103,9 +102,9 @@ class Bench:
     def sample(self, noise_field, seed: int) -> torch.Tensor:
         """One result (X, Y, Z) on the CPU."""
         inferer = with_noise(self.inferer, noise_field)
-        sampler = inferer
-        if hasattr(inferer, "inferer"):
-            sampler = inferer.inferer = copy.copy(inferer.inferer)
+        sampler = inferer  # a copy, as are those that it wraps
+        while hasattr(sampler, "inferer"):
+            sampler = sampler.inferer
         sampler.seed, sampler.progress = seed, False
         return inferer(self.image[None], self.network).as_tensor()[0, 0].float().cpu()
 

@@ -13,7 +13,6 @@ from monai.transforms import Compose
 
 from bundle.files.cases import root_cause
 from bundle.files.check import CheckVolumed, check_volume
-from bundle.files.read import LoadVolumed
 from bundle.physics import Measured, operator_of
 from bundle.physics.thick import ThroughPlaneSampling
 from tests.support.scans import cut_short, thick_voxels, write_volume
@@ -99,15 +98,17 @@ def test_a_complex_volume_is_refused_and_does_not_lose_its_phase(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spacing", "passes"), [((1, 1, 4), True), ((1, 1, 1), False), ((1, 1, 1.2), False)], ids=["4x", "isotropic", "1.2x"]
+    ("spacing", "settings", "passes"),
+    [((1, 1, 4), {}, True), ((1, 1, 1), {}, False), ((1, 1, 12), {"spacing": 1}, False)],
+    ids=["4x", "isotropic", "12x"],
 )
-def test_the_operator_has_a_say(spacing, passes):
+def test_the_operator_has_a_say(spacing, settings, passes):
     volume = MetaTensor(
         torch.from_numpy(thick_voxels())[None],
         affine=torch.diag(torch.tensor([*spacing, 1.0])),
         meta={"filename_or_obj": "scan.nii.gz"},
     )
-    check = Measured("image", ThroughPlaneSampling())
+    check = Measured("image", ThroughPlaneSampling(**settings))
     if passes:
         assert operator_of(check({"image": volume})["image"]).range_shape == tuple(volume.shape[1:])
     else:

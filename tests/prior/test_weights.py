@@ -106,19 +106,20 @@ SCHEDULE = {"num_train_timesteps": 500, "schedule": "linear_beta", "beta_start":
 HOUNSFIELD = {"kind": "hounsfield", "low": -1200.0, "high": 800.0}
 
 
-def test_a_file_says_which_network_schedule_and_scale_it_is_for(tmp_path):
-    saved = random_network(channels=(8, 16, 24), schedule=SCHEDULE, scale=HOUNSFIELD)
+def test_a_file_says_which_network_schedule_scale_and_grid_it_is_for(tmp_path):
+    saved = random_network(channels=(8, 16, 24), schedule=SCHEDULE, scale=HOUNSFIELD, grid={"spacing": 0.7})
     torch.save(saved.state_dict(), tmp_path / "model.pt")
     weights = Weights(tmp_path / "model.pt", "hounsfield")
     network = load_weights(network_for(weights), weights)
     assert network.about == saved.about and not differ(network, saved)
     assert weights.network == {"channels": [8, 16, 24], "num_res_blocks": 1, "norm_num_groups": 4}
-    assert (weights.schedule, weights.scale) == (SCHEDULE, HOUNSFIELD)
+    assert (weights.schedule, weights.scale, weights.grid) == (SCHEDULE, HOUNSFIELD, {"spacing": 0.7})
     expected = DDIMScheduler(**SCHEDULE).alphas_cumprod
     assert torch.equal(scheduler_for(weights).alphas_cumprod, expected)
     wider = DDIMScheduler(**SCHEDULE | {"beta_end": 0.03}).alphas_cumprod
     assert torch.equal(scheduler_for(weights, beta_end=0.03).alphas_cumprod, wider)
     assert network_for(weights, num_res_blocks=2).about["network"]["num_res_blocks"] == 2  # what is given goes before
+    assert network_for(weights, grid={"spacing": None}).about["grid"] == {"spacing": None}
 
 
 def test_a_file_of_version_0_4_is_of_the_shipped_kind(tmp_path):
@@ -129,7 +130,7 @@ def test_a_file_of_version_0_4_is_of_the_shipped_kind(tmp_path):
     network.load_state_dict(old)  # and by torch's own means, as a resumed training does
     for kind in ("percentiles", "hounsfield"):
         weights = Weights(tmp_path / "old.pt", kind)
-        assert (weights.network, weights.schedule, weights.scale) == tuple(DEFAULTS.values())
+        assert (weights.network, weights.schedule, weights.scale, weights.grid) == tuple(DEFAULTS.values())
         assert load_weights(network_for(weights), weights).about["network"] == network.about["network"]
 
 
@@ -164,11 +165,12 @@ def test_what_training_writes_is_enough_for_inference(run_here, tiny_overrides, 
     for seed in (0, 1):
         write_volume(tmp_path / "heads" / f"{seed}.nii.gz", head_voxels((24, 20, 24), seed))
     made = {"network_def#channels": [4, 8, 12], "network_def#norm_num_groups": 2, "schedule": SCHEDULE}
-    folders = {"dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "prior")}
+    folders = {"dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "prior"), "grid#spacing": 0.8}
     run_here("training", TRAIN, TRAINED_HERE | folders | made | {"validate#levels": [20, 400]})
     run_here("inference", INFERENCE, tiny_overrides(thick_file, checkpoint=str(tmp_path / "prior/model.pt")))
     weights = Weights(tmp_path / "prior/model.pt")
     assert weights.network["channels"] == [4, 8, 12] and weights.schedule == SCHEDULE
+    assert weights.grid == {"spacing": 0.8}
     run_here(
         "adaptation", [TRAIN, "configs/adapt.json"],
         {k: v for k, v in TRAINED_HERE.items() if "network" not in k}
@@ -176,4 +178,4 @@ def test_what_training_writes_is_enough_for_inference(run_here, tiny_overrides, 
            "output_dir": str(tmp_path / "adapted")},
     )  # fmt: skip
     adapted = Weights(tmp_path / "adapted/thick/thick_prior.pt")
-    assert adapted.about == weights.about
+    assert adapted.about == weights.about | {"grid": {"spacing": 1.0}}  # the scan's

@@ -17,8 +17,10 @@ the end of the last thick slice. Volumes are (..., X, Y, Z) in any units, which 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from bundle.physics.linear_operator import LinearOperator, check_rho
 
@@ -117,6 +119,13 @@ class ThroughPlane(LinearOperator):
         """The same slices of a part of the volume, cut across the other axes: all positions in a slice are alike."""
         shape = tuple(len(range(*s.indices(n))) for s, n in zip(box, self.domain_shape))
         return ThroughPlane(shape, self.axis, self.weights, self.spacing, self.pitch, self.thickness)
+
+    def coarser(self, factors: Sequence[int]) -> ThroughPlane:
+        """The same slices of a volume that is made of blocks of `factors` (3) voxels, rounded up to whole blocks."""
+        shape = tuple(math.ceil(n / k) for n, k in zip(self.domain_shape, factors))
+        k = factors[self.axis]
+        weights = F.pad(self.weights, (0, -self.weights.shape[1] % k)).unflatten(1, (-1, k)).sum(2)
+        return ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness)
 
     # -- geometry ---------------------------------------------------------------------------------
     def __str__(self) -> str:
