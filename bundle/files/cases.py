@@ -34,8 +34,9 @@ class Cases:
                  suffixes: Sequence[str] | None = None, skip_finished: bool | str = False, output_dir: str = ".",
                  ) -> None:  # fmt: skip
         suffixes = SUFFIXES if suffixes is None else suffixes
+        skip = is_on(skip_finished, "skip_finished")
         found = list_volumes(source, suffixes)
-        if is_on(skip_finished, "skip_finished"):
+        if skip:
             found = _unfinished(found, path_of("output_dir", output_dir), suffixes)
         self.usable: list[dict] = []
         self.refused: dict[str, str] = {}

@@ -86,13 +86,13 @@ SETTINGS = {
     "operator#ratio": (20, "ratio 20 is outside 1.5 to 10"),
     "operator#profile": ("triangle", r"profile must be one of \('box', 'gaussian'\), got 'triangle'"),
     "operator#gap": (4, "a gap of 4 mm leaves no slice between centres 4 mm apart: lower the gap"),
-    "operator#thickness": (-1, "thickness must be positive .*, got -1"),
-    "eta": (1.5, r"eta must lie in \[0, 1\], got 1.5"),
+    "operator#thickness": (-1, "thickness must be a number of mm above 0, got -1"),
+    "eta": (1.5, "eta must be a number from 0, up to 1, got 1.5"),
     "num_steps": (0, "(?i)num_steps .* got 0"),
     "start_fraction": (0, "(?i)start_fraction .* got 0"),
-    "num_draws": (0, "num_draws must be at least 1, got 0"),
+    "num_draws": (0, "num_draws must be a whole number from 1, got 0"),
     "slice_axis": ("z", r"slice_axis must be 0, 1, 2, .* got 'z'"),
-    "slice_batch_size": (0, 'slice_batch_size must be a positive integer or "auto", got 0'),
+    "slice_batch_size": (0, "slice_batch_size must be a whole number from 1, got 0; or .auto. to have it timed"),
     "sigma_rule": ("none", r"sigma_rule must be one of \[.*\], got 'none'"),
 }
 
