@@ -45,6 +45,7 @@ class Cases:
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
                  ) -> None:  # fmt: skip
+        skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
         found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir)
         self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
@@ -52,7 +53,6 @@ class Cases:
         self.finished: list[str] = []
         self.left_out, self.refused = found.left_out, {}
         items = found.items if not hasattr(reader, "series") else self._with_stacks(found.items, reader.series)
-        skip_finished = is_on(skip_finished, "skip_finished")
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
             path = os.fspath(item["image"])
             holder, where = self._holder(item["case"]), self.output_dir / item["case"]

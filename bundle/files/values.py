@@ -19,8 +19,9 @@ def whole_number(name: str, value: object, least: int = 0, fix: str = "") -> int
 
 
 def number(name: str, value: object, least: float | None = None, most: float | None = None, *,
-           above: float | None = None, below: float | None = None, unit: str = "", fix: str = "") -> float:  # fmt: skip
-    """A finite number within limits: from `least` up to `most`, or strictly `above` and `below`."""
+           above: float | None = None, below: float | None = None, kind: str = "a number", fix: str = ""
+           ) -> float:  # fmt: skip
+    """A finite number within limits: from `least` up to `most`, or strictly `above` and `below`; `kind` in words."""
     limits = [f"{word} {limit:g}" for word, limit in (("from", least), ("above", above), ("up to", most),
                                                       ("below", below)) if limit is not None]  # fmt: skip
     if not (
@@ -32,7 +33,7 @@ def number(name: str, value: object, least: float | None = None, most: float | N
         and (most is None or value <= most)
         and (below is None or value < below)
     ):
-        allowed = " ".join(["a number", *([f"of {unit}"] if unit else []), *limits])
+        allowed = f"{kind} {', '.join(limits)}".rstrip()
         raise ValueError(f"{name} must be {allowed}, got {value!r}{_after(fix)}")
     return value
 

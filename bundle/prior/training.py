@@ -22,7 +22,7 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
 from bundle.files.switch import is_on
-from bundle.files.values import number, rising_pair, whole_number
+from bundle.files.values import number, whole_number
 from bundle.files.write import written_whole
 
 WHOLE_NUMBERS = {
@@ -37,7 +37,7 @@ def check_training(multiple: int = 1, **settings) -> None:
 
     Args:
         multiple: the network takes images whose sides are multiples of it.
-        settings: by the ids of configs/train.json; `hu_window`, of configs/train_ct.json, may be None.
+        settings: by the ids of configs/train.json.
 
     Raises:
         ValueError: a value makes no sense, or the network does not take patches of this size.
@@ -52,8 +52,6 @@ def check_training(multiple: int = 1, **settings) -> None:
     if "cache_rate" in settings:
         number("cache_rate", settings["cache_rate"], 0, 1)
     is_on(settings.get("resume", False), "resume")
-    if settings.get("hu_window") is not None:
-        rising_pair("hu_window", settings["hu_window"])
     size = settings.get("patch_size", multiple)
     if size % multiple:
         near = [n for n in (size // multiple * multiple, -(-size // multiple) * multiple) if n]

@@ -126,9 +126,9 @@ class DiffusionInverseInferer(VolumeInferer):
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
         number("eta", eta, 0, 1)
-        slice_axis = tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
+        given, slice_axis = slice_axis, tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
         if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
-            raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {slice_axis!r}')
+            raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {given!r}')
         if isinstance(noise_field, str):
             raise TypeError(
                 f"noise_field must be a noise field, got {noise_field!r}: choose one by name with --noise {noise_field}"

@@ -91,20 +91,45 @@ SETTINGS = {
     "operator#ratio": (20, "ratio 20 is outside 1.5 to 10"),
     "operator#profile": ("triangle", r"profile must be one of \('box', 'gaussian'\), got 'triangle'"),
     "operator#gap": (4, "a gap of 4 mm leaves no slice between centres 4 mm apart: lower the gap"),
-    "operator#thickness": (-1, "thickness must be positive .*, got -1"),
-    "eta": (1.5, r"eta must lie in \[0, 1\], got 1.5"),
+    "operator#gap ": (
+        -200.0,
+        r"a thickness of 204 mm \(gap -200 mm\) is more than 4 times the distance",
+    ),
+    "operator#thickness ": (200, "a thickness of 200 mm is more than 4 times the distance of the slices, 4 mm: set"),
+    "operator#thickness": (-1, "thickness must be a number of mm above 0, got -1"),
+    "eta": (1.5, "eta must be a number from 0, up to 1, got 1.5"),
     "num_steps": (0, "(?i)num_steps .* got 0"),
     "start_fraction": (0, "(?i)start_fraction .* got 0"),
-    "num_draws": (0, "num_draws must be at least 1, got 0"),
+    "num_draws": (0, "num_draws must be a whole number from 1, got 0"),
     "slice_axis": ("z", r"slice_axis must be 0, 1, 2, .* got 'z'"),
-    "slice_batch_size": (0, 'slice_batch_size must be a positive integer or "auto", got 0'),
+    "slice_batch_size": (0, "slice_batch_size must be a whole number from 1, got 0; or .auto. to have it timed"),
     "sigma_rule": ("none", r"sigma_rule must be one of \[.*\], got 'none'"),
 }
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [(k, *v) for k, v in SETTINGS.items()], ids=SETTINGS)
 def test_settings(thick_file, refused, key, value, message):
-    assert re.search(message, refused(thick_file, **{key: value}))
+    assert re.search(message, refused(thick_file, **{key.strip(): value}))
+
+
+@pytest.mark.parametrize("degrees", [0.1, 0.9])
+def test_axes_that_dicom_cannot_have_are_refused_before_the_work(degrees, tmp_path, refused):
+    """They are reconstructed as NIfTI; as DICOM the run would fail when all is done."""
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[0, 2] = 4 * np.tan(np.deg2rad(degrees))
+    path = write_volume(tmp_path / "scans" / "leaning.nii.gz", thick_voxels(), affine)
+    for output_format in ("dicom", "both"):
+        message = refused(path, output_format=output_format)
+        assert f"leaning.nii.gz: the axes of the volume are {degrees:.2f} degrees off right angles" in message
+        assert "write --output_format nifti, or resample the volume" in message
+
+
+def test_axes_off_by_rounding_are_written_as_dicom(tmp_path, run_here, tiny_overrides):
+    affine = np.diag([1.0, 1.0, 4.0, 1.0])
+    affine[0, 2] = 4 * np.tan(np.deg2rad(0.04))
+    path = write_volume(tmp_path / "scans" / "straight.nii.gz", thick_voxels(), affine)
+    run_here("inference", INFERENCE, tiny_overrides(path, output_format="dicom"))
+    assert len(list((tmp_path / "results" / "straight" / "straight_recon").glob("*.dcm"))) == 24
 
 
 def test_weights_that_are_missing(tmp_path, thick_file, refused):

@@ -13,6 +13,7 @@ from monai.transforms import Compose
 
 from bundle.files.cases import root_cause
 from bundle.files.check import CheckVolumed, check_volume
+from bundle.files.read import LoadVolumed
 from bundle.physics import Measured, operator_of
 from bundle.physics.thick import ThroughPlaneSampling
 from tests.support.scans import cut_short, thick_voxels, write_volume

@@ -246,7 +246,9 @@ def test_the_same_uid_becomes_the_same_new_one():
 def test_sheared_axes_and_nan_are_refused_and_nothing_is_written(tmp_path):
     sheared = FINE.copy()
     sheared[:3, 2] += 0.2 * sheared[:3, 0]
-    with pytest.raises(ValueError, match="not perpendicular.*save it as NIfTI"):
+    with pytest.raises(
+        ValueError, match="off right angles.* perpendicular .*: write --output_format nifti, or resample"
+    ):
         save_series(volume(affine=sheared), tmp_path / "out")
     broken = volume()
     broken[0, 3, 3, 3] = torch.nan

@@ -30,6 +30,10 @@ def at_home(monkeypatch):
         ("--operator::gapp 1", "unknown option --operator::gapp: did you mean --operator#gap?"),
         ("--qwertz", "unknown option --qwertz: docs/conventions.md lists all"),
         ("--dataset_dir a.nii b.nii c.nii", "these words belong to no option: b.nii c.nii"),
+        (
+            "--region_dir None",
+            "--region_dir None is left out by MONAI: write '$None' for nothing, or ./None for a file",
+        ),
         ("--num_draw 8 --sed 1", "--num_draws?\nunknown option --sed: did you mean --seed?"),
     ],
 )

@@ -134,5 +134,5 @@ def test_conjugate_gradient_needs_no_closed_form():
 @pytest.mark.parametrize("kind", [Proximal, ConjugateGradient])
 @pytest.mark.parametrize("rho", [0, -1.0, math.nan])
 def test_rho_must_be_positive(kind, rho):
-    with pytest.raises(ValueError, match="rho must be positive"):
+    with pytest.raises(ValueError, match="rho must be a number above 0, got .*; for rho -> 0 use NullSpace"):
         kind(rho)

@@ -204,8 +204,8 @@ def test_a_tensor_without_an_operator_is_refused():
     ("arguments", "message"),
     [
         ({"sigma_rule": "ddpm"}, "sigma_rule must be one of"),
-        ({"eta": 1.1}, "eta must lie"),
-        ({"eta": -0.1}, "eta must lie"),
+        ({"eta": 1.1}, "eta must be a number from 0, up to 1, got"),
+        ({"eta": -0.1}, "eta must be a number from 0, up to 1, got"),
         ({"slice_axis": 3}, "slice_axis must be"),
         ({"slice_axis": "z"}, "slice_axis must be"),
         ({"num_draws": 0}, "num_draws must be"),

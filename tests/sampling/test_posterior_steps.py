@@ -424,15 +424,15 @@ def test_keys_of_data_steps_are_not_those_of_the_noise_field():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda v: PosteriorGradient(v), "scale must be positive, got"),
-        (lambda v: NoisyNullSpace(v if v else -1.0), "noise_std must not be negative, got"),
-        (lambda v: Variational(weight=v), "weight and learning_rate must be positive, got"),
-        (lambda v: Variational(learning_rate=v), "weight and learning_rate must be positive, got"),
-        (lambda v: GaussianPosterior(v), "noise_std and spread must be positive, got"),
-        (lambda v: GaussianPosterior(0.1, spread=v), "noise_std and spread must be positive, got"),
-        (lambda v: SliceTotalVariation(v), "weight and penalty must be positive, got"),
-        (lambda v: SliceTotalVariation(0.1, penalty=v), "weight and penalty must be positive, got"),
-        (lambda v: Proximal(v), "rho must be positive, got"),
+        (lambda v: PosteriorGradient(v), "scale must be a number above 0, got"),
+        (lambda v: NoisyNullSpace(v if v else -1.0), "noise_std must be a number from 0, got"),
+        (lambda v: Variational(weight=v), "weight must be a number above 0, got"),
+        (lambda v: Variational(learning_rate=v), "learning_rate must be a number above 0, got"),
+        (lambda v: GaussianPosterior(v), "noise_std must be a number above 0, got"),
+        (lambda v: GaussianPosterior(0.1, spread=v), "spread must be a number above 0, got"),
+        (lambda v: SliceTotalVariation(v), "weight must be a number above 0, got"),
+        (lambda v: SliceTotalVariation(0.1, penalty=v), "penalty must be a number above 0, got"),
+        (lambda v: Proximal(v), "rho must be a number above 0, got"),
     ],
 )
 @pytest.mark.parametrize("value", [0.0, -0.1, math.nan])

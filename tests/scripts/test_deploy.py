@@ -218,4 +218,4 @@ def test_bad_input_ends_with_the_reason_and_without_output(make, deploy, bundle_
 def test_unknown_settings_are_refused(deploy, bundle_copy, thick_file, tmp_path):
     words = ["-m", "scripts.deploy", "-i", thick_file, "-o", tmp_path / "out", "-m", bundle_copy]
     done = deploy(*words, output_format="tiff")
-    assert done.returncode == 1 and "output_format must be one of ('nifti', 'dicom', 'both'), got 'tiff'" in done.stderr
+    assert done.returncode == 1 and "output_format must be one of nifti, dicom, both, got 'tiff'" in done.stderr

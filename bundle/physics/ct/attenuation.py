@@ -14,6 +14,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.values import number
+
 LOWEST_COUNT = 0.5
 """Counts below it are raised to it before the logarithm: no photon arrived, but nothing is infinitely dense."""
 
@@ -32,6 +34,8 @@ class HounsfieldScale:
     water: float = 0.0192
 
     def __post_init__(self) -> None:
+        number("low", self.low, kind="a number of HU")
+        number("high", self.high, kind="a number of HU")
         if not self.high > self.low:
             raise ValueError(f"the HU window must rise, got {self.low:g} to {self.high:g}")
         if not self.water > 0:

@@ -78,11 +78,17 @@ class Tomography:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
+        for name in ("num_columns", "num_rows"):
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, 1)
+        for name in ("column_offset", "row_offset"):
+            number(name, getattr(self, name), kind="a number of mm")
+        number("background", self.background)
         if self.angles is None:
             whole_number("num_views", self.num_views, 2)
-            number("start_angle", self.start_angle, unit="degrees")
+            number("start_angle", self.start_angle, kind="a number of degrees")
             arc = (180.0 if self.beam == "parallel" else 360.0) if self.arc is None else self.arc
-            number("arc", arc, above=0, most=360, unit="degrees")
+            number("arc", arc, above=0, most=360, kind="a number of degrees")
             self.angles = [self.start_angle + arc * i / self.num_views for i in range(self.num_views)]
 
     def for_measurement(self, projections) -> SparseRadon | ConeBeam:

@@ -40,7 +40,7 @@ class SimulateProjectionsd(MapTransform):
             raise ValueError(f"electronic_noise is {electronic_noise} counts, but photons is not set: give both")
         self.scanner, self.scale, self.label_key = scanner, scale, label_key
         self.photons = photons if photons is None else number("photons", photons, above=0)
-        self.electronic_noise = number("electronic_noise", electronic_noise, 0, unit="counts")
+        self.electronic_noise = number("electronic_noise", electronic_noise, 0, kind="a number of counts")
         self.seed = whole_number("seed", seed)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:

@@ -34,7 +34,7 @@ class SimulateKspaced(MapTransform):
     def __init__(self, keys, scanner: Scanner, noise_std: float = 0.0, seed: int = 0, label_key: str = "label") -> None:
         super().__init__(keys)
         self.scanner, self.seed, self.label_key = scanner, whole_number("seed", seed), label_key
-        self.noise_std = number("kspace_noise", noise_std, 0, below=1, unit="the volume's maximum")
+        self.noise_std = number("kspace_noise", noise_std, 0, below=1, kind="a share of the volume's maximum")
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)

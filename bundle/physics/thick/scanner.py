@@ -49,9 +49,9 @@ class ThroughPlaneSampling:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         for name in ("thickness", "spacing"):
             if (value := getattr(self, name)) is not None:
-                number(name, value, above=0, unit="mm")
+                number(name, value, above=0, kind="a number of mm")
         if self.gap is not None:
-            number("gap", self.gap, unit="mm", fix="negative for slices that overlap")
+            number("gap", self.gap, kind="a number of mm", fix="negative for slices that overlap")
         if self.ratio is not None:
             self._check_ratio(self.ratio)
             if self.spacing is not None:

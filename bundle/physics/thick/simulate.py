@@ -30,7 +30,7 @@ class SimulateMeasurementd(MapTransform):
         super().__init__(keys)
         self.scanner, self.label_key, self.region_key = scanner, label_key, region_key
         # A standard deviation of the whole range leaves nothing to reconstruct.
-        self.noise_std = number("measurement_noise", noise_std, 0, below=1, unit="the volume's maximum")
+        self.noise_std = number("measurement_noise", noise_std, 0, below=1, kind="a share of the volume's maximum")
         self.seed = whole_number("seed", seed)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:

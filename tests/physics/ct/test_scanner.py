@@ -74,10 +74,10 @@ def test_explicit_angles_replace_the_spacing_and_keep_their_order():
         ({"num_views": 12.5}, "num_views must be a whole number from 2, got 12.5"),
         ({"num_views": "30"}, "num_views must be a whole number from 2, got '30'"),
         ({"num_views": None}, "num_views must be a whole number from 2, got None"),
-        ({"arc": 0}, "arc must lie between 0 and 360 degrees, got 0"),
-        ({"arc": -90.0}, "arc must lie between 0 and 360 degrees, got -90"),
-        ({"arc": 361.0}, "arc must lie between 0 and 360 degrees, got 361"),
-        ({"arc": math.nan}, "arc must lie between 0 and 360 degrees, got nan"),
+        ({"arc": 0}, "arc must be a number of degrees above 0, up to 360, got 0"),
+        ({"arc": -90.0}, "arc must be a number of degrees above 0, up to 360, got -90"),
+        ({"arc": 361.0}, "arc must be a number of degrees above 0, up to 360, got 361"),
+        ({"arc": math.nan}, "arc must be a number of degrees above 0, up to 360, got nan"),
     ],
 )
 def test_views_that_are_none_are_refused_when_the_settings_are_read(settings, message):

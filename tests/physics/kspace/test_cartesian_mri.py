@@ -223,10 +223,10 @@ def test_the_field_of_view_is_larger_than_the_volume():
     [
         ({"num_coils": 0}, "num_coils must be a whole number from 1, got 0"),
         ({"acceleration": 0.5}, "acceleration must be a number from 1"),
-        ({"center_fraction": 1.5}, "center_fraction must lie between 0 and 1"),
+        ({"center_fraction": 1.5}, "center_fraction must be a number above 0, up to 1, got"),
         ({"pattern": "spiral"}, "pattern must be one of"),
         ({"phase_axis": 2}, "phase_axis must be 0 or 1"),
-        ({"field_of_view": 0.9}, "field_of_view must lie between 1 and 4"),
+        ({"field_of_view": 0.9}, "field_of_view must be a number from 1, up to 4, got"),
     ],
 )
 def test_settings_out_of_range_are_named(arguments, message):

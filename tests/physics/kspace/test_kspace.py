@@ -128,7 +128,7 @@ def test_the_operator_survives_a_loader(head):
 
 @pytest.mark.parametrize("noise", [-0.1, 1.0])
 def test_noise_out_of_range_is_refused(noise):
-    with pytest.raises(ValueError, match="noise_std must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="kspace_noise must be a share of the volume's maximum from 0, below 1, got"):
         SimulateKspaced("image", CartesianSampling(), noise)
 
 

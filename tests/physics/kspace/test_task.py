@@ -114,7 +114,7 @@ def test_without_a_file_the_message_says_what_to_do(run_here, tiny_overrides, tm
     [
         ({"acceleration": 0.5}, "acceleration must be a number from 1, got 0.5"),
         ({"acceleration": 32}, "lower acceleration"),
-        ({"kspace_noise": -1.0}, "noise_std must lie between 0 and 1"),
+        ({"kspace_noise": -1.0}, "kspace_noise must be a share of the volume's maximum from 0, below 1, got"),
         ({"pattern": "spiral"}, "pattern must be one of"),
     ],
 )

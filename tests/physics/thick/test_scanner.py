@@ -159,8 +159,8 @@ def test_spacing_and_thickness_can_be_set():
         ({"axis": 3}, "axis must be"),
         ({"axis": "z"}, "axis must be"),
         ({"profile": "sinc"}, "profile must be one of"),
-        ({"thickness": 0.0}, "thickness must be positive"),
-        ({"spacing": -1.0}, "spacing must be positive"),
+        ({"thickness": 0.0}, "thickness must be a number of mm above 0, got"),
+        ({"spacing": -1.0}, "spacing must be a number of mm above 0, got"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):

@@ -1,0 +1,193 @@
+"""Values that make no sense end a run before any work, in words that name the option, the value and what is allowed."""
+
+import json
+import re
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from bundle.prior.training import check_training
+from tests.support.scans import ROOT, whole_message
+
+INFERENCE = ["inference"]
+EVALUATE = ["inference", "evaluate"]
+CT = ["inference", "task_svct", "evaluate"]
+KSPACE = ["inference", "task_csmri", "evaluate"]
+TRAIN, TRAIN_CT, ADAPT = ["train"], ["train", "train_ct"], ["train", "adapt"]
+
+
+def solver(name):
+    return ["inference", f"solver_{name}"]
+
+
+TABLE = [
+    (INFERENCE, "seed", [-1, 1.5, "x", True], "seed must be a whole number from 0"),
+    (INFERENCE, "num_steps", [0, -3, 2.5, "x", 201], "(?i)num_steps must"),
+    (INFERENCE, "start_fraction", [0, -0.1, 1.5, "x"], "start_fraction"),
+    (INFERENCE, "eta", [-0.1, 1.1, "x", float("nan")], "eta must be a number from 0, up to 1"),
+    (INFERENCE, "sigma_rule", ["none", 1], "sigma_rule must be one of"),
+    (INFERENCE, "slice_axis", ["z", 3, -1, [], [0, 5]], "slice_axis must be 0, 1, 2"),
+    (INFERENCE, "slice_batch_size", [0, -8, 2.5, "x"], 'slice_batch_size must be a whole number from 1.*"auto"'),
+    (INFERENCE, "num_draws", [0, -1, 2.5, "x"], "num_draws must be a whole number from 1"),
+    (INFERENCE, "eps_after_data", ["x", 2], "eps_after_data is on or off"),
+    (INFERENCE, "sampler#progress", ["x"], "progress is on or off"),
+    (INFERENCE, "sampler#timesteps", [[], [5, 5], [2000, 5]], "timesteps must descend"),
+    (INFERENCE, "noise", ["rice", 3, []], "noise must be one of"),
+    (INFERENCE, "noise_field", ["slerp"], "noise_field must be a noise field"),
+    (INFERENCE, "start", ["x", 3], "start must be nothing or refer to"),
+    (INFERENCE, "finish", ["x", 3], "finish must be nothing or refer to"),
+    (INFERENCE, "observer", ["x", 3], "observer must be nothing or"),
+    (INFERENCE, "evidence", ["x", 2], "evidence is on or off"),
+    (INFERENCE, "report", ["x", 2], "report is on or off"),
+    (INFERENCE, "deidentify", ["x", 2], "deidentify is on or off"),
+    (INFERENCE, "skip_finished", ["x", 2], "skip_finished is on or off"),
+    (INFERENCE, "modality", ["XX", 5], "modality must be one of MR, CT"),
+    (INFERENCE, "output_format", ["dcm", 5], "output_format must be one of nifti, dicom, both"),
+    (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
+    (INFERENCE, "device", ["x"], "device"),
+    (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
+    (INFERENCE, "prior#prediction", ["x"], "prediction must be one of"),
+    (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
+    (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),
+    (INFERENCE, "inferer#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),
+    (INFERENCE, "inferer#threshold", ["x", float("nan")], "threshold must be a number"),
+    (INFERENCE, "operator#axis", [3, "z"], "axis must be 0, 1, 2"),
+    (INFERENCE, "operator#thickness", [0, -1, "x", []], "thickness must be a number of mm above 0"),
+    (
+        INFERENCE,
+        "operator#gap",
+        ["x", [], float("inf")],
+        "gap must be a number of mm.*negative for slices that overlap",
+    ),
+    (INFERENCE, "operator#profile", ["x"], "profile must be one of"),
+    (INFERENCE, "operator#spacing", [0, -1, "x", [1, 1]], "spacing must be a number of mm above 0"),
+    (INFERENCE, "operator#ratio", [1, 20, "x"], "ratio"),
+    (INFERENCE, "data_consistency#iterations", [0, -5, 2.5], "iterations must be a whole number from 1"),
+    (INFERENCE, "data_consistency#tolerance", [-1, "x"], "tolerance must be a number from 0"),
+    (INFERENCE, "baselines#cubic#order", [-1, 6, "x"], "order must be a whole number from 0"),
+    (EVALUATE, "measurement_noise", [-1, 1, "x"], "measurement_noise must be a share of the volume's maximum from 0"),
+    (EVALUATE, "compare", ["x", 2], "compare is on or off"),
+    (EVALUATE, "tv_weight", [-1, 0, "x"], "tv_weight must be a number above 0"),
+    (CT, "beam", ["helical", 1], "beam must be one of"),
+    (CT, "num_views", [1, -30, 2.5, "x"], "num_views must be a whole number from 2"),
+    (CT, "arc", [0, -90, 361, "x"], "arc must be a number of degrees above 0, up to 360"),
+    (CT, "photons", [0, -1, "x"], "photons must be a number above 0"),
+    (CT, "electronic_noise", [-1, "x"], "electronic_noise"),
+    (CT, "total_variation_weight", [0, -1, "x"], "weight must be a number above 0"),
+    (CT, "hounsfield#low", [1000, "x"], "HU"),
+    (CT, "hounsfield#water", [0, -1], "attenuation of water must be positive"),
+    (CT, "finish#rho", [0, -1, "x"], "rho must be a number above 0"),
+    (CT, "finish#iterations", [0, -1], "iterations must be a whole number from 1"),
+    (CT, "data_consistency#rho", [0, -1, "x"], "rho must be a number above 0"),
+    (CT, "data_consistency#iterations", [0, -1], "iterations must be a whole number from 1"),
+    (CT, "baselines#least_squares#iterations", [0, -1], "iterations must be a whole number from 1"),
+    (CT, "operator#num_columns", [0, 2.5], "num_columns must be a whole number from 1"),
+    (CT, "operator#column_offset", ["x"], "column_offset must be a number of mm"),
+    (KSPACE, "acceleration", [0.5, 0, -4, "x"], "acceleration must be a number from 1"),
+    (KSPACE, "num_coils", [0, -1, 2.5, "x"], "num_coils must be a whole number from 1"),
+    (KSPACE, "center_fraction", [0, -1, 1.5, "x"], "center_fraction must be a number above 0, up to 1"),
+    (KSPACE, "pattern", ["spiral", 1], "pattern must be one of"),
+    (KSPACE, "kspace_noise", [-1, 1, "x"], "kspace_noise must be a share of the volume's maximum from 0, below 1"),
+    (KSPACE, "total_variation_weight", [0, -1, "x"], "weight must be a number above 0"),
+    (solver("daps"), "noise_std", [0, -1, "x"], "noise_std must be a number above 0"),
+    (solver("daps"), "data_consistency#spread", [0, -1, "x"], "spread must be a number above 0"),
+    (solver("ddnm_plus"), "noise_std", [-1, "x"], "noise_std must be a number from 0"),
+    (solver("dps"), "data_consistency#scale", [0, -1, "x"], "scale must be a number above 0"),
+    (solver("mbir"), "data_consistency#weight", [0, -1, "x"], "weight must be a number above 0"),
+    (solver("mbir"), "data_consistency#cg_iterations", [0, -1], "cg_iterations must be a whole number from 1"),
+    (solver("diffpir"), "data_consistency#scale_by_noise", ["x"], "scale_by_noise is on or off"),
+    (solver("red_diff"), "data_consistency#learning_rate", [0, -1, "x"], "learning_rate must be a number above 0"),
+    (["inference", "trajectory"], "observer#neighbours", [0, -1, "x"], "neighbours must be a whole number"),
+    (["inference", "trajectory"], "observer#draw", [-1, "x"], "draw must be an index"),
+    (TRAIN, "seed", [-1, "x"], "seed must be a whole number from 0"),
+    (TRAIN, "max_epochs", [0, -1, 2.5, "x"], "max_epochs must be a whole number from 1"),
+    (TRAIN, "val_interval", [0, -1], "val_interval must be a whole number from 1"),
+    (TRAIN, "epoch_length", [0, -1], "epoch_length must be a whole number from 1"),
+    (TRAIN, "learning_rate", [0, -1, "x"], "learning_rate must be a number above 0"),
+    (TRAIN, "ema_momentum", [0, -1, 2, "x"], "ema_momentum must be a number above 0, up to 1"),
+    (TRAIN, "patch_size", [33], "patch_size must be a multiple of 8.*got 33: take 32 or 40"),
+    (TRAIN, "patch_size", [0, -8, "x"], "patch_size must be a whole number from 1"),
+    (TRAIN, "patches_per_volume", [0, -1], "patches_per_volume must be a whole number from 1"),
+    (TRAIN, "volumes_per_batch", [0, -1], "volumes_per_batch must be a whole number from 1"),
+    (TRAIN, "num_workers", [-1, 2.5], "num_workers must be a whole number from 0"),
+    (TRAIN, "cache_rate", [-1, 2, "x"], "cache_rate must be a number from 0, up to 1"),
+    (TRAIN, "resume", ["x", 2], "resume is on or off"),
+    (TRAIN_CT, "hu_window", [[1000, -1000], [0], 5], "hu_window must be two rising numbers"),
+    (ADAPT, "max_epochs", [0, -1], "max_epochs must be a whole number from 1"),
+    (ADAPT, "patch_size", [33], "patch_size must be a multiple of 8"),
+]
+FREE = {
+    "bundle_root", "validation_dir", "model_name",  # paths: tests/files/test_paths.py
+    "series", "unit",  # text that is compared or shown
+    "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
+    "cut", "validate", "train",
+}  # fmt: skip
+"""Ids that may have any value, or have parts of their own."""
+
+
+def cases():
+    for names, option, values, words in TABLE:
+        for i, value in enumerate(values):
+            marks = [pytest.mark.slow] if i else []
+            yield pytest.param(names, option, value, words, id=f"{names[-1]}-{option}-{value}", marks=marks)
+
+
+@pytest.mark.parametrize(("names", "option", "value", "words"), cases())
+def test_a_value_without_sense_ends_the_run_before_any_work(names, option, value, words, tmp_path, monkeypatch):
+    """The data do not exist: were they looked for first, the message would say so."""
+    monkeypatch.chdir(ROOT)
+    parser = ConfigParser()
+    parser.read_config([f"configs/{name}.json" for name in names])
+    parser.update({"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), option: value})
+    with pytest.raises(Exception, match="") as refused:
+        parser.get_parsed_content("run")
+    message = whole_message(refused.value)
+    assert re.search(words, message), message
+    assert repr(value) in message or str(value) in message, message
+    assert not list(tmp_path.iterdir())
+
+
+def plain_ids():
+    """(config, id) of everything that has a plain value, and so can have a wrong one."""
+    for path in sorted((ROOT / "configs").glob("*.json")):
+        if path.stem != "metadata":
+            for key, value in json.loads(path.read_text(encoding="utf-8")).items():
+                if not isinstance(value, dict) and not (isinstance(value, str) and value.startswith("$")):
+                    yield path.stem, key
+
+
+def test_every_id_of_every_config_is_in_the_table():
+    asked = {option.split("#")[0] for _, option, _, _ in TABLE}
+    missing = {(stem, key) for stem, key in plain_ids() if key.split("#")[0] not in asked | FREE}
+    assert not {m for m in missing if not references(*m)}, missing
+
+
+def references(stem, key):
+    """Whether the value refers to another id, or is a list of transforms or handlers."""
+    value = json.loads((ROOT / "configs" / f"{stem}.json").read_text(encoding="utf-8"))[key]
+    return (isinstance(value, str) and value.startswith("@")) or (
+        isinstance(value, list) and all(isinstance(v, (dict, str)) for v in value)
+    )
+
+
+def test_good_settings_of_a_training_pass():
+    check_training(8, patch_size=64, max_epochs=1, num_workers=0, learning_rate=1e-4, cache_rate=0.0)
+    check_training(multiple=1, patch_size=33)
+    with pytest.raises(ValueError, match="take 8$"):
+        check_training(8, patch_size=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [{"num_draws": -1}, {"window": "[1,1]"}, {"report": "x"}, {"skip_finished": "x"}])
+def test_by_command_line_nothing_is_left_behind(option, tmp_path, run_bundle, tiny_overrides, thick_file):
+    finished = run_bundle("inference", "configs/inference.json", tiny_overrides(thick_file) | option)
+    name = next(iter(option))
+    assert finished.returncode != 0 and re.search(rf"ValueError: {name} (must be|is on or off)", finished.stderr)
+    assert not (tmp_path / "results").exists()
+
+
+def test_devices_are_torchs(tmp_path):
+    """What the table calls "device" is torch's own message, which names those that there are."""
+    with pytest.raises(RuntimeError, match="cpu, cuda"):
+        torch.device("x")
