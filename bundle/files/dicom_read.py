@@ -1,8 +1,8 @@
 """DICOM in: finds the stack of slices in a folder and reads it as a volume.
 
 A stack is the images of one series with the same orientation, size, pixel spacing, image type and echo. Localisers and
-other small stacks are left out and named. A stack with missing slices, several images at one place, or slices that are
-shifted sideways (a tilted gantry) is refused.
+other small stacks are left out and named. A stack with missing slices, several images at one place, or slices that do
+not lie on a line is refused. The affine of a tilted gantry is sheared, which `bundle.files.check` refuses.
 """
 
 from __future__ import annotations

@@ -107,7 +107,10 @@ class Stack:
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
     def check(self) -> None:
-        """Raise ValueError, naming the places, unless the slices are evenly spaced on a line along their normal."""
+        """Raise ValueError, naming the places, unless the slices are evenly spaced on a line.
+
+        A line that is not along the normal, of a tilted gantry, is a sheared affine, which `CheckVolumed` refuses.
+        """
         steps = np.diff(self.places)
         pitch = float(np.median(steps))
         if (same := np.flatnonzero(steps < TOLERANCE * max(pitch, 0.1))).size:
@@ -126,11 +129,12 @@ class Stack:
                 "the whole series"
             )
         line = np.array([s.position for s in self.slices])
-        off = line - line[0] - np.outer(self.places - self.places[0], self.slices[0].normal)
+        along = (self.places - self.places[0]) / (self.places[-1] - self.places[0])
+        off = line - line[0] - np.outer(along, line[-1] - line[0])
         if np.abs(off).max() > max(TOLERANCE * pitch, 0.05):
             raise ValueError(
-                f"{self}: slices are shifted sideways by up to {np.abs(off).max():.2f} mm (a tilted gantry?), which is "
-                "not supported; resample the series to straight slices first"
+                f"{self}: slices lie up to {np.abs(off).max():.2f} mm off a straight line; resample the series to "
+                "straight slices first"
             )
 
     def voxels(self) -> np.ndarray:
