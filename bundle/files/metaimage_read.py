@@ -64,6 +64,8 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
             name, equals, value = line.decode("latin-1").partition("=")
             if not equals or length > LONGEST_HEADER:
                 raise ValueError("this is no MetaImage header, or it is damaged: it has no ElementDataFile")
+            if name.strip() in fields:
+                raise ValueError(f"the header states {name.strip()} twice; repair it")
             fields[name.strip()] = value.strip()
     return fields, length
 
@@ -109,7 +111,7 @@ def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) 
         raise ValueError(f"its voxels are missing: {data} is not beside it")
     if not _is(header, "BinaryData", "True"):
         return  # numbers in words
-    start = local * length
+    start = local * length + max(0, _whole(header, "HeaderSize", 1, "0")[0])
     there = _inflated(file, start) if _is(header, "CompressedData", "False") else file.stat().st_size - start
     if there < needed:
         raise ValueError(f"the file is truncated or damaged: {there} of {needed} bytes of voxels are there")

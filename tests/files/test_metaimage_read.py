@@ -89,6 +89,8 @@ REFUSED = {
     "spacing of NaN": ({"ElementSpacing": "1 1 nan"}, "ElementSpacing = 1 1 nan: expected 3 numbers"),
     "axes in a plane": ({"TransformMatrix": "1 0 0 0 1 0 0 0 0"}, "has axes in one plane"),
     "a short matrix": ({"TransformMatrix": "1 0 0"}, "expected 9 numbers"),
+    "a header before the voxels": ({"HeaderSize": 400}, "80 of 480 bytes"),
+    "a field twice": ({"Offset": "0 0 0\nDimSize = 1 1 1"}, "the header states DimSize twice"),
     "a list of files": ({"data": "LIST"}, "the voxels lie in several files"),
     "numbered files": ({"data": "a%03d.raw 1 4 1"}, "the voxels lie in several files"),
     "no data file": ({"data": "none.raw"}, "its voxels are missing: none.raw is not beside it"),
