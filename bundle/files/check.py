@@ -19,7 +19,7 @@ MAX_DICOM_SHEAR = 0.05
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
-    Expects channel-first images as `LoadImaged(ensure_channel_first=True)` gives them. Raises ValueError for
+    Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for
     an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, spacing that is not positive, or axes that
     are off right angles by more than MAX_SHEAR.
     """
@@ -55,7 +55,7 @@ def check_volume(volume: torch.Tensor) -> None:
         if (shear := shear_of(affine)) > MAX_SHEAR:
             raise ValueError(
                 f"{name}: its axes are {shear:.1f} degrees off a right angle (a tilted gantry, or a registration), and "
-                f"at most {MAX_SHEAR:g} are supported; resample the volume to straight slices first"
+                f"at most {MAX_SHEAR:g} are supported; --resample_shear yes resamples it onto straight slices"
             )
     bad = int((~torch.isfinite(volume)).sum())
     if bad:

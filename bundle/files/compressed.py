@@ -1,4 +1,4 @@
-"""Files that nibabel opens by their suffix, opened by what they hold: a .nii.gz that is not compressed, and the like."""
+"""Files that nibabel opens by their suffix, opened by what they hold: a .nii.gz may not be compressed."""
 
 from __future__ import annotations
 

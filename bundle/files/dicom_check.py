@@ -96,13 +96,14 @@ def equal_runs(steps: np.ndarray) -> list[tuple[int, int]]:
 
 
 def check_straight(stack: Stack, places: np.ndarray, pitch: float) -> None:
-    """The slices lie one above the other."""
+    """The slices lie on a line; one that is not along the normal, of a tilted gantry, is a sheared affine."""
     line = np.array([s.position for s in stack.slices])
-    off = line - line[0] - np.outer(places - places[0], stack.slices[0].normal)
+    along = (places - places[0]) / (places[-1] - places[0])
+    off = line - line[0] - np.outer(along, line[-1] - line[0])
     if np.abs(off).max() > max(TOLERANCE * pitch, 0.05):
         raise ValueError(
-            f"{stack}: slices are shifted sideways by up to {np.abs(off).max():.2f} mm (a tilted gantry?), which is "
-            "not supported; resample the series to straight slices first"
+            f"{stack}: slices lie up to {np.abs(off).max():.2f} mm off a straight line; resample the series to straight "
+            "slices first"
         )
 
 

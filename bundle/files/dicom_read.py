@@ -2,8 +2,8 @@
 
 A stack is the images of one series with the same orientation, size, pixel spacing, image type, echo and thickness.
 What is no scan, and files that are no image, are left out and named (bundle.files.dicom_search). A stack with missing
-slices, several images at one place, or slices that are shifted sideways (a tilted gantry) is refused
-(bundle.files.dicom_check).
+slices, several images at one place, or slices that do not lie on a line is refused (bundle.files.dicom_check). The
+affine of a tilted gantry is sheared, which `bundle.files.check` refuses.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ says the same in letters, is not asked, as in ITK. Source: the MetaIO documentat
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 
 import itk
@@ -17,6 +18,8 @@ from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Scan, without_single_ax
 
 LONGEST_HEADER = 1 << 16
 MOST_AXES = 4
+CHUNK = 1 << 22
+"""Bytes that are decompressed at a time, to count them."""
 BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4, "LONG_LONG": 8,
          "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
 """Of a voxel, by ElementType less its "MET_"."""
@@ -32,9 +35,7 @@ def read_metaimage(path: Path) -> Scan:
     """Raises ValueError for a header that states no image, and for voxels that are not all there."""
     header, length = read_header(path)
     check_header(header, length, path)
-    image = itk.imread(str(path), imageio=itk.MetaImageIO.New())
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(f"expected one channel, got {image.GetNumberOfComponentsPerPixel()}; save each as its volume")
+    image = itk.imread(str(path), itk.F, imageio=itk.MetaImageIO.New())
     doubts = []
     if not any(name in header for name in MATRIX):
         doubts.append(UNKNOWN_SIDES.format(" (no TransformMatrix)") + "; LPS is assumed, as by ITK")
@@ -47,7 +48,7 @@ def read_metaimage(path: Path) -> Scan:
     affine[:axes, 3] = np.array(image.GetOrigin())[:axes] * to_mm
     letters = letters_of(direction[:axes, :axes])
     stated = header.get("AnatomicalOrientation", letters).upper()
-    if doubts == [] and stated != letters and set(stated) <= set("RLAPIS"):
+    if doubts == [] and len(letters) == 3 and stated != letters and set(stated) <= set("RLAPIS"):
         doubts.append(f"TransformMatrix, which is used, says {letters}, and AnatomicalOrientation {stated}")
     voxels = without_single_axes(itk.array_from_image(image).T)
     return Scan(voxels, LPS_TO_RAS @ affine, tuple(doubts))
@@ -63,12 +64,16 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
             name, equals, value = line.decode("latin-1").partition("=")
             if not equals or length > LONGEST_HEADER:
                 raise ValueError("this is no MetaImage header, or it is damaged: it has no ElementDataFile")
+            if name.strip() in fields:
+                raise ValueError(f"the header states {name.strip()} twice; repair it")
             fields[name.strip()] = value.strip()
     return fields, length
 
 
 def check_header(header: dict[str, str], length: int, path: Path) -> None:
     """Raise ValueError unless the header states an image that ITK can read, all of which is there."""
+    if (kind := header.get("ObjectType", "Image")) != "Image":
+        raise ValueError(f"ObjectType = {kind}: expected Image")
     axes = _whole(header, "NDims", 1)[0]
     if not 1 <= axes <= MOST_AXES:
         raise ValueError(f"NDims = {axes}: expected 3 axes; the header is damaged, or the file is no volume")
@@ -104,9 +109,25 @@ def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) 
     file = path if local else path.parent / data
     if not file.is_file():
         raise ValueError(f"its voxels are missing: {data} is not beside it")
-    there = file.stat().st_size - local * length
-    if _is(header, "BinaryData", "True") and not _is(header, "CompressedData", "False") and there < needed:
-        raise ValueError(f"the file is truncated: {there} of {needed} bytes of voxels are there")
+    if not _is(header, "BinaryData", "True"):
+        return  # numbers in words
+    start = local * length + max(0, _whole(header, "HeaderSize", 1, "0")[0])
+    there = _inflated(file, start) if _is(header, "CompressedData", "False") else file.stat().st_size - start
+    if there < needed:
+        raise ValueError(f"the file is truncated or damaged: {there} of {needed} bytes of voxels are there")
+
+
+def _inflated(file: Path, start: int) -> int:
+    """How many bytes the compressed ones after `start` stand for; ITK fills up what is missing with anything."""
+    inflate, count = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
+    with file.open("rb") as compressed:
+        compressed.seek(start)
+        while not inflate.eof and (chunk := inflate.unconsumed_tail or compressed.read(CHUNK)):
+            try:
+                count += len(inflate.decompress(chunk, CHUNK))
+            except zlib.error:
+                break
+    return count
 
 
 def _is(header: dict[str, str], name: str, default: str) -> bool:

@@ -55,7 +55,9 @@ def _to_ras(header: dict, doubts: list[str]) -> np.ndarray:
         return np.diag([*TO_RAS[initials.upper()], 1.0])
     if place not in NO_SIDES:
         raise ValueError(f"the space {space!r} is none of {', '.join(TO_RAS)}; repair the header")
-    doubts.append(UNKNOWN_SIDES.format(f" (space {space!r})" if space else " (no space)") + "; LPS is assumed, as by ITK")
+    doubts.append(
+        UNKNOWN_SIDES.format(f" (space {space!r})" if space else " (no space)") + "; LPS is assumed, as by ITK"
+    )
     return LPS_TO_RAS
 
 
@@ -92,7 +94,9 @@ def _millimetres(header: dict, axes: list[int], doubts: list[str]) -> list[float
             raise ValueError(f"lengths are in {word!r}, which is none of {', '.join(MILLIMETRES)}; repair the header")
         scale.append(MILLIMETRES[symbol])
     if set(scale) != {1.0}:
-        doubts.append(f"lengths are in {', '.join(dict.fromkeys(stated))}, and are converted to mm; ITK takes them for mm")
+        doubts.append(
+            f"lengths are in {', '.join(dict.fromkeys(stated))}, and are converted to mm; ITK takes them for mm"
+        )
     return scale
 
 

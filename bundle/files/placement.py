@@ -94,6 +94,15 @@ class Placement:
         image.header["pixdim"][4] = self.header["pixdim"][4]
         return image
 
+    def straightened(self, affine: np.ndarray) -> Placement:
+        """Of the same space, where a sheared volume was resampled on the grid `affine` (4, 4).
+
+        A sheared grid was placed by the sform. The qform, a rotation, never placed it, and is dropped.
+        """
+        header = self.header.copy()
+        header["qform_code"] = 0
+        return Placement(header, affine, None, affine)
+
     def _code(self, form: str) -> int:
         return int(self.header[f"{form}_code"])
 

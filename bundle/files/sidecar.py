@@ -1,9 +1,9 @@
 """The JSON file that converters of DICOM, such as dcm2niix, write beside a volume: what its header said of the scan.
 
-    scan.nii.gz    scan.json    {"Modality": "MR", "SliceThickness": 4, "SpacingBetweenSlices": 5, "EchoTime": 0.09, ...}
+    scan.nii.gz    scan.json    {"Modality": "MR", "SliceThickness": 4, "SpacingBetweenSlices": 5, ...}
 
-Read for what a NIfTI header has no field for, with lengths in mm (BIDS, "Common metadata fields"). What does not fit the
-volume is left aside, and that is said: the file may be of another one.
+Read for what a NIfTI header has no field for; lengths are in mm (BIDS, "Common metadata fields"). What does not fit
+the volume is left aside, and that is said: the file may be of another one.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _thickness(fields: dict, spacing: np.ndarray, doubts: list[str]) -> float:
     distances = ", ".join(f"{s:.4g}" for s in spacing)
     if between and np.abs(spacing / between - 1).min() > TOLERANCE:
         doubts.append(
-            f"SpacingBetweenSlices {between:g} mm is the distance of voxels along no axis ({distances} mm): the file is "
-            "of another volume, or this one was resampled, so its SliceThickness is left aside"
+            f"SpacingBetweenSlices {between:g} mm is the distance of voxels along no axis ({distances} mm): the file "
+            "is of another volume, or this one was resampled, so its SliceThickness is left aside"
         )
         return 0.0
     if thickness > LARGEST * max(spacing):

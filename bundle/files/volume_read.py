@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from monai.data import ImageReader
@@ -49,9 +50,8 @@ class VolumeReader(ImageReader):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a file can be damaged in as many ways as readers can fail
-            raise ValueError(
-                f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})"
-            ) from None
+            said = shorten(f"{type(error).__name__}: {error}", 200)
+            raise ValueError(f"{path}: the file cannot be read, is it damaged? ({said})") from None
         sidecar = read_sidecar(path, voxel_sizes(scan.affine))
         self.source = Source(nifti=scan.nifti, modality=sidecar.modality)
         for doubt in (*scan.doubts, *sidecar.doubts):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from monai.data import decollate_batch, list_data_collate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
+from bundle.files.check import check_volume
 from bundle.files.dicom_read import find_stack
 from bundle.files.find import list_volumes
 from bundle.files.read import LoadVolumed
@@ -173,7 +174,15 @@ def test_a_tilted_gantry_is_refused(tmp_path):
     for k, ds in enumerate(headers):
         ds.ImagePositionPatient = ["0", f"{k}", f"{4 * k}"]
         save(ds, tmp_path / f"3_{(7 * k) % 101:03d}.dcm")
-    with pytest.raises(ValueError, match="shifted sideways by up to 5.00 mm"):
+    with pytest.raises(ValueError, match="14.0 degrees off a right angle .* --resample_shear yes"):
+        check_volume(load(tmp_path))
+
+
+def test_slices_off_their_line_are_refused(tmp_path):
+    for k, ds in enumerate(write_series(tmp_path, VOXELS, np.diag([1.0, 1.0, 4.0, 1.0]))):
+        ds.ImagePositionPatient = ["0", f"{(k - 2) ** 2}", f"{4 * k}"]
+        save(ds, tmp_path / f"3_{(7 * k) % 101:03d}.dcm")
+    with pytest.raises(ValueError, match=r"slices lie up to \d\.\d\d mm off a straight line"):
         load(tmp_path)
 
 

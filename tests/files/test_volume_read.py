@@ -1,0 +1,92 @@
+"""Files that are not what their suffix says, and those that no reader takes: read, or refused in plain words."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.files.check import check_volume
+from bundle.files.read import LoadVolumed
+from tests.support.scans import thick_voxels
+
+AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
+
+
+def load(path):
+    return LoadVolumed("image")({"image": str(path)})["image"]
+
+
+SCAN = nib.Nifti1Image(thick_voxels(), AFFINE).to_bytes()
+MISNAMED = {
+    "plain .nii.gz": ("scan.nii.gz", SCAN),
+    "compressed .nii": ("scan.nii", gzip.compress(SCAN)),
+    "plain .mgz": ("scan.mgz", nib.MGHImage(thick_voxels(), AFFINE).to_bytes()),
+    "compressed .mgh": ("scan.mgh", gzip.compress(nib.MGHImage(thick_voxels(), AFFINE).to_bytes())),
+    "capitals": ("SCAN.NII.GZ", gzip.compress(SCAN)),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), MISNAMED.values(), ids=MISNAMED)
+def test_the_content_says_whether_it_is_compressed(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    volume = load(tmp_path / name)
+    np.testing.assert_array_equal(volume[0], thick_voxels())
+    np.testing.assert_array_equal(volume.affine, AFFINE)
+
+
+def colours():
+    voxels = np.zeros((6, 5, 4), [(c, "u1") for c in "RGB"])
+    voxels["R"] = 7
+    return nib.Nifti1Image(voxels, AFFINE).to_bytes()
+
+
+def without_geometry():
+    content = bytearray(nib.MGHImage(thick_voxels(), AFFINE).to_bytes())
+    content[28:30] = bytes(2)
+    return bytes(content)
+
+
+REFUSED = {
+    "colours": ("scan.nii", colours(), r"the voxels are colours \(RGB\); save the volume in grey values"),
+    "no NIfTI": ("scan.nii.gz", gzip.compress(b"not a scan" * 99), "this is no NIfTI file"),
+    "empty": ("scan.nii", b"", "this is no NIfTI file"),
+    "half a gzip": ("scan.nii.gz", gzip.compress(SCAN)[:1500], "is it damaged"),
+    "half a pair": ("scan.hdr", SCAN[:348], "is it damaged.*scan.img"),
+    "no MGH": ("scan.mgh", b"\0" * 400, "is it damaged"),
+    "MGH without geometry": ("scan.mgh", without_geometry(), "states no spacing and no orientation"),
+    "another format": ("scan.png", b"x", r"expected DICOM, or a name that ends with one of \.nii, \.nii\.gz"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_read_is_refused_in_words(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"(?s)^{tmp_path / name}: .*{message}"):
+        load(tmp_path / name)
+
+
+def test_analyze_is_refused(tmp_path):
+    nib.save(nib.AnalyzeImage(thick_voxels(), AFFINE), tmp_path / "scan.hdr")
+    with pytest.raises(ValueError, match=r"Analyze 7\.5 is none: it does not state which side is left"):
+        load(tmp_path / "scan.hdr")
+
+
+def test_axes_of_a_time_series_are_not_dropped(tmp_path):
+    nib.save(nib.Nifti1Image(np.stack([thick_voxels()] * 3, -1)[..., None, :], AFFINE), tmp_path / "scan.nii")
+    volume = load(tmp_path / "scan.nii")
+    assert volume.shape == (3, 20, 18, 6)
+    with pytest.raises(ValueError, match="expected one channel, got 3"):
+        check_volume(volume)
+
+
+def test_several_paths_are_refused(tmp_path):
+    (tmp_path / "a.nii").write_bytes(SCAN)
+    (tmp_path / "b.nii").write_bytes(SCAN)
+    with pytest.raises(ValueError, match="expected one volume, got 2"):
+        LoadVolumed("image")({"image": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.nii does not exist"):
+        load(tmp_path / "none.nii")
