@@ -39,6 +39,14 @@ def check_options(words: Sequence[str]) -> None:
         return
     config = ConfigParser.load_config_files(as_value(options["config_file"]))
     given = [key for key in options if key not in OWN]
+    simulated = [] if "read_truth" in config else list(config.get("of_simulations", ()))
+    if said := [
+        f"--{key} describes simulated scans, and this run takes measured ones, which bring their own: leave it "
+        "out, or add configs/evaluate.json to simulate"
+        for key in given
+        if key.replace("::", "#") in simulated
+    ]:
+        raise SystemExit("\n".join(said))
     if said := [line for key in given if (line := complaint(key, config, options))]:
         raise SystemExit("\n".join(said))
 
