@@ -45,6 +45,13 @@ def check_options(words: Sequence[str]) -> None:
         for key in given
         if options[key] == "None"
     ]
+    simulated = [] if "read_truth" in config else list(config.get("of_simulations", ()))
+    said += [
+        f"--{key} describes simulated scans, and this run takes measured ones, which bring their own: leave it out, or "
+        "add configs/evaluate.json to simulate"
+        for key in given
+        if key.replace("::", "#") in simulated
+    ]
     if said:
         raise SystemExit("\n".join(said))
 

@@ -5,7 +5,8 @@ that builds its operator.
 """
 
 from bundle.physics.evidence import SplitEvidenced
+from bundle.physics.judge import Judged
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import Measured, operator_of
 
-__all__ = ["LinearOperator", "Measured", "SplitEvidenced", "operator_of"]
+__all__ = ["Judged", "LinearOperator", "Measured", "SplitEvidenced", "operator_of"]

@@ -48,6 +48,12 @@ class LinearOperator(ABC):
     background = -1.0
     """Value of nothing, which surrounds the volume: no signal, or air."""
 
+    misfit_limit = 0.02
+    """|A x - y| / |y| of a right result x, without noise, at most (bundle.physics.judge)."""
+
+    misfit_causes = "an operator that is not that of the measurement"
+    """What makes it larger, in words."""
+
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
 
@@ -123,6 +129,10 @@ class LinearOperator(ABC):
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """A quick reconstruction to start from; the pseudo-inverse unless a subclass knows better."""
         return self.pseudo_inverse(y)
+
+    def noise_norm(self, y: torch.Tensor) -> float:
+        """|n| of the noise n in y (*range_shape), estimated from y alone; 0 where it is not known how."""
+        return 0.0
 
     # -- where it lies ----------------------------------------------------------------------------
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:

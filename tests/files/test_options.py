@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+from monai.bundle import ConfigParser
 
 from bundle.files.options import check_options, parse
 from tests.support.scans import ROOT
@@ -78,3 +79,26 @@ def test_a_run_ends_before_it_makes_anything(run_bundle, tmp_path):
     done = run_bundle("inference", INFERENCE[2], {"output_dir": str(tmp_path / "out"), "num_draw": 8})
     assert done.returncode == 1 and "did you mean --num_draws?" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("task_svct", "--beam fan"), ("task_svct", "--photons 1e5"), ("task_svct", "--operator#column_offset 3"),
+        ("task_svct", "--operator::num_columns 3"), ("task_csmri", "--acceleration 8"),
+        ("task_csmri", "--kspace_noise 0"), (None, "--measurement_noise 0.1"),
+    ],
+)  # fmt: skip
+def test_settings_of_simulations_are_refused_where_nothing_is_simulated(task, words):
+    files = ["configs/inference.json", *([f"configs/{task}.json"] if task else [])]
+    name = words.split()[0]
+    with pytest.raises(SystemExit, match=f"{name} describes simulated scans, .* or add configs/evaluate.json"):
+        check_options([*RUN, "inference", "--config_file", str(files), *words.split()])
+    check_options([*RUN, "inference", "--config_file", str([*files, "configs/evaluate.json"]), *words.split()])
+
+
+def test_settings_of_simulations_exist():
+    for task in ("inference", "task_svct", "task_csmri"):
+        files = ["configs/inference.json", f"configs/{task}.json", "configs/evaluate.json"]
+        for name in ConfigParser.load_config_files(files)["of_simulations"]:
+            check_options([*RUN, "inference", "--config_file", str(files), f"--{name}", "1"])

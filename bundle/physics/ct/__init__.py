@@ -3,6 +3,7 @@
 from bundle.physics.ct.attenuation import CheckHounsfieldd, HounsfieldScale
 from bundle.physics.ct.cone_beam import ConeBeam
 from bundle.physics.ct.geometry import Grid, ScanGeometry
+from bundle.physics.ct.plausible import CheckProjectionsd
 from bundle.physics.ct.read import LoadProjectionsd
 from bundle.physics.ct.scale import ScaleProjectionsd
 from bundle.physics.ct.scanner import Tomography
@@ -10,6 +11,6 @@ from bundle.physics.ct.simulate import SimulateProjectionsd
 from bundle.physics.ct.sparse_radon import SparseRadon
 
 __all__ = [
-    "CheckHounsfieldd", "ConeBeam", "Grid", "HounsfieldScale", "LoadProjectionsd", "ScaleProjectionsd", "ScanGeometry",
-    "SimulateProjectionsd", "SparseRadon", "Tomography",
+    "CheckHounsfieldd", "CheckProjectionsd", "ConeBeam", "Grid", "HounsfieldScale", "LoadProjectionsd",
+    "ScaleProjectionsd", "ScanGeometry", "SimulateProjectionsd", "SparseRadon", "Tomography",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from bundle.physics.ct.filtered_back_projection import filtered_back_projection
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.noise_level import noise_norm
 
 
 class RayTransform(LinearOperator):
@@ -21,6 +22,11 @@ class RayTransform(LinearOperator):
     slice_axes = (2, 0, 1)
     """Views are missing within axial slices; in the other planes their streaks show."""
 
+    misfit_causes = (
+        "column_offset or angles that are not the scan's (degrees, order, sense of rotation), wrong distances or "
+        "units, wrong air_counts, dead columns, decadic logarithms, a grid that leaves out a part of the object"
+    )
+
     def __init__(self, geometry: ScanGeometry, grid: Grid, background: float) -> None:
         super().__init__(grid.shape, geometry.range_shape)
         self.geometry, self.grid, self.background = geometry, grid, background
@@ -32,6 +38,10 @@ class RayTransform(LinearOperator):
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """Filtered back-projection, or FDK. Air, `background`, is taken to surround the volume."""
         return filtered_back_projection(y, self)
+
+    def noise_norm(self, y: torch.Tensor) -> float:
+        """From differences of neighbouring columns."""
+        return noise_norm(y, dim=1)
 
     def domain_affine(self, range_affine: torch.Tensor | None = None) -> torch.Tensor:
         """Affine (4, 4) of the volume in world coordinates; projections have none of their own."""

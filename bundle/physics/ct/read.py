@@ -84,6 +84,8 @@ def read_projections(path: str | Path) -> MetaTensor:
     meta = {"filename_or_obj": str(path), "case": case, "geometry": geometry}
     if grid is not None:
         meta["grid"] = grid
+    if air_counts is not None:
+        meta["air_counts"] = float(air_counts)
     return MetaTensor(torch.from_numpy(values)[None], meta=meta)
 
 

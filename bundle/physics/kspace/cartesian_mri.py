@@ -43,6 +43,11 @@ class CartesianMRI(LinearOperator):
         ValueError: shapes that do not fit, or nothing measured.
     """
 
+    misfit_causes = (
+        "the layout of k-space (its centre at N // 2, the image in the middle, coils on the second axis, 2-D slices), "
+        "coils with unequal noise or one without signal, a centre too small for their maps, motion between lines"
+    )
+
     def __init__(self, maps: torch.Tensor, mask: torch.Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0),
                  background: float = -1.0) -> None:  # fmt: skip
         if maps.ndim != 4 or not maps.is_complex():
@@ -148,6 +153,15 @@ class CartesianMRI(LinearOperator):
         """The coils combined, zero-filled; air, `background`, has no signal."""
         air = y.new_full(self.domain_shape, self.background)
         return air + self.zero_filled(y - self.forward(air))
+
+    def noise_norm(self, y: torch.Tensor) -> float:
+        """From the median of |y|^2 over measured points, most of which lie far from the centre and hold little else.
+
+        |n|^2 of complex noise is distributed exponentially: its mean is its median over log 2.
+        """
+        energy = y.square().sum(-1)
+        measured = energy[energy > 0]
+        return math.sqrt(float(measured.median()) / math.log(2) * measured.numel()) if measured.numel() else 0.0
 
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
         """k-space carries the affine (4, 4) of its volume."""

@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 
 PEAKED, PEAKED_IF_SPARSE = 10.0, 3.0
-"""Times that the strongest position of a transformed axis has the energy of the median one, at least. Measured: 15 to 50
-with noise of a tenth of the maximum, 1000 and more with usual noise; coils and slices 1 to 3. Where positions are not
+"""Times that the strongest position of a transformed axis has the energy of the median one, at least. Measured: 15 to
+50 with noise of a tenth of the maximum, 1000 and more with usual noise; coils and slices 1 to 3. Where some are not
 measured the others lie near the centre, and are more alike (5 and more); coils and slices lack none."""
 NEAR = 1 / 16
 """Share of an axis within which its centre is expected."""

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.physics.linear_operator import LinearOperator, check_rho
+from bundle.physics.noise_level import noise_norm
 
 PROFILES = ("box", "gaussian")
 SINGULAR_CUTOFF = 1e-3
@@ -67,6 +68,7 @@ class ThroughPlane(LinearOperator):
     """
 
     units = "the volume's own (a weighted mean)"
+    misfit_causes = "a thickness, gap or profile that is not the scan's, or a solver that does not follow noisy slices"
 
     def __init__(self, domain_shape: tuple[int, int, int], axis: int, weights: torch.Tensor, spacing: float,
                  pitch: float, thickness: float) -> None:  # fmt: skip
@@ -110,6 +112,10 @@ class ThroughPlane(LinearOperator):
         """The least curved volume (along the axis) that agrees with the data."""
         self._check(y, self.range_shape, "measurement")
         return self._along(y, "smooth")
+
+    def noise_norm(self, y: torch.Tensor) -> float:
+        """From differences of neighbouring voxels within slices."""
+        return noise_norm(y, dim=self.slice_axes[0])
 
     @property
     def norm(self) -> float:

@@ -115,6 +115,8 @@ def shown(value) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
+        if not value:
+            return "none"
         return " × ".join(shown(v) for v in value) if all(isinstance(v, (int, float)) for v in value) else str(value)
     return str(value)
 

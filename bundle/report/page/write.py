@@ -29,6 +29,7 @@ from bundle.files.values import rising_pair
 from bundle.files.write import check_writable, finite, written_whole
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.planes import PLANES
+from bundle.report.page.doubts import doubt_list
 from bundle.report.page.parts import coverage_chart, curves, dots, metric_tables, middle_slices, record_tables
 from bundle.report.page.volumes import axes_of, canonical, decimals_of, levels_for, nifti_header, packed, step_of
 from bundle.report.titles import RECON, title_of
@@ -88,6 +89,7 @@ def write_page(path: Path, title: str, volumes: Mapping[str, np.ndarray], affine
     parts = {
         "title": escape(title),
         "limits": escape(LIMITS),
+        "doubts": doubt_list(record.get("doubts") or ()),
         "scan": escape(str(record.get("scan") or "")),
         "pictures": static_pictures(volumes, affine, window, labels),
         "metrics": metric_section(metrics),
