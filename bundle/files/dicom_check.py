@@ -102,8 +102,8 @@ def check_straight(stack: Stack, places: np.ndarray, pitch: float) -> None:
     off = line - line[0] - np.outer(along, line[-1] - line[0])
     if np.abs(off).max() > max(TOLERANCE * pitch, 0.05):
         raise ValueError(
-            f"{stack}: slices lie up to {np.abs(off).max():.2f} mm off a straight line; resample the series to straight "
-            "slices first"
+            f"{stack}: slices lie up to {np.abs(off).max():.2f} mm off a straight line; resample the series to "
+            "straight slices first"
         )
 
 
