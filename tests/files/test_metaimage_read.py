@@ -113,7 +113,9 @@ def test_a_compressed_file_that_was_cut_short_is_refused(tmp_path):
         load(tmp_path / "scan.mha")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 1000, "".join(f"A{n} = 1\n" for n in range(10_000)).encode(), b"ElementDataFile"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 1000, "".join(f"A{n} = 1\n" for n in range(10_000)).encode(), b"ElementDataFile"]
+)
 def test_what_is_no_header_is_refused(tmp_path, content):
     (tmp_path / "scan.mha").write_bytes(content)
     with pytest.raises(ValueError, match="this is no MetaImage header, or it is damaged"):
