@@ -43,11 +43,10 @@ class SaveResults:
     def write(self, engine: Engine) -> None:
         for result in engine.state.output:
             case = case_of(result["image"])
-            source = source_of(result["image"])
             for suffix, volume in result_volumes(result["pred"]).items():
                 save_volume(
                     volume, self.output_dir / case / f"{case}_{suffix}", self.output_format,
-                    source, suffix=suffix, modality=source.modality or self.modality,
+                    source_of(result["image"]), suffix=suffix, modality=self.modality,
                     deidentified=self.deidentify,
                 )  # fmt: skip
 
@@ -55,11 +54,13 @@ class SaveResults:
 def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source, **about) -> None:
     """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
 
-    `source`: of the measurement that the volume was made from. `about` goes to `bundle.files.dicom_write.save_series`.
+    `source`: of the measurement that the volume was made from; the modality that it states goes before that of `about`,
+    which goes to `bundle.files.dicom_write.save_series`.
     """
     if output_format != "dicom":
         write_nifti(path.with_name(f"{path.name}.nii.gz"), volume, source.nifti)
         print(f"wrote {path}.nii.gz", flush=True)
     if output_format != "nifti":
+        about |= {"modality": source.modality} if source.modality else {}
         number = save_series(volume, path, source.dicom, **about)
         print(f"wrote {path}: {number} DICOM files", flush=True)

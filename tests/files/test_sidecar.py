@@ -51,7 +51,7 @@ def test_the_modality_goes_before_the_option_s_default(tmp_path, monkeypatch):
     path = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=SPACING)
     beside(tmp_path, {"Modality": "CT"})
     asked = []
-    monkeypatch.setattr("bundle.files.save_results.save_volume", lambda *_, modality, **__: asked.append(modality))
+    monkeypatch.setattr("bundle.files.save_results.save_series", lambda *_, modality, **__: asked.append(modality))
     for image in (load(path), load(write_volume(tmp_path / "other.nii.gz", thick_voxels(), spacing=SPACING))):
         state = SimpleNamespace(output=[{"image": image, "pred": image}])
         SaveResults(str(tmp_path / "out"), "dicom", "MR").write(SimpleNamespace(state=state))
