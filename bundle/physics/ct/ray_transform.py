@@ -22,6 +22,7 @@ class RayTransform(LinearOperator):
     slice_axes = (2, 0, 1)
     """Views are missing within axial slices; in the other planes their streaks show."""
 
+    misfit_limit = 0.012
     misfit_causes = (
         "column_offset or angles that are not the scan's (degrees, order, sense of rotation), wrong distances or "
         "units, wrong air_counts, dead columns, decadic logarithms, a grid that leaves out a part of the object"

@@ -43,6 +43,9 @@ class CartesianMRI(LinearOperator):
         ValueError: shapes that do not fit, or nothing measured.
     """
 
+    misfit_limit = 0.12
+    """Maps that are estimated from few lines do not explain all of the measurement."""
+
     misfit_causes = (
         "the layout of k-space (its centre at N // 2, the image in the middle, coils on the second axis, 2-D slices), "
         "coils with unequal noise or one without signal, a centre too small for their maps, motion between lines"

@@ -128,3 +128,20 @@ def test_a_prior_is_trained_on_volumes_in_hounsfield_units(run_here, tmp_path):
     overrides = TRAINED_HERE | {"dataset_dir": str(tmp_path / "bodies"), "output_dir": str(tmp_path / "run")}
     run_here("training", [TRAIN, "configs/train_ct.json"], overrides)
     assert (tmp_path / "run" / "model.pt").exists()
+
+
+@pytest.mark.slow
+def test_what_was_mended_and_what_is_doubtful_is_said_at_the_end(run_here, tiny_overrides, tmp_path, capsys):
+    """Dead columns stand in run.json, on stderr and on the page; so does a result that follows no measurement."""
+
+    def broken(projections):
+        projections[:, [11, 12]] = 7.0
+        return projections
+
+    overrides = tiny_overrides(measure(tmp_path / "scans", "parallel", broken), report=True, **QUICK)
+    run_here("inference", [INFERENCE, TASK], overrides | {"judge#slack": 1e-6})
+    case = tmp_path / "results" / "scan"
+    doubts = json.loads((case / "run.json").read_text(encoding="utf-8"))["doubts"]
+    assert "2 columns (11, 12)" in doubts[0] and "does not agree with the measurement" in doubts[1]
+    assert all(f"doubt about scan: {sentence}" in capsys.readouterr().err for sentence in doubts[:1])
+    assert "2 columns (11, 12)" in (case / "report.html").read_text(encoding="utf-8")
