@@ -133,7 +133,7 @@ def cases():
             yield pytest.param(names, option, value, words, id=f"{names[-1]}-{option}-{value}", marks=marks)
 
 
-@pytest.mark.parametrize(("names", "option", "value", "words"), cases())
+@pytest.mark.parametrize(("names", "option", "value", "words"), list(cases()))
 def test_a_value_without_sense_ends_the_run_before_any_work(names, option, value, words, tmp_path, monkeypatch):
     """The data do not exist: were they looked for first, the message would say so."""
     monkeypatch.chdir(ROOT)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, cone_beam, cone_beam_torch
 from tests.physics.ct.test_sparse_radon import line_integrals, phantom
 from tests.support.helpers import dense, normal, repeatable
+from tests.support.strategies import per_view
 
 ANGLES = (10.0, 77.0, 143.0, 215.0, -60.0)
 MOVING = {
@@ -48,7 +49,7 @@ def scans(draw):
     angles = draw(st.lists(st.floats(-400, 400), min_size=2, max_size=4))
 
     def moving(low, high):
-        return draw(st.one_of(st.floats(low, high), st.tuples(*[st.floats(low, high)] * len(angles))))
+        return draw(per_view(low, high, len(angles)))
 
     offsets = {name: moving(-6, 6) for name in list(MOVING)[2:]}
     geometry = scan(

@@ -93,7 +93,7 @@ def test_views_that_are_none_are_refused_when_the_settings_are_read(settings, me
         ({"angles": [0, math.nan]}, r"angles\[1\] is nan"),
         ({"angles": [0, "90"]}, r"angles\[1\] is '90'"),
         ({"column_size": -1.0, "num_columns": 30}, "column_size must be a positive number of mm, got -1.0"),
-        ({"num_columns": -3}, "num_columns must be a positive whole number, got -3"),
+        ({"num_columns": -3}, "num_columns must be a whole number from 1, got -3"),
         ({"source_to_isocenter": 30.0}, "the volume reaches 31 mm .* source is 30 mm away: set a larger"),
         ({"source_to_detector": 150.0}, "must lie behind the isocenter"),
     ],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
 from bundle.physics.ct.sparse_radon import check_memory, expected_entries, system_matrix
 from tests.support.helpers import dense, normal, repeatable
+from tests.support.strategies import per_view
 
 EDGE = 0.5
 """Squared radius where the phantom's ellipsoids begin to fall to zero."""
@@ -113,7 +114,7 @@ def operators(draw):
     angles = draw(st.lists(st.floats(-400, 400), min_size=2, max_size=4))
 
     def moving(low, high):
-        return draw(st.one_of(st.floats(low, high), st.tuples(*[st.floats(low, high)] * len(angles))))
+        return draw(per_view(low, high, len(angles)))
 
     others = {
         "column_offset": moving(-5, 5),
