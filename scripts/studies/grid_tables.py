@@ -117,6 +117,18 @@ def ssim_across(task: str):
     return lambda metrics: sum(metrics[f"ssim_{p}"] for p in planes) / 2
 
 
+def has_ssim(record: dict) -> bool:
+    """Whether every run holds it; those of before version 0.6.0, which computed it on values from -1 to 1, do not."""
+    return all(
+        "ssim" in metrics
+        for solvers in record.values()
+        for volumes in solvers.values()
+        for methods in volumes.values()
+        for seeds in methods.values()
+        for metrics in seeds.values()
+    )
+
+
 def absolute(record: dict) -> str:
     """PSNR and inter-slice error themselves, of baselines and fields, with DDS."""
     rows = []
@@ -208,7 +220,7 @@ def grid_text(record: dict) -> str:
     parts = {
         "Gain in PSNR over independent noise (dB)": comparison(record, lambda task: psnr, 2, "+"),
         "Inter-slice error, as a ratio to that of independent noise": comparison(record, across, 3, "", ratio=True),
-        "Gain in SSIM, seen from the side": comparison(record, ssim_across, 3, "+"),
+        **({"Gain in SSIM, seen from the side": comparison(record, ssim_across, 3, "+")} if has_ssim(record) else {}),
         "The null test": null_table(record),
         "Absolute figures, DDS": absolute(record),
     }
