@@ -68,6 +68,7 @@ class ThroughPlane(LinearOperator):
     """
 
     units = "the volume's own (a weighted mean)"
+    misfit_limit = 0.05
     misfit_causes = "a thickness, gap or profile that is not the scan's, or a solver that does not follow noisy slices"
 
     def __init__(self, domain_shape: tuple[int, int, int], axis: int, weights: torch.Tensor, spacing: float,
