@@ -19,6 +19,7 @@ from monai.transforms import MapTransform
 from bundle.files.doubts import doubts_of
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
+from bundle.files.values import number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of
 
@@ -57,9 +58,8 @@ class Judged(MapTransform):
 
     def __init__(self, keys, image_key: str = "image", slack: float | None = SLACK) -> None:
         super().__init__(keys)
-        if slack is not None and not slack > 0:
-            raise ValueError(f"slack must be positive, or nothing for no judgement, got {slack}")
-        self.image_key, self.slack = image_key, slack
+        self.image_key = image_key
+        self.slack = None if slack is None else number("slack", slack, above=0)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)

@@ -51,7 +51,8 @@ def check_training(multiple: int = 1, **settings) -> None:
         number("ema_momentum", settings["ema_momentum"], above=0, most=1)
     if "cache_rate" in settings:
         number("cache_rate", settings["cache_rate"], 0, 1)
-    is_on(settings.get("resume", False), "resume")
+    for name in ("resume", "resample_shear"):
+        is_on(settings.get(name, False), name)
     size = settings.get("patch_size", multiple)
     if size % multiple:
         near = [n for n in (size // multiple * multiple, -(-size // multiple) * multiple) if n]

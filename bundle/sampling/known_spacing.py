@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from scipy.ndimage import zoom
 
 from bundle.files.findings import findings_of
+from bundle.files.values import number
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.sampling.inferers import VolumeInferer
 
@@ -37,9 +38,8 @@ class KnownSpacingInferer(VolumeInferer):
 
     def __init__(self, inferer: VolumeInferer, spacing: float | None = None) -> None:
         super().__init__()
-        if spacing is not None and not spacing > 0:
-            raise ValueError(f"the spacing that the prior knows must be positive (mm), got {spacing}")
-        self.inferer, self.spacing = inferer, spacing
+        self.inferer = inferer
+        self.spacing = None if spacing is None else number("prior_spacing", spacing, above=0, unit="mm")
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         operator = operator_of(measurement)

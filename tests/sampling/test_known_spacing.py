@@ -166,7 +166,7 @@ def test_a_scan_without_fine_detail_is_sampled_as_its_coarse_twin():
 
 
 def test_what_was_found_is_kept_and_the_scan_tells_at_which_size_it_was_sampled():
-    flat = Findings("blocks", "slerp", 3, 0.2, {"std": torch.full((1, 7, 6, 20), 0.3)})
+    flat = Findings("blocks", "slerp", 3, 0.2, maps={"std": torch.full((1, 7, 6, 20), 0.3)})
     inner = Made(lambda m: torch.zeros(operator_of(m).domain_shape), flat)
     measurement = fine_scan(normal(13, 12, 4), (0.5, 0.5, 5.0))
     found = findings_of(KnownSpacingInferer(inner, 1.0).reconstruct(measurement, None))
@@ -184,7 +184,7 @@ def test_interpolation_is_scipys(shape):
 
 
 def test_bad_spacings_and_other_operators_are_refused():
-    with pytest.raises(ValueError, match=r"must be positive \(mm\), got 0"):
+    with pytest.raises(ValueError, match="prior_spacing must be a number of mm above 0, got 0"):
         KnownSpacingInferer(None, 0.0)
 
     class Identity(LinearOperator):
