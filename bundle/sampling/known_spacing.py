@@ -39,7 +39,7 @@ class KnownSpacingInferer(VolumeInferer):
     def __init__(self, inferer: VolumeInferer, spacing: float | None = None) -> None:
         super().__init__()
         self.inferer = inferer
-        self.spacing = None if spacing is None else number("prior_spacing", spacing, above=0, unit="mm")
+        self.spacing = None if spacing is None else number("prior_spacing", spacing, above=0, kind="a number of mm")
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         operator = operator_of(measurement)

@@ -99,7 +99,7 @@ def test_nothing_is_said_of_right_results(capsys):
 
 
 def test_a_slack_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="slack must be positive"):
+    with pytest.raises(ValueError, match="slack must be a number above 0, got 0"):
         Judged("pred", slack=0)
 
 
