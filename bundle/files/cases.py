@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
+from bundle.files.dicom_names import name_of
+from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.paths import path_of
-from bundle.files.source import source_of
 from bundle.files.switch import is_on
 
 
@@ -70,15 +72,17 @@ class Cases:
             raise ValueError("no usable volume:\n" + _list(self.refused))
 
     def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
-        """Items with the stack that is to be reconstructed in the place of each DICOM folder."""
-        folders = {Path(item["image"]): item for item in items if Path(item["image"]).is_dir()}
+        """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""
+        folders = {Path(item["image"]): item for item in items if is_dicom_source(item["image"])}
         searches = tqdm(folders, desc="reading headers", unit="folder", leave=False, delay=5)
         absent: dict[str, str] = {}
         for found in linked(map(search, searches)):
             item, *parts = (folders[source] for source in found.sources)
             items = [i for i in items if i not in parts]
             try:
-                item["image"] = choose(found, series)
+                item["image"] = stack = choose(found, series)
+                if len(several := found.usable) > 1:  # or the results of two series would meet
+                    item["case"] += "_" + re.sub(r"[^\w.]+", "-", name_of(stack, several))
             except NoStackError as error:
                 absent[item["image"]] = str(error)
             except ValueError as error:
@@ -106,12 +110,11 @@ class Cases:
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
-            image = preprocessing(dict(item))["image"]
+            preprocessing(dict(item))
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return
-        # A DICOM file has been parsed now: what was found is read, and the file not searched again.
-        self.usable.append(item | {"image": source_of(image).dicom or item["image"]})
+        self.usable.append(item)
 
     def _refuse(self, path: str, why: str) -> None:
         self.refused[path] = why = why.removeprefix(f"{path}: ")

@@ -40,6 +40,11 @@ class Search:
     stacks: list[Stack] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
 
+    @property
+    def usable(self) -> list[Stack]:
+        """Those that may be scans."""
+        return [s for s in self.stacks if unusable(s) is None]
+
     def leave_out(self, path: Path, why: str) -> None:
         self.left_out.setdefault(why, []).append(path)
 
@@ -149,8 +154,7 @@ def choose(found: Search, series: int | str | None = None) -> Stack:
     Raises:
         ValueError: there is none, there are several, or it is no whole scan (bundle.files.dicom_check).
     """
-    usable = [s for s in found.stacks if unusable(s) is None]
-    named = [s for s in usable if series is None or is_called(s, str(series))]
+    named = [s for s in found.usable if series is None or is_called(s, str(series))]
     if not named:
         wanted = "" if series is None else f" number or UID {series}"
         raise NoStackError(

@@ -294,6 +294,16 @@ def test_echoes_and_kinds_have_names_that_choose_them(tmp_path, echoes):
         find_stack(tmp_path, "5/TE9")
 
 
+def test_series_of_one_folder_are_cases_of_their_own(tmp_path, echoes):
+    def case(name):
+        reader = LoadVolumed("image", series=name)
+        (item,) = Cases(str(tmp_path), reader, reader=reader, output_dir=str(tmp_path / "out")).usable
+        return item["case"]
+
+    names = {case(name) for name in ("5/P", "5/TE4.6", "5/TE2.3/M")}
+    assert names == {f"{tmp_path.name}_{own}" for own in ("5-P", "5-TE4.6", "5-TE2.3-M")}
+
+
 def test_any_image_chooses_its_stack(tmp_path, echoes):
     for stack in search(tmp_path).stacks:
         for s in stack.slices:
