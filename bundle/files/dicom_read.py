@@ -14,9 +14,8 @@ import numpy as np
 from monai.data import ImageReader
 
 from bundle.files.dicom_search import choose, search
-from bundle.files.dicom_slice import is_dicom
 from bundle.files.dicom_stack import Stack
-from bundle.files.find import is_dicom_series
+from bundle.files.find import is_dicom_file, is_dicom_series
 from bundle.files.source import Source
 
 
@@ -64,4 +63,4 @@ def is_dicom_source(source) -> bool:
     if not str(source):
         return False  # and not the current folder
     source = Path(source)
-    return is_dicom_series(source) if source.is_dir() else source.is_file() and is_dicom(source)
+    return is_dicom_series(source) if source.is_dir() else is_dicom_file(source)

@@ -42,13 +42,18 @@ def case_of(measurement: MetaTensor) -> str:
 
 def is_dicom_series(folder: Path) -> bool:
     """True for a folder with DICOM files directly inside, other than the index of a disc."""
-    return any(may_be_dicom(p) and is_dicom(p) for p in folder.iterdir() if p.is_file())
+    return any(is_dicom_file(p) for p in folder.iterdir())
 
 
-def may_be_dicom(path: Path) -> bool:
-    """By its name: no hidden file, no volume of another format, not the index of a disc."""
+def is_dicom_file(path: Path) -> bool:
+    """True for a DICOM file that is not hidden, not named as a volume of another format, not the index of a disc."""
     name = path.name
-    return not (name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX)
+    if name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX or not path.is_file():
+        return False
+    try:
+        return is_dicom(path)
+    except OSError:  # said by those who read it
+        return False
 
 
 @dataclass
@@ -84,7 +89,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     if source.is_file():
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
-    for folder in folders_of(source, results):
+    for folder in folders_of(source, results, found.left_out):
         files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
         if is_dicom_series(folder):
@@ -109,10 +114,17 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     return found
 
 
-def folders_of(root: Path, results: str | Path | None = None) -> Iterator[Path]:
-    """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'."""
+def folders_of(root: Path, results: str | Path | None, left_out: dict[str, str]) -> Iterator[Path]:
+    """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'.
+
+    Those that cannot be opened get their reason in `left_out`.
+    """
+
+    def note(error: OSError) -> None:
+        left_out[error.filename] = error.strerror
+
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
-    for path, inside, _ in os.walk(root, followlinks=True):
+    for path, inside, _ in os.walk(root, onerror=note, followlinks=True):
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
             continue
