@@ -74,9 +74,14 @@ class Cases:
     def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
         """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""
         folders = {Path(item["image"]): item for item in items if is_dicom_source(item["image"])}
-        searches = tqdm(folders, desc="reading headers", unit="folder", leave=False, delay=5)
+        searches = []
+        for folder, item in tqdm(folders.items(), desc="reading headers", unit="folder", leave=False, delay=5):
+            try:
+                searches.append(search(folder))
+            except Exception as error:  # a header can be damaged in as many ways as there are elements
+                self._refuse(item["image"], f"{type(error).__name__}: {root_cause(error)}")
         absent: dict[str, str] = {}
-        for found in linked(map(search, searches)):
+        for found in linked(searches):
             item, *parts = (folders[source] for source in found.sources)
             items = [i for i in items if i not in parts]
             try:

@@ -94,7 +94,7 @@ def search(source: str | Path) -> Search:
 
 
 def dicom_slices(path: Path) -> list[tuple]:
-    """`slices_of` a file; none of a disc's index, and of files that never meant to be DICOM. ValueError as there."""
+    """What `slices_of` gives of a file, nothing of a disc's index; ValueError, in a few words, where it holds none."""
     if path.name.upper() == DISC_INDEX:
         return []
     if is_dicom(path):
@@ -109,12 +109,15 @@ def dicom_slices(path: Path) -> list[tuple]:
 
 
 def alike(one: Slice, other: Slice) -> bool:
-    """Whether two files that claim to be one image are."""
-    return filecmp.cmp(one.path, other.path, shallow=False) or (
-        np.array_equal(one.position, other.position)
-        and one.rescale == other.rescale
-        and np.array_equal(read_pixels(one.path), read_pixels(other.path))
-    )
+    """Whether two files that claim to be one image are; not if the pixels of one cannot be decoded."""
+    if filecmp.cmp(one.path, other.path, shallow=False):
+        return True
+    if not np.array_equal(one.position, other.position) or one.rescale != other.rescale:
+        return False
+    try:
+        return np.array_equal(read_pixels(one.path), read_pixels(other.path))
+    except ValueError:
+        return False
 
 
 def complete_each_other(one: Stack, other: Stack) -> bool:
