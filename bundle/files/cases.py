@@ -15,8 +15,12 @@ from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
+from bundle.files.fingerprint import fingerprint
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
+
+SAME = "same"
+"""Data of an earlier run."""
 
 
 class Cases:
@@ -49,21 +53,23 @@ class Cases:
                  ) -> None:  # fmt: skip
         skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
-        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir)
+        dicom = hasattr(reader, "series")
+        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir, dicom or reader is None)
         self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.left_out, self.refused = found.left_out, {}
-        items = found.items if not hasattr(reader, "series") else self._with_stacks(found.items, reader.series)
+        items = self._with_stacks(found.items, reader.series) if dicom else found.items
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
-            path = os.fspath(item["image"])
-            holder, where = self._holder(item["case"]), self.output_dir / item["case"]
-            if holder not in (None, os.path.realpath(path)):
-                self._refuse(path, f"{where} holds the results of {holder}: choose another output_dir, or move them")
-            elif holder and skip_finished:
+            earlier = self._earlier(item)
+            if earlier == SAME and skip_finished:
                 self.finished.append(item["case"])
+            elif earlier in (None, SAME):
+                self._read(item, preprocessing)
             else:
-                self._read(path, item, preprocessing)
+                where = self.output_dir / item["case"]
+                reason = f"{where} holds the results of {earlier}: choose another output_dir, or move them"
+                self._refuse(os.fspath(item["image"]), reason)
         for path, why in self.left_out.items():
             _say(f"left out {path}: {why}")
         if self.finished:
@@ -101,15 +107,27 @@ class Cases:
                 self._refuse(path, why)
         return [item for item in items if item["image"] not in absent and item["image"] not in self.refused]
 
-    def _holder(self, case: str) -> str | None:
-        """The path of the volume whose results lie in the folder of a case; None if there are none, or it is gone."""
-        try:
-            source = json.loads((self.output_dir / case / "run.json").read_text(encoding="utf-8"))["source"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return os.path.realpath(source) if os.path.exists(source) else None
+    def _earlier(self, item: dict) -> str | None:
+        """Whose results the folder of a case holds: None for nobody's, SAME, or the path of other data.
 
-    def _read(self, path: str, item: dict, preprocessing: Callable[[dict], dict]) -> None:
+        The same path with other data is a new version of them, whose results take the place of the old ones.
+        """
+        path = os.fspath(item["image"])
+        try:
+            record = json.loads((self.output_dir / item["case"] / "run.json").read_text(encoding="utf-8"))
+            source, known = record["source"], record.get("fingerprint")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        same_path = os.path.realpath(source) == os.path.realpath(path)
+        if same_path if known is None else known == fingerprint(item["image"]):
+            return SAME
+        if not same_path:
+            return source
+        _say(f"{path} has changed: its results in {self.output_dir / item['case']} are replaced")
+        return None
+
+    def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
+        path = os.fspath(item["image"])
         if self.region_dir is not None:
             name = f"{item['case']}.nii.gz" if Path(path).is_dir() else Path(path).name
             if (region := self.region_dir / name).is_file():

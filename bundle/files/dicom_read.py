@@ -58,7 +58,7 @@ class StackReader(ImageReader):
 
 
 def is_dicom_source(source) -> bool:
-    """True for a DICOM file, and for a folder with one directly inside."""
+    """True for a DICOM file, and for a folder with one directly inside, which its reader then reads or refuses."""
     source = source[0] if isinstance(source, (list, tuple)) else source
     if not str(source):
         return False  # and not the current folder

@@ -24,9 +24,10 @@ MIN_SLICES = 3
 SUFFIXES = (".dcm", ".ima")
 """Of files that mean to be DICOM, whatever is in them."""
 MOST_NAMED = 3
+COPY = "a copy of another"
 
 
-@dataclass
+@dataclass(eq=False)
 class Search:
     """What the DICOM files directly inside of some folders hold.
 
@@ -56,7 +57,10 @@ class Search:
             if whole is None:
                 stacks.append(part)
             else:
-                stacks[whole] = stacks[whole].joined(part)
+                copies = copied(part, stacks[whole])
+                stacks[whole] = stacks[whole].joined([s for s in part.slices if s not in copies], part.header)
+                for path in dict.fromkeys(s.path for s in copies):
+                    other.leave_out(path, COPY)
         both = Search([*self.sources, *other.sources], stacks)
         for left_out in (self.left_out, other.left_out):
             for why, files in left_out.items():
@@ -72,7 +76,7 @@ def search(source: str | Path) -> Search:
     source = Path(source)
     files = [source] if source.is_file() else sorted(p for p in source.iterdir() if not p.name.startswith("."))
     result, groups, seen = Search([source]), [], {}
-    for path in (p for p in files if p.is_file()):
+    for path in (p for p in files if not p.is_dir()):
         try:
             found = dicom_slices(path)
         except (ValueError, OSError) as error:
@@ -81,7 +85,7 @@ def search(source: str | Path) -> Search:
         for one in found:
             identity = one[0].instance and (one[0].instance, one[0].frame)
             if identity in seen and alike(seen[identity], one[0]):
-                result.leave_out(path, "a copy of another")
+                result.leave_out(path, COPY)
                 break
             if identity:
                 seen[identity] = one[0]
@@ -97,6 +101,8 @@ def dicom_slices(path: Path) -> list[tuple]:
     """What `slices_of` gives of a file, nothing of a disc's index; ValueError, in a few words, where it holds none."""
     if path.name.upper() == DISC_INDEX:
         return []
+    if not path.exists():
+        raise ValueError("a link to nothing")
     if is_dicom(path):
         return slices_of(path)
     if path.name.lower().endswith(SUFFIXES):
@@ -121,28 +127,67 @@ def alike(one: Slice, other: Slice) -> bool:
 
 
 def complete_each_other(one: Stack, other: Stack) -> bool:
-    """Whether two stacks are parts of one: of one series and kind, and with no place in common."""
+    """Whether two stacks are parts of one: of one series and kind, and with no place in common but by copies.
+
+    Two whole scans that reach into each other are scans of their own, whatever their series.
+    """
     if not one.slices[0].series or not one.slices[0].belongs_with(other.slices[0]):
         return False
-    near = np.abs(one.places[:, None] - (other_places := places_along(other, one))[None]).min()
-    apart = np.abs(np.diff(np.sort(np.concatenate([one.places, other_places]))))
-    return bool(near > TOLERANCE * np.median(apart))  # False of places that are not known
+    copies = copied(other, one)
+    rest = [s for s in other.slices if s not in copies]
+    if not rest:
+        return False
+    normal = one.slices[0].normal
+    here, there = one.places, np.array([s.position @ normal for s in rest])
+    apart = np.median(np.diff(np.sort(np.concatenate([here, there]))))
+    if not np.abs(here[:, None] - there).min() > TOLERANCE * apart:  # nor of places that are not known
+        return False
+    overlap = here.min() < there.max() and there.min() < here.max()
+    return not (overlap and is_whole(one) and is_whole(other))
 
 
-def places_along(stack: Stack, other: Stack) -> np.ndarray:
-    """mm along the normal of another stack."""
-    return np.array([s.position @ other.slices[0].normal for s in stack.slices])
+def copied(part: Stack, other: Stack) -> list[Slice]:
+    """The slices of a stack that are copies of slices of another."""
+    if part.slices[0].series != other.slices[0].series:
+        return []
+    known = {(s.instance, s.frame): s for s in other.slices if s.instance}
+    return [s for s in part.slices if (twin := known.get((s.instance, s.frame))) is not None and alike(twin, s)]
+
+
+def is_whole(stack: Stack) -> bool:
+    """Whether a stack is a scan by itself."""
+    if len(stack.slices) < MIN_SLICES:
+        return False
+    try:
+        check_stack(stack)
+    except ValueError:
+        return False
+    return True
 
 
 def linked(searches: Iterable[Search]) -> list[Search]:
-    """Searches of several folders, with those put together that hold parts of one stack."""
+    """Searches of several folders, with those put together that hold parts of one stack.
+
+    A stack that is but a part of another, copied, is left out; copies of whole scans are scans of their own.
+    """
     result: list[Search] = []
     for one in searches:
-        parts = [s for s in result if any(complete_each_other(a, b) for a in s.stacks for b in one.stacks)]
+        parts = []
+        for stack in one.stacks:
+            part = next((s for s in result if any(complete_each_other(a, stack) for a in s.stacks)), None)
+            if part is not None and part not in parts:
+                parts.append(part)
         for part in parts:
             result.remove(part)
             one = part.joined(one)
         result.append(one)
+    stacks = [stack for found in result for stack in found.stacks]
+    for found in result:
+        for stack in list(found.stacks):
+            if any(len(copied(stack, o)) == len(stack.slices) < len(o.slices) for o in stacks if o is not stack):
+                found.stacks.remove(stack)
+                for path in dict.fromkeys(s.path for s in stack.slices):
+                    found.leave_out(path, COPY)
     return result
 
 

@@ -160,22 +160,30 @@ def one_slice(path: Path, frame: int | None, header: Dataset, about: Dataset | G
         raise ValueError(f"ImageOrientationPatient is {said(orientation)}; it must be two directions at a right angle")
     if not (spacing > 0).all():
         raise ValueError(f"PixelSpacing is {said(spacing)}; it must be two lengths in mm")
-    slope, intercept = about.get("RescaleSlope"), about.get("RescaleIntercept")
-    echo = about.get("EffectiveEchoTime", about.get("EchoTime"))
+    slope, intercept = number(about, "RescaleSlope", 1.0), number(about, "RescaleIntercept", 0.0)
+    echo = number(about, "EffectiveEchoTime", number(about, "EchoTime", float("nan")))
     return Slice(
         path, frame, str(header.get("SeriesInstanceUID") or ""), str(header.get("SOPClassUID") or ""),
         str(header.get("SOPInstanceUID") or ""), (int(header.Rows), int(header.Columns)),
         numbers(about, "ImagePositionPatient", 3), orientation, (float(spacing[0]), float(spacing[1])),
-        float(about.get("SliceThickness") or 0),
-        (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
-        float("nan" if echo is None else echo), tuple(about.get("FrameType") or header.get("ImageType") or ()),
+        number(about, "SliceThickness", 0.0),
+        (slope, intercept), echo, tuple(about.get("FrameType") or header.get("ImageType") or ()),
     )  # fmt: skip
 
 
+def number(about: Dataset | Groups, keyword: str, default: float) -> float:
+    """The value of an element, `default` where it is missing or empty; ValueError if it is no number."""
+    value = numbers(about, keyword, 1)
+    return default if np.isnan(value[0]) else float(value[0])
+
+
 def numbers(about: Dataset | Groups, keyword: str, count: int) -> np.ndarray:
-    """The values of an element, or NaN where it is missing or has another number of them."""
-    value = about.get(keyword)
-    value = () if value is None else np.atleast_1d(np.array(value, float))
+    """The values of an element, or NaN where it is missing or has another number of them; ValueError if it is text."""
+    try:
+        value = about.get(keyword)
+        value = () if value is None or value == "" else np.atleast_1d(np.array(value, float))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{keyword} is no number ({error})") from None
     return value if len(value) == count else np.full(count, np.nan)
 
 

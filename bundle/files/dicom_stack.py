@@ -56,11 +56,9 @@ class Stack:
         slices, headers, about = zip(*found)
         return cls(source, in_order(slices), common_header(headers), about[0])
 
-    def joined(self, other: Stack) -> Stack:
-        """With the slices of another part of it, from another folder."""
-        return replace(
-            self, slices=in_order((*self.slices, *other.slices)), header=common_header([self.header, other.header])
-        )
+    def joined(self, slices: Sequence[Slice], header: Dataset) -> Stack:
+        """With the slices of another part of it, and what they share."""
+        return replace(self, slices=in_order((*self.slices, *slices)), header=common_header([self.header, header]))
 
     @property
     def places(self) -> np.ndarray:
@@ -88,7 +86,7 @@ class Stack:
         for k, s in enumerate(self.slices):
             if s.path != path:
                 path, pixels = s.path, read_pixels(s.path)
-            image = pixels if s.frame is None else pixels[s.frame]
+            image = pixels[s.frame or 0]
             volume[:, :, k] = image.T * np.float64(s.rescale[0]) + s.rescale[1]
         return volume
 
@@ -106,16 +104,17 @@ def in_order(slices: Sequence[Slice]) -> tuple[Slice, ...]:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Stored values of a file, (rows, columns) or (frames, rows, columns); ValueError where they cannot be decoded."""
+    """Stored values of a file, (frames, rows, columns); ValueError where they cannot be decoded."""
     try:
         image = pydicom.dcmread(path, force=True)
         if "TransferSyntaxUID" not in image.file_meta:  # as in files without a preamble
             with path.open("rb") as file:
                 names_types = file.read(6)[4:].isalpha()
             image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if names_types else ImplicitVRLittleEndian
-        return image.pixel_array
+        pixels = image.pixel_array
     except Exception as error:  # decoders fail in as many ways as there are formats
         raise ValueError(f"{path}: the pixels cannot be decoded ({error}); the file may be truncated") from None
+    return pixels if pixels.ndim == 3 else pixels[None]
 
 
 def common_header(headers: Sequence[Dataset]) -> Dataset:

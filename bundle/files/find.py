@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
-from bundle.files.dicom_slice import DISC_INDEX, is_dicom
+from bundle.files.dicom_slice import DISC_INDEX, is_dicom, slices_of
 from bundle.files.paths import path_of
 
 FORMATS = {
@@ -52,8 +52,19 @@ def is_dicom_file(path: Path) -> bool:
         return False
     try:
         return is_dicom(path)
-    except OSError:  # said by those who read it
-        return False
+    except OSError:  # what it is cannot be known: those who read it say why
+        return True
+
+
+def holds_slices(folder: Path) -> bool:
+    """True for a folder with a DICOM image of MR or CT directly inside."""
+    for path in filter(is_dicom_file, folder.iterdir()):
+        try:
+            if slices_of(path):
+                return True
+        except (ValueError, OSError):
+            continue
+    return False
 
 
 @dataclass
@@ -69,11 +80,12 @@ class Found:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None) -> Found:
+def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
+                 dicom: bool = True) -> Found:  # fmt: skip
     """The volumes of one file, one DICOM series folder, or a folder of volumes and of DICOM series at any depth.
 
     Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
-    beside DICOM files, are left out.
+    beside DICOM images, are left out. Without `dicom`, DICOM files are as others that are none of the `suffixes`.
 
     Raises:
         FileNotFoundError: `source` does not exist or holds no volume.
@@ -90,13 +102,19 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
     for folder in folders_of(source, results, found.left_out):
-        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        files = [p for p in visible if p.is_file()]
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
-        if is_dicom_series(folder):
+        if dicom and is_dicom_series(folder) and (not volumes or holds_slices(folder)):
             name = "_".join(folder.relative_to(source).parts) or case_name(folder)
             found.items.append({"image": str(folder), "case": name})
         elif folder == source:
             found.items += [{"image": str(p), "case": case_name(p, suffixes)} for p in volumes]
+            lost = (p for p in visible if not p.exists() and p.name.lower().endswith(tuple(suffixes)))
+            found.left_out |= {str(p): "a link to nothing" for p in lost}
+            if dicom and volumes:
+                others = (p for p in files if is_dicom_file(p))
+                found.left_out |= {str(p): "DICOM, but no image of MR or CT" for p in others}
         elif volumes:
             found.left_out[str(folder)] = f"{len(volumes)} volumes in a folder inside: name the folder to read them"
     if not found.items:
@@ -127,6 +145,8 @@ def folders_of(root: Path, results: str | Path | None, left_out: dict[str, str])
     for path, inside, _ in os.walk(root, onerror=note, followlinks=True):
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
+            if os.path.islink(path):
+                left_out[path] = "a link to a folder that is searched already"
             continue
         seen.add(real)
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__MACOSX")))

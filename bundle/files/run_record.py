@@ -17,7 +17,9 @@ from ignite.engine import Engine, Events
 
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
+from bundle.files.fingerprint import fingerprint
 from bundle.files.paths import path_of
+from bundle.files.source import source_of
 from bundle.files.write import write_json
 
 
@@ -79,6 +81,7 @@ class RunRecord:
             self.seconds = round(time.perf_counter() - self.started, 2)
         return {
             "source": os.path.abspath(result["image"].meta["filename_or_obj"]),
+            "fingerprint": fingerprint(source_of(result["image"]).dicom or result["image"].meta["filename_or_obj"]),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
             **findings_of(result["pred"]).record(),

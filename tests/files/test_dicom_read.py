@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.data import decollate_batch, list_data_collate
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
+from pydicom.uid import EnhancedMRImageStorage, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from bundle.files.check import check_volume
 from bundle.files.dicom_read import find_stack
@@ -67,6 +67,29 @@ def test_a_multi_frame_file_is_read_like_single_frames(tmp_path):
         np.testing.assert_array_equal(image[0], 2 * VOXELS - np.arange(6))
         np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
         assert image.meta["slice_thickness"] == 3.0
+
+
+def test_multi_frame_files_of_one_frame_each_are_read_like_single_frames(tmp_path):
+    square = np.round(head_voxels((18, 18, 6))).astype(int)
+    uid = "1.2.3.4.5.6"
+    for k in range(6):
+        affine = AFFINE.copy()
+        affine[:3, 3] = (AFFINE @ [0, 0, k, 1])[:3]
+        ds = write_enhanced(tmp_path / f"{k}.dcm", square[:, :, k : k + 1], affine)
+        ds.SeriesInstanceUID = uid
+        save(ds, tmp_path / f"{k}.dcm", EnhancedMRImageStorage)
+    np.testing.assert_array_equal(load(tmp_path)[0], 2 * square)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_overlays_in_the_high_bits_are_no_intensities(tmp_path, signed):
+    voxels = VOXELS - 100 * signed
+    for k, ds in enumerate(write_series(tmp_path, VOXELS, AFFINE)):
+        pixels = np.ascontiguousarray(voxels[:, :, k].T).astype("<i2").view("<u2") & 0x0FFF
+        pixels[:3] |= 0x1000
+        ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = pixels.tobytes(), 12, 11, int(signed)
+        save(ds, tmp_path / f"3_{(7 * k) % 101:03d}.dcm")
+    np.testing.assert_array_equal(load(tmp_path)[0], voxels)
 
 
 def test_volumes_of_other_formats_are_read_as_before(tmp_path):

@@ -136,6 +136,51 @@ def test_copies_of_a_series_in_two_folders_are_two_cases(tmp_path):
     assert [len(s.stacks) for s in linked(map(search, (tmp_path / "a", tmp_path / "b")))] == [1, 1]
 
 
+def part_of(source, target, names):
+    target.mkdir(parents=True)
+    for name in names:
+        shutil.copy(source / f"{name:02d}", target)
+
+
+def loaded(root):
+    """{case: voxels} of all that is usable."""
+    cases = Cases(str(root), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(root / "out"))
+    assert not cases.refused
+    return {item["case"]: LoadVolumed("image")(dict(item))["image"][0] for item in cases.usable}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"a": range(6), "b": range(5, 12)},  # one slice in both
+        {"a": range(6), "b": range(6, 12), "c": range(6)},  # a part that was copied
+        {"a": range(6), "a2": range(6), "b": range(6, 12)},
+        {"a": (0, 3, 4, 9), "b": (1, 2, 5, 6), "c": (7, 8, 10, 11)},  # as file names fall
+    ],
+    ids=["overlap", "copy after", "copy between", "scattered"],
+)
+def test_parts_of_a_series_are_never_taken_for_the_whole(tmp_path, parts, capfd):
+    whole = np.dstack([VOXELS, VOXELS + 1])
+    write(tmp_path / "source", voxels=whole)
+    for name, places in parts.items():
+        part_of(tmp_path / "source", tmp_path / "disc" / name, places)
+    cases = Cases(str(tmp_path / "disc"), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(tmp_path))
+    (item,) = cases.usable
+    np.testing.assert_array_equal(LoadVolumed("image")(dict(item))["image"][0], whole)
+    if sum(map(len, parts.values())) > 12:
+        assert "a copy of another" in capfd.readouterr().err
+
+
+def test_two_scans_of_one_series_that_reach_into_each_other_stay_two(tmp_path):
+    """As of an anonymiser that gives all series one UID: half a slice apart, they would make one of half steps."""
+    uid = generate_uid()
+    for name, shift in (("a", 0.0), ("b", 2.0)):
+        affine = STRAIGHT.copy()
+        affine[2, 3] = shift
+        write(tmp_path / name, lambda ds, k: setattr(ds, "SeriesInstanceUID", uid), affine=affine)
+    assert {case: v.shape for case, v in loaded(tmp_path).items()} == {"a": VOXELS.shape, "b": VOXELS.shape}
+
+
 def test_the_series_that_is_asked_for_need_not_be_in_every_folder(tmp_path, capfd):
     write(tmp_path / "disc" / "a", number=3)
     write(tmp_path / "disc" / "b", number=4)
@@ -191,6 +236,39 @@ def test_every_file_is_accounted_for(tmp_path, capfd):
         "1 file: ImageOrientationPatient is 1\\0\\0\\1\\0\\0; it must be two directions at a right angle (skew)",
     ):  # fmt: skip
         assert line in said
+
+
+def test_dicom_without_images_does_not_hide_volumes(tmp_path):
+    report = write(tmp_path / "made")[0]
+    report.Modality = "SR"
+    (tmp_path / "in").mkdir()
+    save(report, tmp_path / "in" / "report.dcm")
+    write_volume(tmp_path / "in" / "scan.nii.gz", thick_voxels())
+    found = find_volumes(tmp_path / "in")
+    assert [item["case"] for item in found.items] == ["scan"]
+    assert found.left_out == {str(tmp_path / "in" / "report.dcm"): "DICOM, but no image of MR or CT"}
+
+
+def test_dicom_does_not_hide_measurements_of_another_kind(tmp_path):
+    write(tmp_path / "in")
+    (tmp_path / "in" / "brain.h5").write_bytes(b"x")
+    assert [i["case"] for i in find_volumes(tmp_path / "in", (".h5",), dicom=False).items] == ["brain"]
+
+
+def test_a_slice_that_is_a_link_to_nothing_is_named(tmp_path, capfd):
+    write(tmp_path)
+    (tmp_path / "05").unlink()
+    (tmp_path / "05").symlink_to(tmp_path / "nothing")
+    np.testing.assert_array_equal(load(tmp_path)[0], VOXELS[:, :, :5])
+    assert "1 file: a link to nothing (05)" in capfd.readouterr().err
+
+
+def test_a_number_that_is_none_is_named_with_its_attribute(tmp_path):
+    write(tmp_path)
+    for path in tmp_path.iterdir():  # pydicom would not write it
+        path.write_bytes(path.read_bytes().replace(b"DS\x02\x004 ", b"DS\x02\x004,"))
+    with pytest.raises(ValueError, match="6 files: SliceThickness is no number .*4,"):
+        find_stack(tmp_path)
 
 
 def test_a_changed_copy_is_no_copy(tmp_path):

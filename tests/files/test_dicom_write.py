@@ -173,7 +173,7 @@ def test_nothing_of_the_patient_is_left_after_deidentification(tmp_path, kind):
     for path in (tmp_path / "out").iterdir():
         ds, content = pydicom.dcmread(path), path.read_bytes()
         secrets = [v for k, v in PATIENT.items() if k not in ("PatientSex", "PatientAge")] + [
-            "Jane", "ACME PRIVATE", "t2_tse_tra", "20220304", "101112", old.StudyInstanceUID, old.SeriesInstanceUID,
+            "Jane", "ACME PRIVATE", "t2_tse_tra", "20220304", "101112.131415", old.StudyInstanceUID, old.SeriesInstanceUID,
             old.SOPInstanceUID, old.FrameOfReferenceUID,
         ]  # fmt: skip
         assert [s for s in secrets if s.encode() in content] == []
@@ -188,7 +188,7 @@ def test_every_attribute_of_the_profile_is_treated():
 
     from bundle.files.deidentify import EDITION, deidentify
 
-    marks = {"DA": "20220304", "TM": "101112", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5", "DS": "4711",
+    marks = {"DA": "20220304", "TM": "101112.131415", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5", "DS": "4711",
              "IS": "4711", "US": 4711, "UL": 4711, "SS": 4711, "SL": 4711, "FD": 4711.0, "FL": 4711.0,
              "OB": b"4711", "OW": b"4711", "UN": b"4711"}  # fmt: skip
     filled, nested = pydicom.Dataset(), pydicom.Dataset()

@@ -9,6 +9,7 @@ from monai.transforms import Compose
 from bundle.files.cases import Cases
 from bundle.files.check import CheckVolumed
 from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, split_volumes
+from bundle.files.fingerprint import ENDS, fingerprint
 from bundle.files.read import LoadVolumed
 from tests.support.scans import thick_voxels, write_volume
 
@@ -137,13 +138,14 @@ def test_one_bad_volume_is_skipped_and_named_at_the_end(tmp_path, capsys):
     assert isinstance(end.value.code, str)  # which Python prints, and ends with status 1
 
 
-def test_files_of_one_name_in_different_folders_do_not_meet(tmp_path):
+def test_files_of_one_name_in_different_folders_do_not_meet(tmp_path, capsys):
     """Neither does the second take the place of the first, nor is it taken for finished."""
-    for name in "ab":
-        write_volume(tmp_path / name / "scan.nii.gz", thick_voxels())
-    results = tmp_path / "results"
+    for n, name in enumerate("ab"):
+        write_volume(tmp_path / name / "scan.nii.gz", thick_voxels() + n)
+    results, first = tmp_path / "results", tmp_path / "a" / "scan.nii.gz"
+    record = {"source": str(first), "fingerprint": fingerprint(first)}
     (results / "scan").mkdir(parents=True)
-    (results / "scan" / "run.json").write_text(json.dumps({"source": str(tmp_path / "a" / "scan.nii.gz")}))
+    (results / "scan" / "run.json").write_text(json.dumps(record))
 
     def cases(name, skip):
         return Cases(str(tmp_path / name), READ, skip_finished=skip, output_dir=str(results))
@@ -152,8 +154,37 @@ def test_files_of_one_name_in_different_folders_do_not_meet(tmp_path):
     for skip in (True, False):
         with pytest.raises(ValueError, match="holds the results of .*/a/scan.nii.gz: choose another output_dir"):
             cases("b", skip)
-    (tmp_path / "a" / "scan.nii.gz").unlink()  # then its results are no one's
-    assert cases("b", True).usable
+    first.parent.rename(tmp_path / "moved")  # the same data elsewhere
+    assert cases("moved", True).finished == ["scan"]
+    with pytest.raises(ValueError, match="holds the results of"):
+        cases("b", True)
+    (tmp_path / "b").rename(tmp_path / "a")  # other data where the first were, as on the next disc
+    capsys.readouterr()
+    assert cases("a", True).usable and "has changed: its results" in capsys.readouterr().err
+    (results / "scan" / "run.json").write_text(json.dumps({"source": str(first)}))  # as earlier versions wrote it
+    assert cases("a", True).finished == ["scan"]
+    with pytest.raises(ValueError, match="holds the results of"):
+        cases("moved", True)
+
+
+def test_links_to_nothing_and_folders_seen_before_are_named(tmp_path):
+    write_volume(tmp_path / "in" / "a.nii.gz", thick_voxels())
+    (tmp_path / "in" / "b.nii.gz").symlink_to(tmp_path / "nothing.nii.gz")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    found = find_volumes(tmp_path / "in")
+    assert names(found.items) == ["a.nii.gz"]
+    assert found.left_out == {
+        str(tmp_path / "in" / "b.nii.gz"): "a link to nothing",
+        str(tmp_path / "in" / "again"): "a link to a folder that is searched already",
+    }
+
+
+def test_fingerprints_tell_contents_and_not_names(tmp_path):
+    long = bytes(3 * ENDS)
+    for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y"), ("d", long), ("e", long + b"x"), ("f", b"x" + long)):
+        (tmp_path / name).write_bytes(content)
+    told = {name: fingerprint(tmp_path / name) for name in "abcdef"}
+    assert told["a"] == told["b"] and len(set(told.values())) == 5
 
 
 def test_finish_is_silent_when_all_is_well(tmp_path):

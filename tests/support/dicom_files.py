@@ -9,7 +9,7 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageS
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PATIENT = {
-    "PatientName": "Doe^Jane", "PatientID": "4711", "PatientBirthDate": "19700102", "PatientSex": "F",
+    "PatientName": "Doe^Jane", "PatientID": "P4711", "PatientBirthDate": "19700102", "PatientSex": "F",
     "PatientAge": "052Y", "InstitutionName": "St. Elsewhere", "ReferringPhysicianName": "House^G",
     "AccessionNumber": "A17", "StationName": "SCANNER1", "OperatorsName": "Body^Some",
     "PatientComments": "from Springfield", "DeviceSerialNumber": "SN1234",
@@ -24,7 +24,7 @@ def header(number=3, description="t2_tse_tra", study="1.2.3.4", frame="1.2.3.5")
     ds.SpecificCharacterSet, ds.Modality, ds.Manufacturer = "ISO_IR 100", "MR", "ACME"
     ds.ManufacturerModelName, ds.SoftwareVersions, ds.MagneticFieldStrength = "Magnet", "1", "1.5"
     ds.StudyInstanceUID, ds.FrameOfReferenceUID, ds.SeriesInstanceUID = study, frame, generate_uid()
-    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.StudyDescription = "20220304", "101112", "S1", "Head of Jane Doe"
+    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.StudyDescription = "20220304", "101112.131415", "S1", "Head of Jane Doe"
     ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = "20220304"
     ds.SeriesTime = ds.ContentTime = ds.AcquisitionTime = "101500"
     ds.SeriesNumber, ds.SeriesDescription, ds.ProtocolName = number, description, description

@@ -1,0 +1,39 @@
+"""Tells the data of a case from those of others, whatever they are called and wherever they lie.
+
+A name says little: discs call their folders alike, and files are moved. The record of a case (run.json) holds the
+fingerprint of what was reconstructed. It is a hash, from which nothing can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from bundle.files.dicom_stack import Stack
+
+ENDS = 1 << 20
+"""Bytes at the beginning and at the end of a file that are looked at, besides its size."""
+DIGITS = 16
+
+
+def fingerprint(data: Path | str | Stack) -> str | None:
+    """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read."""
+    if isinstance(data, Stack) and all(s.instance for s in data.slices):
+        told = "\n".join(sorted(f"{s.instance} {s.frame}" for s in data.slices)).encode()
+    else:
+        paths = sorted({s.path for s in data.slices}) if isinstance(data, Stack) else [Path(data)]
+        try:
+            told = b"".join(ends_of(path) for path in paths)
+        except OSError:
+            return None
+    return hashlib.sha256(told).hexdigest()[:DIGITS]
+
+
+def ends_of(path: Path) -> bytes:
+    """Size, beginning and end of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(ENDS)
+        file.seek(max(0, size - ENDS), os.SEEK_SET)
+        return str(size).encode() + start + file.read(ENDS)
