@@ -277,7 +277,7 @@ def test_a_run_writes_the_formats_that_are_asked_for(
         ours = nib.load(case / "source_recon.nii.gz")
         np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-4)
         np.testing.assert_allclose(theirs[0], ours.get_fdata(), atol=1.1 / 32767 * ours.get_fdata().max())
-        assert headers(case / "source_recon")[0].PatientID == "4711"
+        assert headers(case / "source_recon")[0].PatientID == "P4711"
 
 
 @pytest.mark.parametrize("kind", ["single", "enhanced"])

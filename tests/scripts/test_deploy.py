@@ -158,7 +158,7 @@ def test_a_series_among_others_comes_out_as_from_a_direct_run(deploy, bundle_cop
     voxels, affine, files = dicom_volume(case / "study_recon")
     np.testing.assert_allclose(voxels, direct.get_fdata(), atol=0.5 * float(files[0].RescaleSlope) + 1e-3)
     np.testing.assert_allclose(affine, direct.affine, atol=1e-4)
-    assert {d.PatientID for d in files} == {"4711"} and {d.ImageType[0] for d in files} == {"DERIVED"}
+    assert {d.PatientID for d in files} == {"P4711"} and {d.ImageType[0] for d in files} == {"DERIVED"}
     assert {d.StudyInstanceUID for d in files} == {source[0].StudyInstanceUID}
     assert len({d.SeriesInstanceUID for d in files} | {source[0].SeriesInstanceUID}) == 2
 
