@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from numbers import Real
 
 from bundle.files.values import number
-from bundle.physics.thick.through_plane import PROFILES, ThroughPlane, slice_weights
+from bundle.physics.thick.through_plane import MIN_RATIO, PROFILES, SLACK, ThroughPlane, slice_weights
 
-MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
-SLACK = 1e-6
-"""Of the limits of a ratio, which is computed."""
+MAX_RATIO, RATIO = 10.0, 5.0
 MAX_OVERLAP = 4.0
 """Slices may overlap; none is thicker than so many times their distance."""
 EDGE = 0.01
