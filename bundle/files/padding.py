@@ -45,7 +45,7 @@ def without_padding(volume: torch.Tensor, stated: torch.Tensor | None = None) ->
         volume, words = _freed(volume, (volume >= stated[0]) & (volume <= stated[1]))
         said.append(words)
     for value in _candidates(volume):
-        volume, words = _freed(volume, (volume <= value) & volume.isfinite())
+        volume, words = _freed(volume, volume <= value)
         said.append(words)
         if words:
             break
@@ -54,13 +54,15 @@ def without_padding(volume: torch.Tensor, stated: torch.Tensor | None = None) ->
 
 def _freed(volume: torch.Tensor, padding: torch.Tensor) -> tuple[torch.Tensor, str]:
     """The volume with background where `padding` is, and what was done in words; as it is where that is no padding."""
-    if not padding.any() or padding.all():
+    finite = volume.isfinite()  # others are refused later
+    padding = padding & finite
+    real = volume[~padding & finite]
+    if not padding.any() or not real.numel():
         return volume, ""
     least, most = (float(v) for v in volume[padding].aminmax())
-    real = volume[~padding]
     real = real[:: max(1, real.numel() // MAX_SAMPLES)].cpu().numpy()
     if most < LEAST_REAL <= np.percentile(real, 10):  # what lies between the two was made by interpolation
-        padding, real = padding | (volume < LEAST_REAL), real[real >= LEAST_REAL]
+        padding, real = padding | ((volume < LEAST_REAL) & finite), real[real >= LEAST_REAL]
     low, high = (float(v) for v in np.percentile(real, [1, 99]))
     below = low - most if most < LEAST_REAL or most < 0 <= low else 0.0
     if not max(below, least - high) > FAR * (high - low):
