@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.data import MetaTensor
@@ -11,6 +11,10 @@ from monai.transforms import MapTransform
 MAX_SHEAR = 1.0
 """Degrees. What registration to a template leaves of shear stays below; gantries are tilted by more."""
 
+VOXEL = (0.01, 50.0)
+"""mm. Voxels from those of a mouse's microscope to those of no scanner."""
+FIELD = (1.0, 5000.0)
+"""mm. The longest side of a volume, from a biopsy to more than a whole body."""
 
 MAX_DICOM_SHEAR = 0.05
 """Degrees. DICOM has two direction cosines, and the third is perpendicular to them: no reader sees more shear."""
@@ -20,8 +24,8 @@ class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
     Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for
-    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, spacing that is not positive, or axes that
-    are off right angles by more than MAX_SHEAR.
+    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, spacing that is not positive, a size that
+    no scan has (`check_size`), or axes that are off right angles by more than MAX_SHEAR.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -31,7 +35,7 @@ class CheckVolumed(MapTransform):
 
 
 def check_volume(volume: torch.Tensor) -> None:
-    """Raise ValueError unless `volume` is a finite, non-constant (1, X, Y, Z) image of positive spacing."""
+    """Raise ValueError unless `volume` is a finite, non-constant (1, X, Y, Z) image of positive, possible spacing."""
     name = volume.meta.get("filename_or_obj", "the image") if isinstance(volume, MetaTensor) else "the image"
     shape = tuple(volume.shape)
     if volume.ndim != 4:
@@ -52,6 +56,7 @@ def check_volume(volume: torch.Tensor) -> None:
             raise ValueError(
                 f"{name}: spacing {volume.pixdim.tolist()} mm is not positive in each direction; repair the header"
             )
+        check_size([float(s) for s in volume.pixdim], shape[1:], name)
         if (shear := shear_of(affine)) > MAX_SHEAR:
             raise ValueError(
                 f"{name}: its axes are {shear:.1f} degrees off a right angle (a tilted gantry, or a registration), and "
@@ -62,6 +67,20 @@ def check_volume(volume: torch.Tensor) -> None:
         raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
     if float(volume.max()) == float(volume.min()):
         raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
+
+
+def check_size(spacing: Sequence[float], shape: Sequence[int], name: str = "the image") -> None:
+    """Raise ValueError unless voxels (3, mm) are within VOXEL, and the longest side of that many within FIELD."""
+    longest = max(s * n for s, n in zip(spacing, shape))
+    small = min(spacing) < VOXEL[0] or longest < FIELD[0]
+    if small or max(spacing) > VOXEL[1] or longest > FIELD[1]:
+        cause = "metres or centimetres" if small else "micrometres"
+        raise ValueError(
+            f"{name}: voxels of {' x '.join(f'{s:.3g}' for s in spacing)} mm, {longest:.3g} mm in all, are none of a "
+            f"scan (voxels from {VOXEL[0]:g} to {VOXEL[1]:g} mm, the longest side from {FIELD[0]:g} to {FIELD[1]:g} "
+            f"mm): the lengths are probably {cause} that the header calls mm; correct its unit, or scale its affine to "
+            "mm"
+        )
 
 
 class CheckOutputd(MapTransform):

@@ -1,9 +1,15 @@
 """Padding: values that a scanner puts where it measured nothing, such as the corners around a round field of view.
 
 DICOM states it in stored values: PixelPaddingValue, and with PixelPaddingRangeLimit all values from one to the other
-(PS3.3, C.7.5.1.1.2). Other files, and many DICOM ones, do not say: a value below -1024, where no CT and no MR signal
-lies (-3024, -2048, -32768, ...), is padding if it is the volume's least, stands in half of its corners, and lies far
-below the rest. Padding becomes the background: the lowest real value but for a thousandth, in CT that of air.
+(PS3.3, C.7.5.1.1.2). It is replaced where it stands out: below -1024, where no CT and no MR signal lies, negative in a
+volume that is not, or above the real values. Else it is background already, as the 0 around a brain whose skull is
+stripped.
+
+Other files, and many DICOM ones, do not say: a value below -1024 (-3024, -2048, -32768, ...) that very many voxels have
+exactly, some of them at the volume's border, or that stands in half of its corners, is padding, and so is all below it.
+
+Both only far from the rest. Padding becomes the background: the lowest real value but for a thousandth, in CT that of
+air.
 """
 
 from __future__ import annotations
@@ -15,10 +21,12 @@ from bundle.files.dicom_stack import Stack
 
 LEAST_REAL = -1024.0
 """HU of air, less the noise that a 12-bit image can hold."""
+SHARE = 0.005
+"""Of the voxels: as many hold padding that is not stated; fewer do not move the scale."""
 CORNERS = 4
-"""Of eight: as many hold padding that is not stated."""
+"""Of eight: or as many hold it."""
 FAR = 0.25
-"""Times the span of the real values (1st to 99th percentile): nearer to them, a stated value is background already."""
+"""Times the span of the real values (1st to 99th percentile): nearer to them, a value is background already."""
 BACKGROUND = 0.1
 """Percentile of the real values."""
 MAX_SAMPLES = 2_000_000
@@ -33,35 +41,48 @@ def without_padding(volume: torch.Tensor, stated: torch.Tensor | None = None) ->
         stated: (2, Z), lowest and highest value of padding in each slice; None if not stated.
     """
     said = []
-    for padding in (None if stated is None else (volume >= stated[0]) & (volume <= stated[1]), _unstated(volume)):
-        if padding is None or not padding.any() or padding.all():
-            continue
-        values = volume[padding]
-        least, most = float(values.min()), float(values.max())
-        real = volume[~padding]
-        real = real[:: max(1, real.numel() // MAX_SAMPLES)].cpu().numpy()
-        low, some, high = (float(v) for v in np.percentile(real, [1, 10, 99]))
-        if not max(low - most, least - high) > FAR * (high - low):
-            continue
-        if most < LEAST_REAL <= some:  # what lies between the two was made by interpolation
-            padding, real = padding | (volume < LEAST_REAL), real[real >= LEAST_REAL]
-        background = float(np.percentile(real, BACKGROUND, method="lower"))
-        volume = torch.where(padding, background, volume)
-        value = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-        said.append(
-            f"padding ({value}) in {float(padding.double().mean()):.1%} of the voxels is set to {background:g}, the "
-            "background"
-        )
-    return volume, "; ".join(said)
+    if stated is not None:
+        volume, words = _freed(volume, (volume >= stated[0]) & (volume <= stated[1]))
+        said.append(words)
+    for value in _candidates(volume):
+        volume, words = _freed(volume, volume <= value)
+        said.append(words)
+        if words:
+            break
+    return volume, "; ".join(filter(None, said))
 
 
-def _unstated(volume: torch.Tensor) -> torch.Tensor | None:
-    """Where padding is that no header states."""
-    corners = volume[..., [0, -1], :, :][..., [0, -1], :][..., [0, -1]]
-    least = corners.min()
-    if not least < LEAST_REAL or (corners == least).sum() < CORNERS or volume.min() < least:
-        return None
-    return volume == least
+def _freed(volume: torch.Tensor, padding: torch.Tensor) -> tuple[torch.Tensor, str]:
+    """The volume with background where `padding` is, and what was done in words; as it is where that is no padding."""
+    finite = volume.isfinite()  # others are refused later
+    padding = padding & finite
+    real = volume[~padding & finite]
+    if not padding.any() or not real.numel():
+        return volume, ""
+    least, most = (float(v) for v in volume[padding].aminmax())
+    real = real[:: max(1, real.numel() // MAX_SAMPLES)].cpu().numpy()
+    if most < LEAST_REAL <= np.percentile(real, 10):  # what lies between the two was made by interpolation
+        padding, real = padding | ((volume < LEAST_REAL) & finite), real[real >= LEAST_REAL]
+    low, high = (float(v) for v in np.percentile(real, [1, 99]))
+    below = low - most if most < LEAST_REAL or most < 0 <= low else 0.0
+    if not max(below, least - high) > FAR * (high - low):
+        return volume, ""
+    background = float(np.percentile(real, BACKGROUND, method="lower"))
+    value = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+    return torch.where(padding, background, volume), (
+        f"padding ({value}) in {float(padding.double().mean()):.1%} of the voxels is set to {background:g}, the "
+        "background"
+    )
+
+
+def _candidates(volume: torch.Tensor) -> list[float]:
+    """Values that may be padding which no header states, the highest first."""
+    values, counts = volume[(volume < LEAST_REAL) & volume.isfinite()].unique(return_counts=True)
+    faces = torch.cat([volume.select(axis, end).flatten() for axis in (-3, -2, -1) for end in (0, -1)])
+    corners = volume[..., [0, -1], :, :][..., [0, -1], :][..., [0, -1]].flatten()
+    common = (counts >= SHARE * volume.numel()) & torch.isin(values, faces)
+    cornered = (values[:, None] == corners).sum(1) >= CORNERS
+    return values[common | cornered].flip(0).tolist()
 
 
 def stated_padding(stack: Stack | None) -> torch.Tensor | None:

@@ -14,6 +14,7 @@ where there are any, override `pseudo_inverse` and `prox`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -44,6 +45,9 @@ class LinearOperator(ABC):
 
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """How much a difference between neighbouring voxels counts along each axis: less for voxels that are longer."""
+
+    block_limits: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+    """How many voxels a block of `coarser` may hold along each axis, at most."""
 
     background = -1.0
     """Value of nothing, which surrounds the volume: no signal, or air."""

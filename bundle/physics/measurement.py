@@ -20,6 +20,9 @@ from bundle.physics.linear_operator import LinearOperator
 ORIGIN = ("filename_or_obj", "case", "source")
 """What says where a volume is from: its file, the name of the case, and what else that file says (Source)."""
 
+SIMULATED = "simulated_with"
+"""Metadata of a simulated measurement: its operator, where the measurement alone does not tell it."""
+
 
 class Scanner(Protocol):
     """Builds operators. `operator` of the configs is one: ThroughPlaneSampling, Tomography, CartesianSampling."""
@@ -36,7 +39,7 @@ class Scanner(Protocol):
 
 
 class Measured(MapTransform):
-    """Gives each measurement its operator.
+    """Gives each measurement its operator: of one that was simulated, that which simulated it.
 
     Args:
         keys: measurements.
@@ -54,7 +57,7 @@ class Measured(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             try:
-                d[key].meta["operator"] = self.scanner.for_measurement(d[key])
+                d[key].meta["operator"] = d[key].meta.pop(SIMULATED, None) or self.scanner.for_measurement(d[key])
             except ValueError as error:
                 raise ValueError(f"{d[key].meta.get('filename_or_obj', 'the image')}: {error}") from None
         return d

@@ -11,6 +11,7 @@ is exactly, and what the blocks are too coarse for comes from the measurement al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,12 +25,18 @@ from bundle.files.values import number
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.sampling.inferers import VolumeInferer
 
+ASPECT = 2
+"""Longest side of a block in shortest ones, at most. In a part of the embedded head (slices 1.6 and 2 voxels apart, two
+draws of the shipped prior), blocks of 1 x 1 x 0.5 mm had 13 to 16 % less squared error than voxels of 0.5 mm, and
+blocks of 1 x 1 x 0.33 mm 8 to 10 % more than voxels of 0.33 mm."""
+
 
 class KnownSpacingInferer(VolumeInferer):
     """Runs another inferer on blocks of voxels that are as large as the prior knows them.
 
     Along each axis a block is the whole number of voxels nearest to `spacing`: voxels of 0.45 mm and a prior of 1 mm
-    make blocks of two, voxels above 0.67 mm stay. Only for operators that treat every in-plane position alike.
+    make blocks of two, voxels above 0.67 mm stay. Slices that lie closer than that allow no such blocks across them
+    (`block_sizes`). Only for operators that treat every in-plane position alike.
 
     Args:
         inferer: reconstructs the blocks.
@@ -44,7 +51,7 @@ class KnownSpacingInferer(VolumeInferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         operator = operator_of(measurement)
         fine = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
-        factors = [1 if self.spacing is None else max(1, round(self.spacing / s)) for s in fine]
+        factors = [1, 1, 1] if self.spacing is None else block_sizes(fine, self.spacing, operator.block_limits)
         if factors == [1, 1, 1]:
             return self.inferer.reconstruct(measurement, network)
         in_plane = [k if axis in operator.slice_axes else 1 for axis, k in enumerate(factors)]
@@ -66,6 +73,17 @@ class KnownSpacingInferer(VolumeInferer):
         found = replace(findings_of(inner), scan=f"{operator}, sampled at {sampled} mm", relative_residual=misfit)
         found = found.with_maps(lambda m: interpolated(m[0], factors, operator.domain_shape).clamp_(min=0)[None])
         return reconstructed(x, measurement, found)
+
+
+def block_sizes(voxel: Sequence[float], known: float, limits: Sequence[float]) -> list[int]:
+    """Voxels (3) of a block along each axis, for voxels (3, mm) to become about as large as `known` (mm).
+
+    At most `limits` (3), the operator's: slices 0.8 mm apart would determine blocks of 1 mm more than once. Where that
+    makes them short along one axis, they are at most ASPECT times as long along the others.
+    """
+    sizes = [min(max(1, round(known / s)), limit) for s, limit in zip(voxel, limits)]
+    longest = ASPECT * min(k * s for k, s in zip(sizes, voxel))
+    return [min(k, max(1, math.floor(longest / s + 1e-6))) for k, s in zip(sizes, voxel)]
 
 
 def block_means(volume: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:

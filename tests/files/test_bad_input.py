@@ -71,10 +71,12 @@ def test_a_spacing_out_of_range(tmp_path, refused):
     assert "slices 12 mm apart, to reconstruct at 1 mm: ratio 12 is outside 1.5 to 10; set the spacing" in message
 
 
-def test_a_volume_thinner_than_one_slice(tmp_path, refused):
+def test_a_volume_thinner_than_two_slices(tmp_path, refused):
     path = write_volume(tmp_path / "scans" / "thin.nii.gz", head_voxels((20, 18, 3)))
     message = refused(path, [INFERENCE, EVALUATE])
-    assert re.search("3 mm thick along axis 2, less than one slice of 5 mm: lower the ratio or the thickness", message)
+    assert re.search(
+        r"3 mm thick along axis 2, less than two slices of 5 mm, 5 mm apart, .*lower the ratio \(5\)", message
+    )
 
 
 def test_a_missing_volume(tmp_path, refused):

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from bundle.files.cases import root_cause
-from bundle.files.check import CheckVolumed, check_volume
+from bundle.files.check import CheckVolumed, check_size, check_volume
 from bundle.files.read import LoadVolumed
 from bundle.physics import Measured, operator_of
 from bundle.physics.thick import ThroughPlaneSampling
@@ -128,3 +128,28 @@ def test_a_spacing_that_readers_would_repair_is_refused(tmp_path, stated, suffix
     path = tmp_path / f"scan{suffix}"
     path.write_bytes(gzip.compress(bytes(content)) if suffix == ".nii.gz" else bytes(content))
     assert "is not positive in each direction; repair the header" in refusal(path)
+
+
+@pytest.mark.parametrize(("spacing", "cause"), [
+    ((0.001, 0.001, 0.005), "metres or centimetres"), ((0.012, 0.012, 0.05), "metres or centimetres"),
+    ((1000, 1000, 5000), "micrometres"), ((45, 45, 120), "micrometres"),
+])  # fmt: skip
+def test_sizes_of_no_scan_are_refused_and_the_unit_is_named(tmp_path, spacing, cause):
+    told = refusal(write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=spacing))
+    stated = re.escape(" x ".join(f"{s:.3g}" for s in spacing))
+    assert re.search(f"FILE: voxels of {stated} mm, .* are none of a scan .* {cause} that the header calls mm", told)
+
+
+@pytest.mark.parametrize(("spacing", "shape"), [
+    ((0.1, 0.1, 0.5), (20, 18, 6)), ((0.02, 0.02, 0.05), (60, 60, 6)), ((10, 10, 25), (20, 18, 6)),
+    ((1, 1, 5), (500, 500, 400)), ((0.5, 0.5, 0.75), (20, 18, 2)),
+])  # fmt: skip
+def test_sizes_of_mice_and_of_whole_bodies_pass(spacing, shape):
+    check_size(spacing, shape)
+
+
+def test_the_longest_side_has_limits_too():
+    with pytest.raises(ValueError, match="0.84 mm in all, .* metres or centimetres"):
+        check_size((0.012, 0.012, 0.02), (70, 70, 20))
+    with pytest.raises(ValueError, match="6e\\+03 mm in all, .* micrometres"):
+        check_size((2.0, 2.0, 5.0), (500, 500, 1200))

@@ -84,6 +84,51 @@ def test_what_interpolation_made_of_padding_goes_with_it():
     assert freed(blurred)[0].min() >= -1024
 
 
+WEDGES = {
+    "one corner": np.s_[:8, :8, :7], "two corners": np.s_[:, :2, :7], "one face": np.s_[:3], "an edge": np.s_[:3, :4],
+    "the middle of a face": np.s_[10:20, :3, 4:8],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("below", [None, -1, -1000, 5000], ids=lambda b: f"one voxel {b} off")
+@pytest.mark.parametrize("value", [-3024, -2048, -2000])
+@pytest.mark.parametrize("where", WEDGES.values(), ids=WEDGES)
+def test_a_wedge_of_padding_does_not_set_the_scale(where, value, below):
+    """Resampling an oblique volume leaves wedges at its border; a single voxel, lower still, changes nothing."""
+    voxels = ct()
+    before = intensity_range(torch.from_numpy(voxels))
+    voxels[where] = value
+    outside = np.zeros(SHAPE, bool)
+    outside[where] = True
+    assert 0.005 < outside.mean() < 0.15
+    if below is not None:
+        voxels[20, 18, 6] = value + below
+    volume, said = freed(voxels)
+    assert np.unique(volume[outside]).size == 1
+    assert -1024 <= volume[outside][0] < -950
+    assert f"padding ({value if below in (None, 5000) else f'{value + below} to {value}'})" in said
+    after = intensity_range(torch.from_numpy(volume))
+    assert after == pytest.approx(before, abs=0.03 * (before[1] - before[0]))
+
+
+def test_two_values_of_padding_are_both_seen():
+    """As of a round field of view, -2000, in a volume that was resampled afterwards, -3024."""
+    voxels = padded(ct(), -2000)
+    voxels[:4] = -3024
+    volume, said = freed(voxels)
+    assert volume.min() >= -1024
+    assert "padding (-3024 to -2000)" in said
+
+
+def test_what_lies_far_below_is_padding_though_another_common_value_is_real():
+    """Phase from -4096 to 4095 in 32 steps, each of them common and at the border, and padding far below."""
+    phase = np.random.default_rng(0).integers(-16, 16, SHAPE).astype(np.float32) * 256
+    np.testing.assert_array_equal(freed(phase)[0], phase)
+    volume, said = freed(np.where(round_view(), -32768, phase).astype(np.float32))
+    np.testing.assert_array_equal(volume[~round_view()], phase[~round_view()])
+    assert "padding (-32768)" in said and volume.min() == -4096
+
+
 @pytest.mark.parametrize("voxels", {
     "MR": mr(), "CT": ct(), "clipped CT": ct().clip(-1024), "zeros at the border": np.pad(mr() + 300, 5),
     "brain at -1 to 1": np.pad(mr() / 500 + 0.5, 5, constant_values=-1),
@@ -106,12 +151,22 @@ def test_stated_padding_becomes_background_below_and_above_the_real_values(value
     assert set(np.unique(volume[round_view()])) == {np.percentile(voxels[~round_view()], 0.1, method="lower")}
 
 
-def test_stated_padding_that_is_background_already_is_left():
-    """MR: padding 0, beside a brain whose least value is 100."""
-    voxels = padded(mr() + 100, 0)
-    volume, said = freed(voxels, [[0.0] * SHAPE[2]] * 2)
+@pytest.mark.parametrize(("value", "lift"), [(0.0, 100), (0.0, 700), (50.0, 700), (-1000.0, -600), (-1024.0, -900)])
+def test_stated_padding_that_is_background_already_is_left(value, lift):
+    """A brain without its skull, in 0: however far its least value lies above, 0 is what surrounds it."""
+    voxels = padded(mr() + lift, value)
+    volume, said = freed(voxels, [[value] * SHAPE[2]] * 2)
     np.testing.assert_array_equal(volume, voxels)
     assert said == ""
+
+
+def test_infinite_voxels_are_no_padding():
+    """The check of volumes refuses them, and has to see them."""
+    voxels = padded(ct(), -2048)
+    voxels[0, 0, 0] = voxels[20, 18] = -np.inf
+    volume, said = freed(voxels)
+    np.testing.assert_array_equal(np.isinf(volume), np.isinf(voxels))
+    assert "padding (-2048)" in said
 
 
 def test_channels_and_input_are_left_alone():

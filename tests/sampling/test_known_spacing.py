@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from scipy.ndimage import zoom
@@ -146,6 +146,41 @@ def test_the_result_agrees_with_the_measurement_as_well_as_the_blocks_do(axis, s
     torch.testing.assert_close(left, interpolated(blocks, in_plane, y.shape), atol=1e-3, rtol=0)
     if share == 1:
         assert left.abs().max() < 1e-3
+
+
+@repeatable
+@given(fine=st.floats(0.05, 1.2), ratio=st.floats(1.5, 10), gap=st.floats(-0.5, 0.5), axis=st.integers(0, 2),
+       seed=st.integers(0, 99))  # fmt: skip
+@example(fine=0.5, ratio=1.6, gap=0.0, axis=2, seed=0)  # blocks of 1 mm would be fewer than the slices
+@example(fine=0.5, ratio=2.0, gap=0.0, axis=2, seed=0)  # or as many
+@example(fine=0.1, ratio=5.0, gap=0.0, axis=2, seed=0)
+def test_whatever_the_voxels_the_data_are_kept_and_what_is_filled_in_is_uncertain(fine, ratio, gap, axis, seed):
+    """The shares are of the distance of the slices: a gap of 0.3, or an overlap of -0.3."""
+    spacing, shape = [fine, fine, fine], [12, 12, 12]
+    spacing[axis], shape[axis] = ratio * fine, 6
+    measurement = fine_scan(normal(*shape, seed=seed), spacing, axis, gap=gap * ratio * fine)
+    inner = sampler(num_steps=2, num_draws=2, seed=seed)
+    result = KnownSpacingInferer(inner, 1.0).reconstruct(measurement, NETWORK)
+    found, operator = findings_of(result), operator_of(measurement)
+    y, x = measurement.as_tensor()[0], result.as_tensor()[0]
+    assert float((operator.forward(x) - y).norm() / y.norm()) < 1e-5
+    filled = x - operator.pseudo_inverse(operator.forward(x))
+    assert filled.abs().max() > 1e-2
+    doubtful = found.maps["std"][0] > 1e-4
+    assert doubtful[filled.abs() > 0.1].double().mean() > 0.9
+
+
+@pytest.mark.parametrize(("spacing", "blocks"), [
+    ((0.5, 0.5, 0.8), (1.0, 1.0, 0.5)), ((0.5, 0.5, 1.0), (1.0, 1.0, 0.5)), ((0.1, 0.1, 0.5), (0.6, 0.6, 0.3)),
+    ((0.2, 0.2, 1.5), (1.0, 1.0, 1.0)), ((0.25, 0.25, 0.375), (0.5, 0.5, 0.25)),
+])  # fmt: skip
+def test_slices_stay_one_and_a_half_blocks_apart_and_blocks_about_cubes(spacing, blocks):
+    inner = Made(lambda m: torch.zeros(operator_of(m).domain_shape))
+    KnownSpacingInferer(inner, 1.0).reconstruct(fine_scan(normal(21, 20, 6), spacing), None)
+    operator = operator_of(inner.seen)
+    seen = operator.domain_affine(inner.seen.affine)[:3, :3].norm(dim=0)
+    np.testing.assert_allclose(seen, blocks, rtol=1e-6)
+    assert torch.linalg.matrix_rank(operator.weights) == len(operator.weights) < operator.domain_shape[2]
 
 
 def test_a_scan_without_fine_detail_is_sampled_as_its_coarse_twin():

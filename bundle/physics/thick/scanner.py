@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from numbers import Real
 
 from bundle.files.values import number
-from bundle.physics.thick.through_plane import PROFILES, ThroughPlane, slice_weights
+from bundle.physics.thick.through_plane import MIN_RATIO, PROFILES, SLACK, ThroughPlane, slice_weights
 
-MIN_RATIO, MAX_RATIO, RATIO = 1.5, 10.0, 5.0
-SLACK = 1e-6
-"""Of the limits of a ratio, which is computed."""
+MAX_RATIO, RATIO = 10.0, 5.0
 MAX_OVERLAP = 4.0
 """Slices may overlap; none is thicker than so many times their distance."""
 EDGE = 0.01
@@ -104,18 +102,24 @@ class ThroughPlaneSampling:
         slices are stacked along axis 2.
 
         Raises:
-            ValueError: the volume is thinner than one thick slice.
+            ValueError: the volume is thinner than two thick slices, or `spacing` is not the volume's.
         """
         axis = 2 if self.axis == "auto" else self.axis
         fine = spacing[axis]
+        if self.spacing is not None and not math.isclose(self.spacing, fine, rel_tol=1e-3):
+            raise ValueError(
+                f"a simulated scan is reconstructed on the volume's own grid, {fine:g} mm along axis {axis}, and not "
+                f"at a spacing of {self.spacing:g} mm: leave the spacing alone, and set the ratio"
+            )
         pitch = (self.ratio or RATIO) * fine
         thickness = self._thickness(pitch)
         length = shape[axis] * fine
         num_thick = math.floor((length - thickness + EDGE * fine) / pitch) + 1
-        if num_thick < 1:
+        if num_thick < 2:
             raise ValueError(
-                f"the volume is {length:g} mm thick along axis {axis}, less than one slice of {thickness:g} mm: "
-                "lower the ratio or the thickness"
+                f"the volume is {length:g} mm thick along axis {axis}, less than two slices of {thickness:g} mm, "
+                f"{pitch:g} mm apart, that a simulated scan has at least: lower the ratio ({pitch / fine:g}) or the "
+                "thickness, or set another axis"
             )
         num_fine = math.ceil(((num_thick - 1) * pitch + thickness) / fine - EDGE)
         return self._build(shape, axis, num_fine, fine, num_thick, pitch, thickness)

@@ -10,11 +10,13 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.files.values import number, whole_number
-from bundle.physics.measurement import Scanner
+from bundle.physics.measurement import SIMULATED, Scanner
 
 
 class SimulateMeasurementd(MapTransform):
     """Replaces a volume by its simulated measurement and keeps the volume itself as the truth.
+
+    The measurement carries the operator that made it, so that result and truth share one grid.
 
     Args:
         keys: the volume; it becomes the measurement, with the measurement's affine.
@@ -47,6 +49,8 @@ class SimulateMeasurementd(MapTransform):
             noise = np.random.default_rng(self.seed).normal(0, self.noise_std * float(volume.max()), measured.shape)
             measured = measured + torch.from_numpy(noise).to(measured)
         meta = {k: v for k, v in volume.meta.items() if k not in ("affine", "slice_thickness")}  # the truth's
+        # The scan alone does not tell the truth's grid: 0.5 x 0.5 x 5 mm looks like one of 0.5 mm.
+        meta[SIMULATED] = operator
         d[key] = MetaTensor(
             measured,
             affine=operator.range_affine(volume.affine),

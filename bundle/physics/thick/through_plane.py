@@ -26,6 +26,10 @@ from bundle.physics.linear_operator import LinearOperator, check_rho
 from bundle.physics.noise_level import noise_norm
 
 PROFILES = ("box", "gaussian")
+MIN_RATIO = 1.5
+"""Distance of slices in voxels, at least: below 1 they would determine more than there is, at 1 nothing is missing."""
+SLACK = 1e-6
+"""Of the limits of a ratio, which is computed."""
 SINGULAR_CUTOFF = 1e-3
 """Relative cutoff of the pseudo-inverse: a Gaussian profile hardly passes the finest detail of its slices."""
 
@@ -83,6 +87,9 @@ class ThroughPlane(LinearOperator):
         self.axis, self.weights = axis, weights.double()
         self.slice_axes = tuple(a for a in range(3) if a != axis)
         self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
+        limits = [math.inf] * 3
+        limits[axis] = max(1, math.floor(self.pitch / (MIN_RATIO * self.spacing) + SLACK))
+        self.block_limits = tuple(limits)
         self._cast: dict[tuple, torch.Tensor] = {}
 
     # -- the operator -----------------------------------------------------------------------------

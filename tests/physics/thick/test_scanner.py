@@ -10,7 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
+from bundle.physics import Measured, operator_of
+from bundle.physics.thick import SimulateMeasurementd, ThroughPlane, ThroughPlaneSampling
 from bundle.physics.thick.through_plane import slice_weights
 from tests.support.helpers import repeatable
 
@@ -108,6 +109,7 @@ def test_centres_stay_the_ratio_apart(arguments):
 def test_a_scan_of_a_volume_is_reconstructed_on_its_grid(ratio, length, fine, axis):
     shape = [5, 6, 7]
     shape[axis] = length
+    assume(2 * ratio <= length)
     sampling = ThroughPlaneSampling(axis=axis, ratio=ratio)
     simulated = sampling.for_grid(tuple(shape), (fine, fine, fine))
     header = [fine] * 3
@@ -122,11 +124,11 @@ def test_a_scan_of_a_volume_is_reconstructed_on_its_grid(ratio, length, fine, ax
 
 @repeatable
 @given(ratio=st.floats(1.5, 10), length=st.integers(12, 80), width=st.floats(0.3, 1.5))
-@example(ratio=3.334, length=10, width=1.0)  # three slices are 10.002 voxels thick
+@example(ratio=3.334, length=10, width=0.9995)  # three slices are 10.002 voxels thick
 @example(ratio=10.0, length=25, width=0.5005)
 def test_the_sampled_domain_lies_within_the_volume_and_wastes_no_slice(ratio, length, width):
     sampling = ThroughPlaneSampling(axis=2, ratio=ratio, thickness=width * ratio)
-    assume(width * ratio <= length)
+    assume((1 + width) * ratio <= length)
     operator = sampling.for_grid((2, 2, length), (1.0, 1.0, 1.0))
     num_fine, num_thick = operator.domain_shape[2], operator.range_shape[2]
     assert num_fine <= length
@@ -184,9 +186,31 @@ def test_scans_that_cannot_be_super_resolved_are_refused(arguments, spacing, mes
         ThroughPlaneSampling(**arguments).for_scan((8, 8, 8), spacing)
 
 
-def test_a_volume_thinner_than_a_slice_is_refused():
-    with pytest.raises(ValueError, match="less than one slice"):
-        ThroughPlaneSampling(axis=0, ratio=5).for_grid((4, 30, 30), (1.0, 1.0, 1.0))
+@pytest.mark.parametrize("length", [2, 4, 8, 9])
+def test_a_volume_thinner_than_two_slices_is_refused(length):
+    with pytest.raises(ValueError, match=f"{length} mm thick along axis 0, less than two slices of 5 mm, .*ratio .5."):
+        ThroughPlaneSampling(axis=0, ratio=5).for_grid((length, 30, 30), (1.0, 1.0, 1.0))
+
+
+def test_a_simulated_scan_has_the_spacing_of_its_truth():
+    assert ThroughPlaneSampling(spacing=0.9).for_grid((8, 8, 20), (1.0, 1.0, 0.9)).domain_shape == (8, 8, 20)
+    with pytest.raises(ValueError, match="own grid, 0.9 mm along axis 2, and not at a spacing of 0.5 mm"):
+        ThroughPlaneSampling(spacing=0.5).for_grid((8, 8, 20), (1.0, 1.0, 0.9))
+
+
+@repeatable
+@given(axis=st.integers(0, 2), spacing=st.tuples(*[st.floats(0.4, 6)] * 3), ratio=st.floats(1.5, 10) | st.none(),
+       gap=st.none() | st.floats(0, 0.5))  # fmt: skip
+@example(axis=2, spacing=(0.45, 0.45, 5.0), ratio=None, gap=None)
+def test_result_and_truth_of_a_simulated_scan_share_one_grid_whatever_the_voxels(axis, spacing, ratio, gap):
+    scanner = ThroughPlaneSampling(axis=axis, ratio=ratio, gap=gap)
+    truth = MetaTensor(torch.rand(1, 24, 23, 22), affine=oblique(spacing))
+    data = SimulateMeasurementd("image", scanner)({"image": truth})
+    image, label = Measured("image", scanner)(data)["image"], data["label"]
+    operator = operator_of(image)
+    assert operator.domain_shape == tuple(label.shape[1:])
+    torch.testing.assert_close(operator.domain_affine(image.affine), truth.affine.double())
+    torch.testing.assert_close(operator.forward(label.as_tensor()[0]), image.as_tensor()[0])
 
 
 def test_weights_must_fit_the_volume():
