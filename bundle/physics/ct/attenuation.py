@@ -18,6 +18,10 @@ from bundle.files.values import number
 
 LOWEST_COUNT = 0.5
 """Counts below it are raised to it before the logarithm: no photon arrived, but nothing is infinitely dense."""
+LARGEST_TRANSMISSION_AIR = 2.0
+"""So low a count through air is no count: values are transmission, shares of what the source sends."""
+LOWEST_TRANSMISSION = 1e-6
+"""Transmission below it is raised to it; detectors tell no more than 1e5 or 1e6 levels apart."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,13 @@ class HounsfieldScale:
 
 
 def line_integrals_of(counts: torch.Tensor, air: float) -> torch.Tensor:
-    """-log(max(counts, 1/2) / air)."""
-    return -torch.log(counts.clamp_min(LOWEST_COUNT) / air)
+    """-log(max(counts, lowest) / air), of counts or of transmission; see `lowest_of`."""
+    return -torch.log(counts.clamp_min(lowest_of(air)) / air)
+
+
+def lowest_of(air: float) -> float:
+    """Half a count; of transmission, where `air` is about 1, a millionth."""
+    return LOWEST_COUNT if air > LARGEST_TRANSMISSION_AIR else LOWEST_TRANSMISSION
 
 
 class CheckHounsfieldd(MapTransform):

@@ -22,12 +22,14 @@ from monai.transforms import MapTransform
 
 from bundle.files.doubts import add_doubts
 from bundle.physics.ct.attenuation import HounsfieldScale
-from bundle.physics.ct.dead_columns import with_dead_filled
+from bundle.physics.ct.dead_columns import may_stay, with_dead_filled
 from bundle.physics.ct.filtered_back_projection import filtered_back_projection
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 
 MANY_VIEWS = 8
-"""From so many views on an arc of 2 pi or less is in radians: no scanner turns by so few degrees."""
+"""From so many views on an arc of 2 pi degrees or less is short enough to ask for radians."""
+AS_SCANS = 0.02
+"""Share by which an arc in radians may miss half a turn or a whole one, to be one."""
 DRIFT, WRONG_AIR = 0.05, 0.2
 """Line integral of rays through air: from the first on it is doubtful, from the second on plainly wrong."""
 FLAT = 0.02
@@ -68,8 +70,9 @@ class CheckProjectionsd(MapTransform):
         for key in self.key_iterator(d):
             geometry = d[key].meta["geometry"]
             try:
-                check_angles(geometry)
-                p, said = with_dead_filled(d[key].as_tensor()[0].numpy())
+                said = check_angles(geometry)
+                p, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
+                said += more
                 said += check_air(p, d[key].meta.get("air_counts"))
                 said += check_offset(p, geometry)
                 said += check_attenuation(p, geometry, self.scale.water)
@@ -80,15 +83,23 @@ class CheckProjectionsd(MapTransform):
         return d
 
 
-def check_angles(geometry: ScanGeometry) -> None:
-    """Raise ValueError for angles that are in radians."""
+def check_angles(geometry: ScanGeometry) -> list[str]:
+    """A sentence for a short arc that may be in radians; raises ValueError where it is as long as scans are in them.
+
+    Tomosynthesis turns by a few degrees, too, so that only pi and 2 pi are plain.
+    """
     low, high, views = min(geometry.angles), max(geometry.angles), len(geometry.angles)
     arc = (high - low) * views / (views - 1)
-    if views >= MANY_VIEWS and 0 < arc <= 2 * math.pi * 1.02:
+    if views < MANY_VIEWS or not 0 < arc <= 2 * math.pi * (1 + AS_SCANS) * views / (views - 1):
+        return []
+    said = f"{views} views lie within {arc:.3g} degrees"
+    # The last view stands at the end of the arc, or one step before.
+    if any(abs(length / turn - 1) < AS_SCANS for turn in (math.pi, 2 * math.pi) for length in (arc, high - low)):
         raise ValueError(
-            f"{views} views lie within {arc:.3g} degrees: the angles look like radians, and {math.degrees(arc):.4g} "
-            "degrees are meant; angles are in degrees"
+            f"{said}: the angles look like radians, and {math.degrees(arc):.4g} degrees are meant; angles are in "
+            "degrees"
         )
+    return [f"{said}: is the arc so short, or are the angles in radians ({math.degrees(arc):.4g} degrees)?"]
 
 
 def air_of(p: np.ndarray) -> float | None:
@@ -107,9 +118,12 @@ def air_of(p: np.ndarray) -> float | None:
 
 
 def check_air(p: np.ndarray, air_counts: float | None) -> list[str]:
-    """A sentence if rays through air are not 0; raises ValueError if they are far from it."""
+    """A sentence if rays through air are not 0; raises ValueError if they are far from it, or above the object."""
     air = air_of(p)
-    if air is None or abs(air) < DRIFT:
+    if air is None:
+        return []
+    check_sense(p - air, air, air_counts)
+    if abs(air) < DRIFT:
         return []
     what = f"rays beside the object have the line integral {air:.3g} in all views, and air has 0"
     fix = "subtract it"
@@ -118,6 +132,26 @@ def check_air(p: np.ndarray, air_counts: float | None) -> list[str]:
     if abs(air) < WRONG_AIR:
         return [f"{what}: {fix}"]
     raise ValueError(f"{what}: the counts through air are wrong; {fix}")
+
+
+def check_sense(above: np.ndarray, air: float, air_counts: float | None) -> None:
+    """Raise ValueError if the values of the object are below that of air.
+
+    Args:
+        above: projections, less the value `air` of rays through air.
+    """
+    if not (float(above.min()) < -FLAT and above.sum() < -0.5 * np.abs(above).sum()):
+        return
+    lowest = float(above.min()) + air
+    if air_counts is not None:
+        raise ValueError(
+            f"line integrals fall from {air:.3g} beside the object to {lowest:.3g} behind it: the values are no "
+            "counts; if they are line integrals, leave out air_counts"
+        )
+    what = f"values fall from {air:.3g} beside the object to {lowest:.3g} behind it, and line integrals rise from 0"
+    if lowest < -FLAT:
+        raise ValueError(f"{what}: is their sign wrong? Line integrals are -log(I / I0)")
+    raise ValueError(f"{what}: they look like transmission I / I0; take -log of it, or state air_counts {air:.3g}")
 
 
 def missing_offset(p: np.ndarray, geometry: ScanGeometry) -> tuple[float, float, float] | None:

@@ -5,8 +5,8 @@
 
 With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
 image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states
-`air_counts`, the count through air: then p = -log(counts / air_counts). The file may also state the `grid` to
-reconstruct on.
+`air_counts`, the count through air: then p = -log(counts / air_counts); transmission has the count 1 through air. The
+file may also state the `grid` to reconstruct on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from monai.transforms import MapTransform
 
 from bundle.files.find import case_name
 from bundle.physics.ct import Grid, ScanGeometry
-from bundle.physics.ct.attenuation import line_integrals_of
+from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
 SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
@@ -33,6 +33,8 @@ LARGEST_LINE_INTEGRAL = 20.0
 """exp(-20): no detector counts that; larger values are not line integrals."""
 SATURATED = 0.001
 """Share of the counts at the maximum from which a detector is called saturated."""
+TOO_SMALL = 0.01
+"""Share of the counts between 0 and a half from which they are hardly counts."""
 
 
 class LoadProjectionsd(MapTransform):
@@ -167,8 +169,17 @@ def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarra
     empty = int((counts <= 0).sum())
     if empty == counts.size:
         raise ValueError("every count is zero")
+    lowest = lowest_of(air_counts)
+    taken = "half a count" if lowest == LOWEST_COUNT else f"{lowest:g}"
     if empty:
-        warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as half a count", stacklevel=4)
+        warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as {taken}", stacklevel=4)
+    small = float(((counts > 0) & (counts < lowest)).mean())
+    if small > TOO_SMALL:
+        warnings.warn(
+            f"{path}: {small:.1%} of the counts lie between 0 and {lowest:g} and are taken as {taken}: for "
+            "transmission on another scale than counts, divide by air_counts and state air_counts 1",
+            stacklevel=4,
+        )
     highest = counts.max()
     clipped = int((counts == highest).sum())
     share = clipped / counts.size

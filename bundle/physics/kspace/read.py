@@ -25,14 +25,18 @@ from monai.transforms import MapTransform
 from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
-from bundle.physics.kspace.layout import centred, with_coils_second
+from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.scanner import check_kspace
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
 
 
-def read_kspace(path: str | Path) -> MetaTensor:
+def read_kspace(path: str | Path, layout: str = "auto") -> MetaTensor:
     """k-space (1, C, Z, KY, KX, 2) of a file, with its mask in `meta` if it was known, and the affine of its volume.
+
+    Args:
+        layout: of fastMRI files: "auto" finds it from the energy; "as_stored" takes k-space for what is said above;
+            "three_d" does the third transform, too, unasked.
 
     Raises:
         FileNotFoundError: no file.
@@ -47,7 +51,7 @@ def read_kspace(path: str | Path) -> MetaTensor:
                 f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
                 "them, or add configs/evaluate.json to simulate k-space from volumes"
             )
-        measurement, said = _read(path)
+        measurement, said = _read(path, layout)
         check_kspace(measurement)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -58,13 +62,13 @@ def read_kspace(path: str | Path) -> MetaTensor:
     return measurement
 
 
-def _read(path: Path) -> tuple[MetaTensor, list[str]]:
+def _read(path: Path, layout: str) -> tuple[MetaTensor, list[str]]:
     """A measurement, and what was mended of it, in words."""
     encoding, mask, affine, said = None, None, None, []
     with h5py.File(path, "r") as file:
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
         if "kspace" in file:
-            kspace, mask, said = _from_fastmri(file)
+            kspace, mask, said = _from_fastmri(file, layout)
             if "ismrmrd_header" in file:
                 encoding = read_header(file["ismrmrd_header"][()])
             else:
@@ -82,7 +86,7 @@ def _read(path: Path) -> tuple[MetaTensor, list[str]]:
     return assemble(kspace, mask, encoding, affine), said
 
 
-def _from_fastmri(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def _from_fastmri(file: h5py.File, layout: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """k-space (C, Z, KY, KX), 0 where the mask is 0; the mask, (KY, KX) or (Z, KY, KX), or None; what was mended."""
     stored = file["kspace"]
     compound = set(stored.dtype.names or ()) == {"real", "imag"}  # MATLAB's complex numbers
@@ -93,11 +97,12 @@ def _from_fastmri(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None, list[
             f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
         )
     kspace = from_compound(stored[()]) if compound else stored[()].astype(np.complex64, copy=False)
-    finite = bool(np.isfinite(kspace).all())  # what is not is refused later, and has no energy to go by
-    kspace, moved = with_coils_second(kspace) if finite else (kspace, [])
+    # What is not finite is refused later, and has no energy to go by.
+    look = layout != "as_stored" and bool(np.isfinite(kspace).all())
+    kspace, moved = with_coils_second(kspace) if look else (kspace, [])
     kspace = kspace[None] if kspace.ndim == 3 else np.ascontiguousarray(kspace.swapaxes(0, 1))
     mask = _mask_of(file, kspace)
-    kspace, mask, said = centred(kspace, mask) if finite else (kspace, mask, [])
+    kspace, mask, said = centred(kspace, mask, layout) if look else (kspace, mask, [])
     return kspace if mask is None else kspace * mask, mask, moved + said
 
 
@@ -169,12 +174,22 @@ def cut_readout(kspace: np.ndarray, kept: int) -> np.ndarray:
 
 
 class LoadKspaced(MapTransform):
-    """Paths become k-space (1, C, Z, KY, KX, 2) with `mask` in its metadata, checked; see `read_kspace`."""
+    """Paths become k-space (1, C, Z, KY, KX, 2) with `mask` in its metadata, checked; see `read_kspace`.
+
+    Raises:
+        ValueError: an unknown layout.
+    """
 
     suffixes = SUFFIXES
+
+    def __init__(self, keys, layout: str = "auto") -> None:
+        super().__init__(keys)
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
+        self.layout = layout
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = read_kspace(d[key])
+            d[key] = read_kspace(d[key], self.layout)
         return d

@@ -109,14 +109,29 @@ def test_a_cylinder_wider_than_the_detector_is_no_wrong_air(radius):
 
 
 # -- angles ---------------------------------------------------------------------------------------
-@given(views=st.integers(8, 400), arc=st.sampled_from([100.0, 180.0, 200.0, 360.0]), start=st.floats(-180, 180))
+@given(views=st.integers(8, 400), arc=st.sampled_from([180.0, 360.0]), start=st.floats(-180, 180), last=st.booleans())
 @repeatable
-def test_radians_are_refused_with_the_degrees_that_they_mean(views, arc, start):
-    degrees = start + arc * np.arange(views) / views
-    check_angles(ScanGeometry("parallel", tuple(degrees), 4, 1.0, 1, 1.0))
+def test_radians_are_refused_with_the_degrees_that_they_mean(views, arc, start, last):
+    """With the last view one step before the end of the arc, or at its end."""
+    degrees = start + arc * np.arange(views) / (views - last)
+    assert check_angles(ScanGeometry("parallel", tuple(degrees), 4, 1.0, 1, 1.0)) == []
+    arc *= views / (views - last)
     with pytest.raises(ValueError, match="look like radians") as refused:
         check_angles(ScanGeometry("parallel", tuple(np.radians(degrees)), 4, 1.0, 1, 1.0))
     assert float(re.search(r"([\d.]+) degrees are meant", str(refused.value))[1]) == pytest.approx(arc, rel=1e-3)
+
+
+@pytest.mark.parametrize("beam", [("parallel",), ("fan", 500.0, 900.0)], ids=lambda b: b[0])
+@pytest.mark.parametrize(
+    ("views", "arc"), [(10, 5.0), (15, 4.0), (40, 6.0), (25, np.radians(100)), (25, np.radians(200))]
+)
+def test_short_arcs_are_doubted_and_not_refused(views, arc, beam):
+    """Tomosynthesis turns by a few degrees; few scans in radians by other angles than pi or 2 pi."""
+    angles = tuple(np.linspace(0, arc, views))
+    (sentence,) = check_angles(ScanGeometry(beam[0], angles, 4, 1.0, 1, 1.0, *beam[1:]))
+    meant = float(re.search(r"in radians \(([\d.]+) degrees", sentence)[1])
+    assert meant == pytest.approx(np.degrees(arc) * views / (views - 1), rel=1e-3)
+    assert check_angles(ScanGeometry(beam[0], angles[:7], 4, 1.0, 1, 1.0, *beam[1:])) == []
 
 
 def test_angles_in_another_order_are_doubted():
@@ -145,6 +160,23 @@ def test_wrong_air_counts_are_refused_with_the_right_ones(factor, photons):
 def test_line_integrals_that_do_not_come_to_0_are_refused():
     right = measured()
     assert "subtract it" in refusal(MetaTensor(right.as_tensor() + 0.7, meta=right.meta))
+
+
+@given(size=st.floats(0.5, 1.0), x=st.floats(-15, 15), air=st.floats(0.3, 1.5), noise=st.sampled_from([0.0, 0.002]))
+@few
+def test_transmission_is_refused_with_what_to_do(size, x, air, noise):
+    right = measured(body(x, 5.0, size))
+    shares = air * torch.exp(-right.as_tensor()) + noise * torch.randn(right.shape, generator=torch.manual_seed(0))
+    message = refusal(MetaTensor(shares, meta=right.meta))
+    assert "they look like transmission I / I0; take -log of it, or state air_counts" in message
+    assert float(re.search(r"air_counts ([\d.]+)", message)[1]) == pytest.approx(air, rel=0.01)
+
+
+def test_the_wrong_sign_is_refused_and_line_integrals_as_counts_too():
+    right = measured()
+    assert "is their sign wrong?" in refusal(MetaTensor(-right.as_tensor(), meta=right.meta))
+    as_counts = -torch.log(right.as_tensor().clamp_min(0.5) / 1e4)
+    assert "leave out air_counts" in refusal(MetaTensor(as_counts, meta=right.meta | {"air_counts": 1e4}))
 
 
 # -- the detector ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bundle.files.doubts import doubts_of
 from bundle.physics.kspace import CartesianSampling
 from bundle.physics.kspace.layout import centred, is_three_d, peak_of, with_coils_second
-from bundle.physics.kspace.read import read_kspace
+from bundle.physics.kspace.read import LoadKspaced, read_kspace
 from tests.physics.kspace.test_kspace import header
 from tests.support.helpers import normal, repeatable, scan
 from tests.support.scans import head_voxels
@@ -133,6 +133,49 @@ def test_one_bright_slice_among_empty_ones_is_no_third_transform(slices, bright,
     kspace[:, np.arange(slices) != bright % slices] *= 0
     kspace += noise * 1000 * torch.view_as_complex(normal(*kspace.shape, 2)).numpy()
     assert not is_three_d(kspace)
+
+
+def ellipsoid(thickness, slices, noise, uneven, coils=3, seed=0):
+    """k-space (Z, C, KY, KX) of slices of a compact subject, with noise of a share of the strongest point."""
+    u, v, w = np.meshgrid(*(np.arange(n) - n // 2 for n in (48, 40, slices)), indexing="ij")
+    volume = ((u / 12) ** 2 + (v / 9) ** 2 + (w / thickness) ** 2 < 1) * (1 + uneven * (u > 3))
+    at = np.arange(coils) * 2 * np.pi / coils
+    phases = [np.exp(1j * (u * np.cos(t) + v * np.sin(t)) / 24) * (1 + 0.02 * (u * np.sin(t) - v)) for t in at]
+    kspace = transform(np.stack([p * volume for p in phases]).transpose(3, 0, 1, 2), IN_PLANE)
+    scatter = torch.view_as_complex(normal(*kspace.shape, 2, seed=seed)).numpy()
+    return (kspace + noise * abs(kspace).max() * scatter).astype(np.complex64)
+
+
+@given(
+    thickness=st.floats(1.1, 6.0), slices=st.integers(4, 24), noise=st.sampled_from([0.0, 1e-4, 1e-3, 1e-2]),
+    uneven=st.floats(0, 1), alternating=st.booleans(),
+)  # fmt: skip
+@repeatable
+def test_slices_of_a_compact_subject_are_not_transformed(thickness, slices, noise, uneven, alternating):
+    """Complete, or undersampled by a mask that differs from slice to slice."""
+    kspace = ellipsoid(thickness, slices, noise, uneven).swapaxes(0, 1)
+    if alternating:
+        lines = np.arange(40)
+        measured = (lines % 3 == np.arange(slices)[:, None] % 3) | (abs(lines - 20) < 5)
+        kspace = kspace * measured[:, None]
+    found, _, said = centred(kspace, None)
+    assert found is kspace
+    assert said == [] or "taken for slices; set --read#0#layout three_d if k-space is 3-D" in " ".join(said)
+
+
+def test_the_layout_can_be_set(tmp_path):
+    right = ellipsoid(3.0, 20, 1e-4, 0.3)
+    path = write(tmp_path / "scan.h5", right)
+    assert "taken for slices" in read(path)[1]
+    as_stored = LoadKspaced("image", layout="as_stored")({"image": path})["image"]
+    assert doubts_of(as_stored) == ()
+    assert np.array_equal(torch.view_as_complex(as_stored.as_tensor()[0]).transpose(0, 1).numpy(), right)
+    write(tmp_path / "3d.h5", transform(right, (0,)).astype(np.complex64))
+    three_d = LoadKspaced("image", layout="three_d")({"image": tmp_path / "3d.h5"})["image"]
+    found = torch.view_as_complex(three_d.as_tensor()[0]).transpose(0, 1).numpy()
+    np.testing.assert_allclose(found, right, atol=2e-6 * abs(right).max())
+    with pytest.raises(ValueError, match="layout must be one of auto, as_stored, three_d, got '3d'"):
+        LoadKspaced("image", layout="3d")
 
 
 def test_an_undersampled_third_axis_is_refused(tmp_path):
