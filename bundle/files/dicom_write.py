@@ -41,7 +41,11 @@ KINDS = {
 """What each kind of volume is called; a title has room for 64 letters, with that of the source."""
 LARGEST = 32767
 NUMBER_OFFSET = 9000
-"""Added to the source's SeriesNumber, with a place for each kind of volume."""
+"""Added to ten times the source's SeriesNumber, with a place for each kind of volume."""
+NUMBERS = range(-(2**31), 2**31)
+"""What a SeriesNumber can be: DICOM's integer strings (IS, PS3.5 6.2)."""
+IMAGES = ("recon", "measured")
+"""Kinds of volumes in the source's intensities, which are shown as the source is."""
 
 REQUIRED = {
     "MR": {
@@ -105,7 +109,7 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
     header = series_header(stack, Path(folder), suffix, modality, deidentified)
     header.update(geometry(axes, spacing, voxels.shape, header.Modality))
     slope = rescale_slope(float(np.abs(voxels).max()))
-    header.update(pixel_format(slope))
+    header.update(pixel_format(slope, photometric_interpretation(stack, suffix)))
     if suffix != "recon" or "WindowCenter" not in header:
         header.update(window(voxels))
     with folder_written_whole(Path(folder)) as partial:
@@ -127,7 +131,7 @@ def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str,
     modality = header.get("Modality", modality)
     if modality not in STORAGE:
         raise ValueError(f"modality must be one of {sorted(STORAGE)}, got {modality!r}")
-    number = NUMBER_OFFSET + 10 * int(stack.header.get("SeriesNumber") or 0 if stack else 0) + list(KINDS).index(suffix)
+    number = series_number(int(stack.header.get("SeriesNumber") or 0 if stack else 0), suffix)
     title = f"{stack.header.get('SeriesDescription', '') if stack else ''} {KINDS[suffix]}".strip()[-64:]
     now = datetime.now()
     made = {
@@ -153,6 +157,21 @@ def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str,
     header.DerivationDescription = header.ImageComments = f"{NAME} {__version__}: {KINDS[suffix]}. {LIMITS}"
     header.ContributingEquipmentSequence = [*header.get("ContributingEquipmentSequence", []), equipment()]
     return header
+
+
+def series_number(source: int, suffix: str) -> int:
+    """9000 + 10 times the source's number + the place of the kind; of a long number its last eight digits count.
+
+    Some scanners and archives number by date and time, and ten times that can be more than a SeriesNumber can be.
+    """
+    number = NUMBER_OFFSET + 10 * source + list(KINDS).index(suffix)
+    return number if number in NUMBERS else series_number(abs(source) % 10**8, suffix)
+
+
+def photometric_interpretation(stack: Stack | None, suffix: str) -> str:
+    """MONOCHROME1, the lowest value white, where the source has that and the volume is in its intensities."""
+    stated = stack.header.get("PhotometricInterpretation") if stack else None
+    return stated if stated == "MONOCHROME1" and suffix in IMAGES else "MONOCHROME2"
 
 
 def common_part(stack: Stack) -> Dataset:
@@ -206,10 +225,10 @@ def geometry(axes: np.ndarray, spacing: np.ndarray, shape: tuple[int, int, int],
     return shared | ({"SpacingBetweenSlices": shared["SliceThickness"]} if modality == "MR" else {})
 
 
-def pixel_format(slope: float) -> dict:
-    """Attributes of signed 16-bit pixels."""
+def pixel_format(slope: float, photometric: str) -> dict:
+    """Attributes of signed 16-bit pixels, of which the lowest is white (MONOCHROME1) or black (MONOCHROME2)."""
     return {
-        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
+        "SamplesPerPixel": 1, "PhotometricInterpretation": photometric, "BitsAllocated": 16, "BitsStored": 16,
         "HighBit": 15, "PixelRepresentation": 1, "RescaleSlope": decimals([slope])[0], "RescaleIntercept": "0",
     }  # fmt: skip
 

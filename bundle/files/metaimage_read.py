@@ -8,13 +8,14 @@ says the same in letters, is not asked, as in ITK. Source: the MetaIO documentat
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from pathlib import Path
 
 import itk
 import numpy as np
 
-from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Scan, without_single_axes
+from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 LONGEST_HEADER = 1 << 16
 MOST_AXES = 4
@@ -27,12 +28,16 @@ MATRIX = ("TransformMatrix", "Rotation", "Orientation")
 """Names of the matrix of the axes."""
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "um": 0.001}
 """DistanceUnits, in mm."""
+SEPARATOR = re.compile("[=:]")
+"""Between the name and the value of a field."""
+COMMENT = "Comment"
+"""The one field that may stand in a header more than once."""
 FROM = ("RL", "AP", "IS")
 """Letters of AnatomicalOrientation: where an axis comes from, if it points along plus or minus L, P, S."""
 
 
 def read_metaimage(path: Path) -> Scan:
-    """Raises ValueError for a header that states no image, and for voxels that are not all there."""
+    """Raises Refusal for a header that states no image, and for voxels that are not all there."""
     header, length = read_header(path)
     check_header(header, length, path)
     image = itk.imread(str(path), itk.F, imageio=itk.MetaImageIO.New())
@@ -55,66 +60,69 @@ def read_metaimage(path: Path) -> Scan:
 
 
 def read_header(path: Path) -> tuple[dict[str, str], int]:
-    """The fields of a header, and its length in bytes."""
+    """The fields of a header, and its length in bytes; lines may be empty, as in ITK."""
     fields, length = {}, 0
     with path.open("rb") as file:
         while "ElementDataFile" not in fields:
             line = file.readline(LONGEST_HEADER)
             length += len(line)
-            name, equals, value = line.decode("latin-1").partition("=")
-            if not equals or length > LONGEST_HEADER:
-                raise ValueError("this is no MetaImage header, or it is damaged: it has no ElementDataFile")
-            if name.strip() in fields:
-                raise ValueError(f"the header states {name.strip()} twice; repair it")
-            fields[name.strip()] = value.strip()
+            name, *value = SEPARATOR.split(line.decode("latin-1").strip(), maxsplit=1)
+            if length <= LONGEST_HEADER and line and not name:
+                continue
+            if not value or length > LONGEST_HEADER:
+                raise Refusal("this is no MetaImage header, or it is damaged: it has no ElementDataFile")
+            name = name.strip()
+            if name in fields and name != COMMENT:
+                raise Refusal(f"the header states {name} twice; repair it")
+            fields[name] = value[0].strip()
     return fields, length
 
 
 def check_header(header: dict[str, str], length: int, path: Path) -> None:
-    """Raise ValueError unless the header states an image that ITK can read, all of which is there."""
+    """Raise Refusal unless the header states an image that ITK can read, all of which is there."""
     if (kind := header.get("ObjectType", "Image")) != "Image":
-        raise ValueError(f"ObjectType = {kind}: expected Image")
+        raise Refusal(f"ObjectType = {kind}: expected Image")
     axes = _whole(header, "NDims", 1)[0]
     if not 1 <= axes <= MOST_AXES:
-        raise ValueError(f"NDims = {axes}: expected 3 axes; the header is damaged, or the file is no volume")
+        raise Refusal(f"NDims = {axes}: expected 3 axes; the header is damaged, or the file is no volume")
     sizes = _whole(header, "DimSize", axes)
     if min(sizes) < 1:
-        raise ValueError(f"DimSize = {header['DimSize']} is not positive; repair the header")
+        raise Refusal(f"DimSize = {header['DimSize']} is not positive; repair the header")
     if math.prod(sizes[3:]) > 1:
-        raise ValueError(f"expected one 3-D volume, got an image of {axes} dimensions {tuple(sizes)}; split it first")
+        raise Refusal(f"expected one 3-D volume, got an image of {axes} dimensions {tuple(sizes)}; split it first")
     kind = header.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
     if kind not in BYTES:
-        raise ValueError(f"ElementType = {header.get('ElementType', '')}: expected one of MET_{', MET_'.join(BYTES)}")
+        raise Refusal(f"ElementType = {header.get('ElementType', '')}: expected one of MET_{', MET_'.join(BYTES)}")
     spacing = _numbers(header, "ElementSpacing", axes) or _numbers(header, "ElementSize", axes)
     if not spacing:
-        raise ValueError("the header states no spacing (ElementSpacing); convert the scan again")
+        raise Refusal("the header states no spacing (ElementSpacing); convert the scan again")
     if not all(0 < s < math.inf for s in spacing):
-        raise ValueError(f"spacing {spacing} mm is not positive in each direction; repair the header")
+        raise Refusal(f"spacing {spacing} mm is not positive in each direction; repair the header")
     for name in MATRIX:
         matrix = _numbers(header, name, axes * axes)
         if matrix and abs(np.linalg.det(np.reshape(matrix, (axes, axes)))) < 1e-6:
-            raise ValueError(f"{name} = {header[name]} has axes in one plane; repair the header")
+            raise Refusal(f"{name} = {header[name]} has axes in one plane; repair the header")
     channels = _whole(header, "ElementNumberOfChannels", 1, "1")[0]
     if channels != 1:
-        raise ValueError(f"expected one channel, got {channels}; save each channel as its own volume")
+        raise Refusal(f"expected one channel, got {channels}; save each channel as its own volume")
     _check_voxels(header, math.prod(sizes) * BYTES[kind], length, path)
 
 
 def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) -> None:
-    """Raise ValueError unless the file of the voxels is there, with the bytes needed."""
+    """Raise Refusal unless the file of the voxels is there, with the bytes needed."""
     data = header["ElementDataFile"]
     if data.upper() == "LIST" or "%" in data:
-        raise ValueError("the voxels lie in several files (ElementDataFile); save the volume in one")
+        raise Refusal("the voxels lie in several files (ElementDataFile); save the volume in one")
     local = data.upper() == "LOCAL"
     file = path if local else path.parent / data
     if not file.is_file():
-        raise ValueError(f"its voxels are missing: {data} is not beside it")
+        raise Refusal(f"its voxels are missing: {data} is not beside it")
     if not _is(header, "BinaryData", "True"):
         return  # numbers in words
     start = local * length + max(0, _whole(header, "HeaderSize", 1, "0")[0])
     there = _inflated(file, start) if _is(header, "CompressedData", "False") else file.stat().st_size - start
     if there < needed:
-        raise ValueError(f"the file is truncated or damaged: {there} of {needed} bytes of voxels are there")
+        raise Refusal(f"the file is truncated or damaged: {there} of {needed} bytes of voxels are there")
 
 
 def _inflated(file: Path, start: int) -> int:
@@ -140,7 +148,7 @@ def _whole(header: dict[str, str], name: str, count: int, default: str = "") -> 
     except ValueError:
         values = []
     if len(values) != count:
-        raise ValueError(f"{name} = {header.get(name, '')}: expected {count} whole numbers; the header is damaged")
+        raise Refusal(f"{name} = {header.get(name, '')}: expected {count} whole numbers; the header is damaged")
     return values
 
 
@@ -151,7 +159,7 @@ def _numbers(header: dict[str, str], name: str, count: int) -> list[float]:
     except ValueError:
         values = [math.nan]
     if name in header and (len(values) != count or not np.isfinite(values).all()):
-        raise ValueError(f"{name} = {header[name]}: expected {count} numbers; the header is damaged")
+        raise Refusal(f"{name} = {header[name]}: expected {count} numbers; the header is damaged")
     return values
 
 

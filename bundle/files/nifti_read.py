@@ -14,19 +14,19 @@ from nibabel.nifti1 import Nifti1Pair
 
 from bundle.files.compressed import file_holder
 from bundle.files.placement import Placement
-from bundle.files.scan import Scan, check_grey, without_single_axes
+from bundle.files.scan import Refusal, Scan, check_grey, without_single_axes
 
 SINGLE_FILES = (nib.Nifti1Image, nib.Nifti2Image)
 
 
 def read_nifti(path: Path) -> Scan:
-    """Raises ValueError for what is no NIfTI, colours, complex numbers, and spacing that is not positive."""
+    """Raises Refusal for what is no NIfTI, colours, complex numbers, and a spacing of 0 that is needed."""
     image = _opened(path)
-    _check_spacing(image)
+    doubts = _doubts_of_spacing(image)
     check_grey(image.get_data_dtype())
     placement = Placement.of(image)
     voxels = without_single_axes(np.asanyarray(image.dataobj))
-    return Scan(voxels, placement.affine, tuple(placement.doubts(image.shape)), nifti=placement)
+    return Scan(voxels, placement.affine, (*doubts, *placement.doubts(image.shape)), nifti=placement)
 
 
 def _opened(path: Path) -> Nifti1Pair:
@@ -37,20 +37,30 @@ def _opened(path: Path) -> Nifti1Pair:
         kind = next((k for k in SINGLE_FILES if k.header_class.may_contain_header(start)), None)
         if kind is not None:
             return kind.from_file_map({"image": holder})
+        if not nib.AnalyzeImage.header_class.may_contain_header(start):
+            raise Refusal("this is no NIfTI file, though it is named as one; is it damaged, or of another format?")
     else:
         image = nib.load(path)
         if isinstance(image, Nifti1Pair):
             return image
-    raise ValueError(
-        "this is no NIfTI file (Analyze 7.5 is none: it does not state which side is left); convert it to NIfTI with "
-        "the orientation that you know"
+    raise Refusal(
+        "this is no NIfTI file, but Analyze 7.5, which does not state which side is left; convert it to NIfTI with the "
+        "orientation that you know"
     )
 
 
-def _check_spacing(image: Nifti1Pair) -> None:
-    """Refuses a pixdim of 0 or below, which nibabel reads as 1 and as the absolute value."""
+def _doubts_of_spacing(image: Nifti1Pair) -> list[str]:
+    """What is said of a pixdim below 0, which nibabel and FSL take for its absolute value, or of 0.
+
+    Raises Refusal for 0, which nibabel takes for 1, where no sform places the voxels, and for NaN and infinity.
+    """
     holder = image.file_map.get("header") or image.file_map["image"]
     with holder.get_prepare_fileobj("rb") as file:
-        stated = type(image.header).from_fileobj(file, check=False)["pixdim"][1:4]
-    if not (stated > 0).all():
-        raise ValueError(f"spacing {stated.tolist()} mm is not positive in each direction; repair the header")
+        header = type(image.header).from_fileobj(file, check=False)
+    stated, by_sform = header["pixdim"][1:4], header["sform_code"] > 0
+    if not np.isfinite(stated).all() or (not by_sform and (stated == 0).any()):
+        raise Refusal(f"spacing {stated.tolist()} mm is not positive in each direction; repair the header")
+    if (stated > 0).all():
+        return []
+    used = "the sform is used, which has its own" if by_sform else "its absolute value is used, as by nibabel and FSL"
+    return [f"spacing by pixdim is {stated.tolist()} mm, not positive in each direction; {used}"]

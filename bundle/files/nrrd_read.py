@@ -14,7 +14,7 @@ from pathlib import Path
 import nrrd
 import numpy as np
 
-from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Scan, without_single_axes
+from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 TO_RAS = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1)}
 """Signs of the coordinates, by the initials of a space."""
@@ -28,7 +28,7 @@ NOT_SPACE = ("list", "vector", "time", "rgb", "color", "scalar", "complex")
 
 
 def read_nrrd(path: Path) -> Scan:
-    """Raises ValueError for three axes in space that are not there, and for lengths in a unit that is none."""
+    """Raises Refusal for three axes in space that are not there, and for lengths in a unit that is none."""
     voxels, header = nrrd.read(str(path))
     doubts: list[str] = []
     to_ras = _to_ras(header, doubts)
@@ -36,7 +36,7 @@ def read_nrrd(path: Path) -> Scan:
     # Of a space with time, the first three coordinates are places.
     axes = [n for n, d in enumerate(directions) if np.isfinite(d).all() and np.abs(d[:3]).max() > 0]
     if len(axes) != 3 or any(np.abs(directions[n][3:]).max(initial=0) > 0 for n in axes):
-        raise ValueError(f"expected three axes in space, got {len(axes)} of {voxels.shape}; split it first")
+        raise Refusal(f"expected three axes in space, got {len(axes)} of {voxels.shape}; split it first")
     scale = _millimetres(header, axes, doubts)
     affine = np.eye(4)
     affine[:3, :3] = directions[axes, :3].T
@@ -54,7 +54,7 @@ def _to_ras(header: dict, doubts: list[str]) -> np.ndarray:
     if initials.upper() in TO_RAS:
         return np.diag([*TO_RAS[initials.upper()], 1.0])
     if place not in NO_SIDES:
-        raise ValueError(f"the space {space!r} is none of {', '.join(TO_RAS)}; repair the header")
+        raise Refusal(f"the space {space!r} is none of {', '.join(TO_RAS)}; repair the header")
     doubts.append(
         UNKNOWN_SIDES.format(f" (space {space!r})" if space else " (no space)") + "; LPS is assumed, as by ITK"
     )
@@ -69,7 +69,7 @@ def _directions(header: dict, doubts: list[str]) -> tuple[np.ndarray, np.ndarray
             doubts.append("no place is stated (no space origin): the first voxel is put at 0")
         return steps, np.asarray(header.get("space origin", np.zeros(steps.shape[1])), float)
     if "spacings" not in header:
-        raise ValueError("the header states no spacing (space directions, or spacings); convert the scan again")
+        raise Refusal("the header states no spacing (space directions, or spacings); convert the scan again")
     kinds = [str(k).lower() for k in header.get("kinds", ["domain"] * header["dimension"])]
     spatial = [n for n, k in enumerate(kinds) if not any(word in k for word in NOT_SPACE)]
     steps = np.full((header["dimension"], 3), np.nan)
@@ -91,7 +91,7 @@ def _millimetres(header: dict, axes: list[int], doubts: list[str]) -> list[float
         if symbol in ("", "???", "none"):
             symbol = "mm"
         if symbol not in MILLIMETRES:
-            raise ValueError(f"lengths are in {word!r}, which is none of {', '.join(MILLIMETRES)}; repair the header")
+            raise Refusal(f"lengths are in {word!r}, which is none of {', '.join(MILLIMETRES)}; repair the header")
         scale.append(MILLIMETRES[symbol])
     if set(scale) != {1.0}:
         doubts.append(

@@ -13,10 +13,15 @@ from pydoc import locate
 
 from monai.bundle import ConfigParser, run
 
+from bundle.files.command_line import becomes, parse
+
 OWN = tuple(inspect.signature(run).parameters)
 """Arguments of `monai.bundle run` itself, in their order as words without a name."""
 SPECIAL = ("_target_", "_disabled_", "_mode_", "_requires_", "_desc_", "_meta_")
 SEPARATOR = re.compile("#|::")
+EXTENDED = ("bundle_root", "sample_dir", "run_dir")
+"""Paths to which configs add names, so that they are used as they arrive; training's output_dir is another."""
+PATHS = (*EXTENDED, "dataset_dir", "output_dir", "checkpoint", "region_dir", "validation_dir")
 
 
 def check_options(words: Sequence[str]) -> None:
@@ -33,6 +38,7 @@ def check_options(words: Sequence[str]) -> None:
             f"these words belong to no option: {' '.join(surplus[1:])}\n"
             "an option takes one value: where a pattern such as scans/*.nii.gz was meant, give the folder"
         )
+    typed = options
     if (path := options.get("args_file")) is not None:
         options = ConfigParser.load_config_file(path) | options
     if "config_file" not in options:
@@ -45,6 +51,7 @@ def check_options(words: Sequence[str]) -> None:
         for key in given
         if options[key] == "None"
     ]
+    said += [line for key in typed if key in PATHS and (line := no_path(key, typed[key], config, options))]
     simulated = [] if "read_truth" in config else list(config.get("of_simulations", ()))
     said += [
         f"--{key} describes simulated scans, and this run takes measured ones, which bring their own: leave it out, or "
@@ -56,24 +63,16 @@ def check_options(words: Sequence[str]) -> None:
         raise SystemExit("\n".join(said))
 
 
-def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words without a name, and options with their values, as Python Fire reads them."""
-    surplus, options, rest = [], {}, list(words)
-    while rest:
-        word = rest.pop(0)
-        if not is_option(word):
-            surplus.append(word)
-            continue
-        name, _, value = word.lstrip("-").partition("=")
-        if "=" not in word:
-            value = rest.pop(0) if rest and not is_option(rest[0]) else "True"
-        options[name.replace("-", "_")] = value
-    return surplus, options
-
-
-def is_option(word: str) -> bool:
-    """`--name`, or `-n`; and no negative number."""
-    return word.startswith("--") or re.fullmatch("-[a-zA-Z](=.*)?", word) is not None
+def no_path(key: str, text: str, config: Mapping, options: Mapping) -> str | None:
+    """Why the text of an option cannot be taken for a path, in words; None if it can."""
+    if text.startswith("$") and text != "$None":
+        return f"--{key} {text}: what begins with $ is run as Python by MONAI; for a file of that name write ./{text}"
+    if re.fullmatch(r"@\w*((#|::)\w*)*", text) and SEPARATOR.split(text[1:])[0] not in {*config, *options}:
+        return f"--{key} {text}: what begins with @ names an id, and none is {text[1:]}; for a file write ./{text}"
+    if (key in EXTENDED or (key == "output_dir" and "run_dir" in config)) and str(becomes(text)) != text:
+        fix = "name the folder without #, or link to it" if "#" in text else f"write ./{text}"
+        return f"--{key} {text} arrives as {becomes(text)!r}, and other names are added to it: {fix}"
+    return None
 
 
 def as_value(text):

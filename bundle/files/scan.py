@@ -12,6 +12,10 @@ UNKNOWN_SIDES = "no orientation is stated{}: left and right are not known"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+class Refusal(ValueError):
+    """What a file lacks to be a volume of ours, in words for its owner; libraries raise plain ValueErrors."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """What a reader of one format gives.
@@ -21,6 +25,7 @@ class Scan:
         affine: (4, 4), voxel to RAS in mm.
         doubts: in words, what makes other programs place the volume elsewhere, or what was converted.
         thickness: of the slices, in mm; 0 where the file does not say.
+        thickness_by: who says so.
         nifti: how a NIfTI header places the voxels.
     """
 
@@ -28,15 +33,16 @@ class Scan:
     affine: np.ndarray
     doubts: tuple[str, ...] = ()
     thickness: float = 0.0
+    thickness_by: str = "the header"
     nifti: Placement | None = None
 
 
 def check_grey(voxels_type: np.dtype) -> None:
-    """Raise ValueError unless this is a type of real numbers."""
+    """Raise Refusal unless this is a type of real numbers."""
     if voxels_type.fields is not None:
-        raise ValueError("the voxels are colours (RGB); save the volume in grey values")
+        raise Refusal("the voxels are colours (RGB); save the volume in grey values")
     if np.issubdtype(voxels_type, np.complexfloating):
-        raise ValueError("the voxels are complex, and only their real part would be used; save the magnitude")
+        raise Refusal("the voxels are complex, and only their real part would be used; save the magnitude")
 
 
 def without_single_axes(voxels: np.ndarray) -> np.ndarray:

@@ -42,9 +42,14 @@ class Sidecar:
     doubts: tuple[str, ...] = ()
 
 
+def sidecar_of(volume: Path) -> Path:
+    """Where the sidecar of a volume would be."""
+    return volume.with_name(f"{case_name(volume)}.json")
+
+
 def read_sidecar(volume: Path, spacing: np.ndarray) -> Sidecar:
     """Of a volume whose voxels are `spacing` (mm, one per axis) apart; an empty one where there is no such file."""
-    path = volume.with_name(f"{case_name(volume)}.json")
+    path = sidecar_of(volume)
     if not path.is_file():
         return Sidecar()
     try:
@@ -72,10 +77,10 @@ def _thickness(fields: dict, spacing: np.ndarray, doubts: list[str]) -> float:
     if not thickness:
         return 0.0
     distances = ", ".join(f"{s:.4g}" for s in spacing)
-    if between and np.abs(spacing / between - 1).min() > TOLERANCE:
+    if between and abs(max(spacing) / between - 1) > TOLERANCE:
         doubts.append(
-            f"SpacingBetweenSlices {between:g} mm is the distance of voxels along no axis ({distances} mm): the file "
-            "is of another volume, or this one was resampled, so its SliceThickness is left aside"
+            f"SpacingBetweenSlices {between:g} mm is not the largest distance of voxels ({distances} mm): the file is "
+            "of another volume, or this one was resampled, so its SliceThickness is left aside"
         )
         return 0.0
     if thickness > LARGEST * max(spacing):

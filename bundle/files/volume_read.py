@@ -15,13 +15,14 @@ import numpy as np
 from monai.data import ImageReader
 from nibabel.affines import voxel_sizes
 
+from bundle.files.content import check_content
 from bundle.files.find import FORMATS, OTHER_HALF, SUFFIXES
 from bundle.files.metaimage_read import read_metaimage
 from bundle.files.mgh_read import read_mgh
 from bundle.files.nifti_read import read_nifti
 from bundle.files.nrrd_read import read_nrrd
-from bundle.files.scan import Scan
-from bundle.files.sidecar import read_sidecar
+from bundle.files.scan import Refusal, Scan
+from bundle.files.sidecar import read_sidecar, sidecar_of
 from bundle.files.source import Source
 
 READERS = {"NIfTI": read_nifti, "FreeSurfer": read_mgh, "NRRD": read_nrrd, "MetaImage": read_metaimage}
@@ -30,7 +31,8 @@ READERS = {"NIfTI": read_nifti, "FreeSurfer": read_mgh, "NRRD": read_nrrd, "Meta
 class VolumeReader(ImageReader):
     """MONAI's reader protocol for the path of one volume; a warning for each doubt about its place.
 
-    Metadata: affine (RAS, mm), spatial_shape, and slice_thickness in mm, 0 where nothing is known of it.
+    Metadata: affine (RAS, mm), spatial_shape, and slice_thickness in mm, 0 where nothing is known of it, with who
+    states it in slice_thickness_by.
 
     Attributes:
         source: of the volume that was read last.
@@ -46,8 +48,9 @@ class VolumeReader(ImageReader):
             raise ValueError(f"expected one volume, got {len(data)}: {', '.join(data)}")
         reader = _reader_of(path)
         try:
+            check_content(path)
             scan = reader(path)
-        except ValueError as error:
+        except Refusal as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a file can be damaged in as many ways as readers can fail
             said = shorten(f"{type(error).__name__}: {error}", 200)
@@ -56,7 +59,9 @@ class VolumeReader(ImageReader):
         self.source = Source(nifti=scan.nifti, modality=sidecar.modality)
         for doubt in (*scan.doubts, *sidecar.doubts):
             warnings.warn(f"{path}: {doubt}", stacklevel=2)
-        return replace(scan, thickness=sidecar.thickness or scan.thickness)
+        if not sidecar.thickness:
+            return scan
+        return replace(scan, thickness=sidecar.thickness, thickness_by=f"{sidecar_of(path).name} beside it")
 
     def get_data(self, img: Scan) -> tuple[np.ndarray, dict]:
         shape = img.voxels.shape
@@ -67,11 +72,14 @@ class VolumeReader(ImageReader):
             "original_channel_dim": float("nan") if len(shape) <= 3 else -1,  # NaN: MONAI's word for none
             "space": "RAS",
             "slice_thickness": img.thickness,
+            "slice_thickness_by": img.thickness_by,
         }
         return img.voxels, meta
 
 
 def _reader_of(path: Path) -> Callable[[Path], Scan]:
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path} is a link to {path.readlink()}, which is not there: fetch it (git annex get)")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a volume, or a folder with a DICOM series")
     name = path.name.lower()

@@ -117,17 +117,33 @@ def test_the_operator_has_a_say(spacing, settings, passes):
             check({"image": volume})
 
 
-@pytest.mark.parametrize("stated", [0.0, -4.0])
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_spacing_that_readers_would_repair_is_refused(tmp_path, stated, suffix):
-    """nibabel reads a pixdim of 0 as 1 and of -4 as 4; neither is what the scanner meant."""
-    path = write_volume(tmp_path / "scan.nii", thick_voxels(), spacing=(1, 1, 4))
-    content = bytearray(path.read_bytes())
+def with_pixdim(path, stated, sform):
+    """A volume 4 mm apart along z by the sform, if it has one, and `stated` by pixdim."""
+    whole = write_volume(path.with_name("whole.nii"), thick_voxels(), spacing=(1, 1, 4))
+    content = bytearray(whole.read_bytes())
     struct.pack_into("<f", content, 76 + 3 * 4, stated)
-    path.unlink()
-    path = tmp_path / f"scan{suffix}"
-    path.write_bytes(gzip.compress(bytes(content)) if suffix == ".nii.gz" else bytes(content))
-    assert "is not positive in each direction; repair the header" in refusal(path)
+    if not sform:
+        struct.pack_into("<hh", content, 252, 1, 0)
+    path.write_bytes(gzip.compress(bytes(content)) if path.suffix == ".gz" else bytes(content))
+    whole.unlink()
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("stated", "sform"), [(-4.0, True), (-4.0, False), (0.0, True), (-9.0, True)])
+def test_a_pixdim_that_is_not_asked_is_said(tmp_path, stated, sform, suffix):
+    """Below 0 it is its absolute value, as for nibabel and FSL; the sform has a spacing of its own."""
+    used = "the sform is used" if sform else "its absolute value is used, as by nibabel and FSL"
+    with pytest.warns(UserWarning, match=f"spacing by pixdim is .* mm, not positive in each direction; {used}"):
+        volume = READ({"image": str(with_pixdim(tmp_path / f"scan{suffix}", stated, sform))})["image"]
+    assert volume.pixdim.tolist() == [1, 1, 4]
+
+
+@pytest.mark.parametrize(("stated", "sform"), [(0.0, False), (float("nan"), True), (float("inf"), True)])
+def test_a_spacing_that_readers_would_make_up_is_refused(tmp_path, stated, sform):
+    """nibabel reads a pixdim of 0 as 1, which is not what the scanner meant."""
+    told = refusal(with_pixdim(tmp_path / "scan.nii", stated, sform))
+    assert "is not positive in each direction; repair the header" in told
 
 
 @pytest.mark.parametrize(("spacing", "cause"), [

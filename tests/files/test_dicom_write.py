@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 
 from bundle import __version__
 from bundle.files.dicom_read import find_stack
-from bundle.files.dicom_write import rescale_slope, save_series
+from bundle.files.dicom_write import KINDS, rescale_slope, save_series, series_number
 from bundle.files.read import LoadVolumed
 from tests.support.dicom_files import PATIENT, write_enhanced, write_localiser, write_series
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume
@@ -144,6 +144,40 @@ def test_what_differs_between_slices_is_not_carried_over(tmp_path):
         assert (float(ds.RescaleIntercept), ds.PixelRepresentation) == (0, 1)
 
 
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("stated", ["MONOCHROME1", "MONOCHROME2", "some"])
+def test_what_is_in_the_source_s_intensities_is_shown_as_it_is(tmp_path, source, stated, suffix):
+    """White is the lowest value of MONOCHROME1; a spread or a difference has its own zero, which stays black."""
+    for k, path in enumerate(sorted(source.iterdir())):
+        ds = pydicom.dcmread(path)
+        ds.PhotometricInterpretation = stated if stated != "some" else f"MONOCHROME{1 + k % 2}"
+        ds.save_as(path)
+    values = LoadVolumed("image")({"image": str(source)})["image"]
+    save_series(volume(), tmp_path / "out", find_stack(source), suffix=suffix)
+    inverted = stated == "MONOCHROME1" and suffix in ("recon", "measured")
+    assert {ds.PhotometricInterpretation for ds in headers(tmp_path / "out")} == {f"MONOCHROME{1 if inverted else 2}"}
+    np.testing.assert_array_equal(values[0], VOXELS)  # the numbers are read as they stand
+    back = LoadVolumed("image")({"image": str(tmp_path / "out")})["image"]
+    assert torch.allclose(back.as_tensor(), volume().as_tensor(), atol=0.1)
+
+
+@given(st.integers(-(2**31), 2**31 - 1), st.sampled_from(list(KINDS)))
+def test_every_series_number_has_one_that_fits(source, suffix):
+    number = series_number(source, suffix)
+    assert -(2**31) <= number < 2**31 and len({series_number(source, k) for k in KINDS}) == len(KINDS)
+    if abs(source) < 2 * 10**8:
+        assert number == 9000 + 10 * source + list(KINDS).index(suffix)
+
+
+def test_a_series_numbered_by_its_time_is_written(tmp_path, source):
+    for path in source.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SeriesNumber = 2026112616
+        ds.save_as(path)
+    save_series(volume(), tmp_path / "out", find_stack(source))
+    assert {ds.SeriesNumber for ds in headers(tmp_path / "out")} == {261135160}
+
+
 def test_volumes_of_a_case_without_a_source_share_a_study(tmp_path):
     for suffix in ("recon", "std"):
         save_series(volume(), tmp_path / suffix, suffix=suffix)
@@ -173,8 +207,8 @@ def test_nothing_of_the_patient_is_left_after_deidentification(tmp_path, kind):
     for path in (tmp_path / "out").iterdir():
         ds, content = pydicom.dcmread(path), path.read_bytes()
         secrets = [v for k, v in PATIENT.items() if k not in ("PatientSex", "PatientAge")] + [
-            "Jane", "ACME PRIVATE", "t2_tse_tra", "20220304", "101112.131415", old.StudyInstanceUID, old.SeriesInstanceUID,
-            old.SOPInstanceUID, old.FrameOfReferenceUID,
+            "Jane", "ACME PRIVATE", "t2_tse_tra", "20220304", "101112.131415", old.StudyInstanceUID,
+            old.SeriesInstanceUID, old.SOPInstanceUID, old.FrameOfReferenceUID,
         ]  # fmt: skip
         assert [s for s in secrets if s.encode() in content] == []
         assert ds.PatientIdentityRemoved == "YES" and "Basic" in ds.DeidentificationMethod[0]
@@ -188,8 +222,8 @@ def test_every_attribute_of_the_profile_is_treated():
 
     from bundle.files.deidentify import EDITION, deidentify
 
-    marks = {"DA": "20220304", "TM": "101112.131415", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5", "DS": "4711",
-             "IS": "4711", "US": 4711, "UL": 4711, "SS": 4711, "SL": 4711, "FD": 4711.0, "FL": 4711.0,
+    marks = {"DA": "20220304", "TM": "101112.131415", "DT": "20220304101112", "AS": "052Y", "UI": "1.2.3.4.5",
+             "DS": "4711", "IS": "4711", "US": 4711, "UL": 4711, "SS": 4711, "SL": 4711, "FD": 4711.0, "FL": 4711.0,
              "OB": b"4711", "OW": b"4711", "UN": b"4711"}  # fmt: skip
     filled, nested = pydicom.Dataset(), pydicom.Dataset()
     nested.PatientName, nested.CodeMeaning = "Doe^Jane", "kept"

@@ -16,6 +16,24 @@ def load(path):
     return LoadVolumed("image")({"image": str(path)})["image"]
 
 
+GAPS = {
+    "empty": "\n",
+    "spaces": "  \n",
+    "CRLF": "\r\n",
+    "comments": "\nComment = a\n\nComment = b\n",
+    "colon": "A: b\n",
+}
+
+
+@pytest.mark.parametrize("lines", GAPS.values(), ids=GAPS)
+def test_lines_that_itk_skips_are_skipped(tmp_path, lines):
+    path = write_mha(tmp_path / "scan.mha")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"DimSize", lines.encode() + b"DimSize"))
+    np.testing.assert_array_equal(itk.array_from_image(itk.imread(str(path), itk.F)).T, VOXELS)
+    np.testing.assert_array_equal(load(path)[0], VOXELS)
+
+
 FOUR = {"NDims": 4, "DimSize": "6 5 4 1", "ElementSpacing": "1 1.5 2 1", "Offset": "-10 20 30 0",
         "TransformMatrix": "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"}  # fmt: skip
 SAME = {
@@ -114,7 +132,8 @@ def test_a_compressed_file_that_was_cut_short_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0" * 1000, "".join(f"A{n} = 1\n" for n in range(10_000)).encode(), b"ElementDataFile"]
+    "content",
+    [b"\n" * 100_000, b"\0" * 1000, "".join(f"A{n} = 1\n" for n in range(10_000)).encode(), b"ElementDataFile"],
 )
 def test_what_is_no_header_is_refused(tmp_path, content):
     (tmp_path / "scan.mha").write_bytes(content)

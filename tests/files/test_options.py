@@ -6,7 +6,8 @@ import shlex
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.files.options import check_options, parse
+from bundle.files.command_line import parse
+from bundle.files.options import check_options
 from tests.support.scans import ROOT
 
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
@@ -50,6 +51,38 @@ def test_what_no_config_knows_ends_the_run(words, said):
      "--mine 3 --num_steps @mine", "--operator {} --operator#anything 1", "--window#0 -1", "--_meta_#version 9"],
 )  # fmt: skip
 def test_what_a_config_knows_passes(words):
+    check_options([*RUN, *INFERENCE, *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dataset_dir", "$open('x')"], "is run as Python by MONAI; .* write ./\\$open"),
+        (["--checkpoint=$a.pt"], "--checkpoint \\$a.pt: what begins with \\$ is run as Python"),
+        (["--output_dir", "@results"], "none is results; for a file write ./@results"),
+        (["--bundle_root", "clone#2"], "arrives as 'clone', .*: name the folder without #, or link to it"),
+        (["--sample_dir", "/a/b#2"], "arrives as '/a/b::2', .*: name the folder without #"),
+        (["--sample_dir", "1e5"], "arrives as 100000.0, and other names are added to it: write ./1e5"),
+    ],
+)
+def test_texts_that_are_no_paths_to_monai_are_refused(words, said):
+    with pytest.raises(SystemExit, match=said):
+        check_options([*RUN, *INFERENCE, *words])
+
+
+def test_the_output_dir_of_training_is_used_as_it_arrives():
+    training = [*RUN, "training", "--config_file", "configs/train.json", "--output_dir"]
+    with pytest.raises(SystemExit, match="--output_dir results#2 arrives as 'results'"):
+        check_options([*training, "results#2"])
+    check_options([*training, "1001"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--output_dir results#2", "--checkpoint $None", "--dataset_dir @a.nii", "--output_dir ./$x", "--sample_dir 1",
+     "--dataset_dir @sample_dir", "--mine a --output_dir @mine", "--dataset_dir a%b"],
+)  # fmt: skip
+def test_other_texts_are_paths(words):
     check_options([*RUN, *INFERENCE, *words.split()])
 
 

@@ -58,6 +58,13 @@ def test_the_modality_goes_before_the_option_s_default(tmp_path, monkeypatch):
     assert asked == ["CT", "MR"]
 
 
+def test_who_states_a_thickness_that_cannot_be_is_said(tmp_path):
+    path = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=SPACING)
+    beside(tmp_path, {"Modality": "MR", "SliceThickness": 0.003, "SpacingBetweenSlices": 4})
+    with pytest.raises(ValueError, match="^scan.json beside it states slices 0.003 mm thick.*--operator#thickness"):
+        ThroughPlaneSampling().for_measurement(load(path))
+
+
 DOUBTFUL = {
     "broken": ('{"Modality": "MR", ', "scan.json beside it cannot be read .*, and is left aside"),
     "empty": ("", "cannot be read"),
@@ -70,7 +77,11 @@ DOUBTFUL = {
     "too thick": ({"Modality": "MR", "SliceThickness": 9}, r"9 mm is more than 2 times the distance .*\(1, 1, 4 mm\)"),
     "of another volume": (
         {"Modality": "MR", "SliceThickness": 5, "SpacingBetweenSlices": 6},
-        r"SpacingBetweenSlices 6 mm is the distance of voxels along no axis \(1, 1, 4 mm\)",
+        r"SpacingBetweenSlices 6 mm is not the largest distance of voxels \(1, 1, 4 mm\)",
+    ),
+    "of slices along another axis": (
+        {"Modality": "MR", "SliceThickness": 1, "SpacingBetweenSlices": 1},
+        "SpacingBetweenSlices 1 mm is not the largest",
     ),
 }
 

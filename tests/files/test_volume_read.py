@@ -8,6 +8,7 @@ import pytest
 
 from bundle.files.check import check_volume
 from bundle.files.read import LoadVolumed
+from bundle.files.volume_read import READERS
 from tests.support.scans import thick_voxels
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -47,10 +48,28 @@ def without_geometry():
     return bytes(content)
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n"
+NRRD = (
+    b"NRRD0004\ntype: float\ndimension: 3\nsizes: 20 18 6\nencoding: gzip\nendian: little\n"
+    b"space: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,4)\nspace origin: (0,0,0)\n\n"
+) + gzip.compress(np.asfortranarray(thick_voxels()).tobytes("F"))
 REFUSED = {
     "colours": ("scan.nii", colours(), r"the voxels are colours \(RGB\); save the volume in grey values"),
     "no NIfTI": ("scan.nii.gz", gzip.compress(b"not a scan" * 99), "this is no NIfTI file"),
-    "empty": ("scan.nii", b"", "this is no NIfTI file"),
+    "empty": ("scan.nii", b"", "the file is empty: copy or download it again"),
+    "an empty mha": ("scan.mha", b"", "the file is empty"),
+    "a page of the web": ("scan.nii.gz", b"<!DOCTYPE html>\n<html>" * 30, "no volume, but text .* '<!DOCTYPE html>'"),
+    "a page as NRRD": ("scan.nrrd", b"\n<html><head>" * 30, "no volume, but text that begins with '<html><head>'"),
+    "words": ("scan.mgz", b"404: not found", "no volume, but text that begins with '404: not found'"),
+    "a pointer": ("scan.nii.gz", LFS, r"a pointer whose data were not fetched by Git LFS \(git lfs pull\)"),
+    "a pointer as NRRD": ("scan.nrrd", LFS, "a pointer whose data were not fetched by Git LFS"),
+    "a pointer of git-annex": ("scan.mha", b"/annex/objects/SHA256E-s9--0a.mha\n", "not fetched by git-annex"),
+    "a gzipped NRRD cut short": ("scan.nrrd", NRRD[:-90], "the file cannot be read, is it damaged"),
+    "Analyze 7.5": (
+        "scan.nii",
+        nib.AnalyzeImage(thick_voxels(), AFFINE).header.binaryblock,
+        "no NIfTI file, but Analyze",
+    ),
     "half a gzip": ("scan.nii.gz", gzip.compress(SCAN)[:1500], "is it damaged"),
     "half a pair": ("scan.hdr", SCAN[:348], "is it damaged.*scan.img"),
     "no MGH": ("scan.mgh", b"\0" * 400, "is it damaged"),
@@ -68,7 +87,7 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path, name, content, messag
 
 def test_analyze_is_refused(tmp_path):
     nib.save(nib.AnalyzeImage(thick_voxels(), AFFINE), tmp_path / "scan.hdr")
-    with pytest.raises(ValueError, match=r"Analyze 7\.5 is none: it does not state which side is left"):
+    with pytest.raises(ValueError, match=r"Analyze 7\.5, which does not state which side is left"):
         load(tmp_path / "scan.hdr")
 
 
@@ -85,6 +104,28 @@ def test_several_paths_are_refused(tmp_path):
     (tmp_path / "b.nii").write_bytes(SCAN)
     with pytest.raises(ValueError, match="expected one volume, got 2"):
         LoadVolumed("image")({"image": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]})
+
+
+def test_our_own_words_pass_and_those_of_libraries_do_not(tmp_path, monkeypatch):
+    def failing(path):
+        raise ValueError("buffer size must be a multiple of element size")
+
+    (tmp_path / "scan.nii").write_bytes(SCAN)
+    monkeypatch.setitem(READERS, "NIfTI", failing)
+    with pytest.raises(ValueError, match=r"the file cannot be read, is it damaged\? \(ValueError: buffer size"):
+        load(tmp_path / "scan.nii")
+
+
+@pytest.mark.filterwarnings("ignore:.*left and right are not known")
+def test_the_voxels_of_a_pair_may_look_like_words(tmp_path):
+    nib.save(nib.Nifti1Pair(np.full((4, 4, 4), ord("<"), np.uint8), AFFINE), tmp_path / "scan.hdr")
+    assert (load(tmp_path / "scan.img") == ord("<")).all()
+
+
+def test_the_link_of_a_file_that_was_not_fetched_is_named(tmp_path):
+    (tmp_path / "scan.nii").symlink_to(".git/annex/objects/a.nii")
+    with pytest.raises(FileNotFoundError, match="is a link to .git/annex/objects/a.nii, which is not there: fetch it"):
+        load(tmp_path / "scan.nii")
 
 
 def test_a_missing_file_is_named(tmp_path):

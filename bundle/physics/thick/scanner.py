@@ -58,8 +58,8 @@ class ThroughPlaneSampling:
     def for_measurement(self, scan) -> ThroughPlane:
         """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
         meta = getattr(scan, "meta", {})
-        stated = float(meta.get("slice_thickness", 0))
-        operator = self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated)
+        stated, stated_by = float(meta.get("slice_thickness", 0)), meta.get("slice_thickness_by", "the header")
+        operator = self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated, stated_by)
         finest = min(s for a, s in enumerate(scan.pixdim.tolist()) if a != operator.axis)
         if self.spacing is None and self.ratio is None and operator.pitch / finest > MAX_RATIO + SLACK:
             warnings.warn(
@@ -75,11 +75,15 @@ class ThroughPlaneSampling:
         return self.for_grid(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
 
     def for_scan(
-        self, shape: tuple[int, int, int], spacing: tuple[float, float, float], stated: float = 0.0
+        self,
+        shape: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        stated: float = 0.0,
+        stated_by: str = "the header",
     ) -> ThroughPlane:
         """The operator whose measurement is a thick scan of this shape and spacing (mm).
 
-        `stated` is the thickness of slices (mm) in the scan's header, 0 for none; `thickness` and `gap` go before it.
+        `stated` is the thickness of slices (mm) that `stated_by` says, 0 for none; `thickness` and `gap` go before it.
 
         Raises:
             ValueError: no axis is thick, or the ratio of its spacing to the fine one is out of range.
@@ -91,7 +95,7 @@ class ThroughPlaneSampling:
             finest = pitch / MAX_RATIO
         fine = self.spacing or (pitch / self.ratio if self.ratio else finest)
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
-        thickness = self._thickness(pitch, stated)
+        thickness = self._thickness(pitch, stated, stated_by)
         length = (shape[axis] - 1) * pitch + thickness
         return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
@@ -130,11 +134,12 @@ class ThroughPlaneSampling:
         domain[axis] = num_fine
         return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness)
 
-    def _thickness(self, pitch: float, stated: float = 0.0) -> float:
+    def _thickness(self, pitch: float, stated: float = 0.0, stated_by: str = "") -> float:
         if self.thickness is None and self.gap is None and stated:
             if not pitch / MAX_RATIO <= stated <= 2 * pitch:
                 raise ValueError(
-                    f"the header states slices {stated:g} mm thick, but they are {pitch:g} mm apart: set the thickness"
+                    f"{stated_by} states slices {stated:g} mm thick, but they are {pitch:g} mm apart: set the "
+                    "thickness in mm, --operator#thickness"
                 )
             return stated
         thickness = self.thickness if self.thickness is not None else pitch - (self.gap or 0.0)

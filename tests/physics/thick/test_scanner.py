@@ -262,5 +262,8 @@ def test_the_thickness_that_a_header_states_counts_unless_one_is_set(stated, set
     operator = ThroughPlaneSampling(**settings).for_measurement(scan)
     assert operator.thickness == pytest.approx(thickness)
     scan.meta["slice_thickness"] = 11.0
-    with pytest.raises(ValueError, match="header states slices 11 mm thick, but they are 5 mm apart: set the thick"):
+    with pytest.raises(ValueError, match="header states slices 11 mm thick, .* set .* --operator#thick"):
+        ThroughPlaneSampling().for_measurement(scan)
+    scan.meta["slice_thickness_by"] = "scan.json beside it"
+    with pytest.raises(ValueError, match="^scan.json beside it states slices 11 mm thick"):
         ThroughPlaneSampling().for_measurement(scan)

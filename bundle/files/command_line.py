@@ -1,0 +1,51 @@
+"""The words of a command line of `monai.bundle run`, and the values that they become in a config.
+
+    results#2 -> results    a,b -> ('a', 'b')    (new) -> new    1e5 -> 100000.0    ./a#2 -> ./a::2
+
+Python Fire takes a value for Python where it can, and # for its comment; MONAI takes the # of any text for the sign
+between the parts of an id, and writes it as ::.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fire.parser import DefaultParseValue
+
+
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Words without a name, and options with their values as text, as Python Fire reads them."""
+    surplus, options, rest = [], {}, list(words)
+    while rest:
+        word = rest.pop(0)
+        if not is_option(word):
+            surplus.append(word)
+            continue
+        name, _, value = word.lstrip("-").partition("=")
+        if "=" not in word:
+            value = rest.pop(0) if rest and not is_option(rest[0]) else "True"
+        options[name.replace("-", "_")] = value
+    return surplus, options
+
+
+def is_option(word: str) -> bool:
+    """`--name`, or `-n`; and no negative number."""
+    return word.startswith("--") or re.fullmatch("-[a-zA-Z](=.*)?", word) is not None
+
+
+def becomes(text: str) -> object:
+    """What the text of an option is where a config of ours meets it."""
+    value = DefaultParseValue(text)
+    return as_monai_writes(value) if isinstance(value, str) else value
+
+
+def is_made_of(value: object, text: str) -> bool:
+    """Whether the command line's `text` arrives as this value."""
+    made = becomes(text)
+    return type(made) is type(value) and as_monai_writes(str(made)) == as_monai_writes(str(value))
+
+
+def as_monai_writes(text: str) -> str:
+    """With :: for #; after @ and % of an option, which is no part of another, the sign goes."""
+    return re.sub("(?<=[@%])::", "", text.replace("#", "::"))
