@@ -243,8 +243,8 @@ def third_transform(kspace: np.ndarray, mask: np.ndarray | None) -> tuple[np.nda
             "slices; if it is not 3-D, set --read#0#layout as_stored"
         )
     said = [
-        "k-space is 3-D: its third transform, along the slices, is done here; if it is not, set --read#0#layout "
-        "as_stored"
+        "k-space is 3-D: its third transform, along the slices, is done here; if it is not 3-D, set "
+        "--read#0#layout as_stored"
     ]
     if energy_along(kspace, 1).argmax() == 0:
         kspace = np.fft.fftshift(kspace, 1)
