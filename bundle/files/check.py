@@ -78,8 +78,7 @@ def check_size(spacing: Sequence[float], shape: Sequence[int], name: str = "the 
         raise ValueError(
             f"{name}: voxels of {' x '.join(f'{s:.3g}' for s in spacing)} mm, {longest:.3g} mm in all, are none of a "
             f"scan (voxels from {VOXEL[0]:g} to {VOXEL[1]:g} mm, the longest side from {FIELD[0]:g} to {FIELD[1]:g} "
-            f"mm): the lengths are probably {cause} that the header calls mm; correct its unit, or scale its affine to "
-            "mm"
+            f"mm): the lengths are probably {cause} that the header calls mm; correct its unit or its affine"
         )
 
 
