@@ -36,6 +36,9 @@ def intensity_range(volume: torch.Tensor) -> tuple[float, float]:
         lower, upper = _range(part)
         if upper > lower:
             return lower, upper
+    lower, upper = float(values.min()), float(values.max())  # almost all voxels are alike
+    if upper > lower:
+        return lower, upper
     raise ValueError(f"the volume is constant (all voxels near {lower:g}): there is nothing to reconstruct")
 
 

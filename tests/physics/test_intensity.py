@@ -83,3 +83,9 @@ def test_plain_tensors_and_missing_keys_are_welcome():
     scaled = ScalePercentilesd(["image", "label"], allow_missing_keys=True)(data)
     assert set(scaled) == {"image"}
     assert float(data["image"].max()) == 7  # the input is left as it was
+
+
+def test_a_volume_that_is_almost_constant_has_the_range_of_the_rest():
+    volume = torch.zeros(8, 8, 8)
+    volume[2, 3, 4], volume[5, 5, 5] = -1, 1
+    assert intensity_range(volume) == (-1, 1)
