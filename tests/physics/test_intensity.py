@@ -86,6 +86,6 @@ def test_plain_tensors_and_missing_keys_are_welcome():
 
 
 def test_a_volume_that_is_almost_constant_has_the_range_of_the_rest():
-    volume = torch.zeros(8, 8, 8)
-    volume[2, 3, 4], volume[5, 5, 5] = -1, 1
+    volume = torch.zeros(20, 20, 20)
+    volume[0, 0, 0], volume[-1, -1, -1] = -1, 1
     assert intensity_range(volume) == (-1, 1)
