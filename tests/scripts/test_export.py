@@ -312,7 +312,7 @@ overrides = json.loads(pathlib.Path("overrides.json").read_text())
     after = f"""
 import sys, torch
 shipped = torch.load("zoo/{export.NAME}/models/model.pt", weights_only=True)
-assert all(torch.equal(weight.cpu(), shipped[name]) for name, weight in network.state_dict().items())
+assert all(torch.equal(weight.cpu(), shipped[name]) for name, weight in network.named_parameters())
 assert sys.modules["bundle"].__file__.startswith(root)
 """
     example = ZIP_EXAMPLE.replace('output_dir="results"', 'output_dir="results", **overrides')
