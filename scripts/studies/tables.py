@@ -42,19 +42,21 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def cell(values: list[float], digits: int, sign: str = "") -> str:
-    """Mean and half width of the interval, or the mean alone where the values do not vary."""
+    """Mean and half width of the interval, or the mean alone where the values do not vary; "–" for unknown ones."""
+    if None in values:
+        return "–"
     mean, half = interval(values)
     text = f"{mean:{sign}.{digits}f}"
     return f"{text} ± {half:.{digits}f}" if max(values) > min(values) and half == half else text
 
 
 def pick(runs: dict, method: str, path: str) -> list[float]:
-    """One figure of a method, per seed; `path` names it as in metrics.json, with dots."""
+    """One figure of a method, per seed, None where a run does not hold it; `path` names it as in metrics.json."""
     values = []
     for run in runs.values():
         value = run["metrics"][method]
         for key in path.split("."):
-            value = value[key]
+            value = None if value is None else value.get(key)
         values.append(value)
     return values
 
@@ -150,7 +152,7 @@ def ct_paired_table(runs: dict) -> str:
 def paired(runs: dict, ours: str, theirs: str, path: str, ratio: bool = False) -> list[float]:
     """Differences, or ratios, of a figure of two methods, per seed."""
     pairs = zip(pick(runs, ours, path), pick(runs, theirs, path))
-    return [a / b if ratio else a - b for a, b in pairs]
+    return [None if None in (a, b) else a / b if ratio else a - b for a, b in pairs]
 
 
 def benchmark_text(path: Path) -> str:
