@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.fingerprint import fingerprint
 from bundle.files.paths import path_of
+from bundle.files.placement import apart
 from bundle.files.switch import is_on
 
 SAME = "same"
@@ -133,7 +134,7 @@ class Cases:
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
-            preprocessing(dict(item))
+            check_region(preprocessing(dict(item)))
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return
@@ -153,6 +154,18 @@ class Cases:
             )
         if self.refused:
             raise SystemExit(f"{len(self.refused)} of {total} volumes were skipped:\n{_list(self.refused)}")
+
+
+def check_region(data: Mapping) -> None:
+    """Raise ValueError unless the mask "region" of a truth "label", where there is one, lies on its grid."""
+    region, truth = data.get("region"), data.get("label")
+    if region is None or truth is None:
+        return
+    if tuple(region.shape) != tuple(truth.shape) or apart(region.affine.numpy(), truth.affine.numpy(), truth.shape[1:]):
+        raise ValueError(
+            f"its mask {region.meta.get('filename_or_obj', '')} has {tuple(region.shape[1:])} voxels, the volume "
+            f"{tuple(truth.shape[1:])}, or they lie elsewhere: bring the mask to the volume's grid"
+        )
 
 
 def _say(text: str) -> None:

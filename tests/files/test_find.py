@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from bundle.files.cases import Cases
+from bundle.files.cases import Cases, check_region
 from bundle.files.check import CheckVolumed
 from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, split_volumes
 from bundle.files.fingerprint import ENDS, fingerprint
@@ -165,6 +165,21 @@ def test_files_of_one_name_in_different_folders_do_not_meet(tmp_path, capsys):
     assert cases("a", True).finished == ["scan"]
     with pytest.raises(ValueError, match="holds the results of"):
         cases("moved", True)
+
+
+@pytest.mark.parametrize("change", [{"shape": (5, 7, 6)}, {"origin": (3.0, 0, 0)}, {}])
+def test_a_mask_on_another_grid_refuses_its_volume(tmp_path, change):
+    truth = write_volume(tmp_path / "scan.nii.gz", thick_voxels())
+    affine = np.eye(4)
+    affine[:3, 3] = change.get("origin", 0)
+    mask = np.ones(change.get("shape", thick_voxels().shape), np.float32)
+    path = write_volume(tmp_path / "mask.nii.gz", mask, affine)
+    load = LoadVolumed(["label", "region"])
+    data = load({"label": str(truth), "region": str(path)})
+    if not change:
+        return check_region(data)
+    with pytest.raises(ValueError, match="its mask .*mask.nii.gz has .* voxels.* bring the mask to the volume's grid"):
+        check_region(data)
 
 
 def test_links_to_nothing_and_folders_seen_before_are_named(tmp_path):
