@@ -218,7 +218,7 @@ def choose(found: Search, series: int | str | None = None) -> Stack:
     (stack,) = named
     others = [s for s in found.stacks if s is not stack]
     if others or found.left_out:
-        text = f"{found}: reading {stack}; left out" + listed(others, "") + files_listed(found.left_out)
+        text = f"{found}: reading {stack}; left out:" + listed(others, "") + files_listed(found.left_out)
         print(text, file=sys.stderr, flush=True)
     check_stack(stack)
     stated = stack.header.get("ImagesInAcquisition")
