@@ -195,8 +195,8 @@ def test_an_empty_ratio_is_none(server, tmp_path):
     ("chosen", "message"),
     [
         ({"noise": "rice"}, "noise must be one of slerp, independent"),
-        ({"seed": -1}, "seed, step and index must be whole numbers, not negative, got -1"),
-        ({"seed": "x"}, "seed, step and index must be whole numbers, not negative, got 'x'"),
+        ({"seed": -1}, "seed must be a whole number from 0, got -1"),
+        ({"seed": "x"}, "seed must be a whole number from 0, got 'x'"),
         ({"num_steps": 201}, "num_steps must lie between 1 and 200"),
         ({"ratio": 20.0}, "ratio 20 is outside 1.5 to 10"),
     ],

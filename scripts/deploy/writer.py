@@ -12,6 +12,7 @@ from bundle.files.find import case_name
 from bundle.files.save_results import FORMATS, save_volume
 from bundle.files.source import Source
 from bundle.files.switch import is_on
+from bundle.files.values import choice
 
 
 class ResultWriter(Operator):
@@ -32,8 +33,7 @@ class ResultWriter(Operator):
 
     def __init__(self, fragment, *args, output_dir: Path, output_format: str = "dicom", deidentify: bool | str = False,
                  **kwargs) -> None:  # fmt: skip
-        if output_format not in FORMATS:
-            raise ValueError(f"output_format must be one of {FORMATS}, got {output_format!r}; correct app.yaml")
+        choice("output_format", output_format, FORMATS)
         self.output_dir, self.output_format, self.deidentify = (
             output_dir,
             output_format,
