@@ -116,9 +116,11 @@ class Cases:
         path = os.fspath(item["image"])
         try:
             record = json.loads((self.output_dir / item["case"] / "run.json").read_text(encoding="utf-8"))
-            source, known = record["source"], record.get("fingerprint")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            source, known = record.get("source"), record.get("fingerprint")
+        except (OSError, ValueError, AttributeError):
             return None
+        if source is None:  # a record that says nothing of its data speaks of no others
+            return SAME
         same_path = os.path.realpath(source) == os.path.realpath(path)
         if same_path if known is None else known == fingerprint(item["image"]):
             return SAME
