@@ -25,13 +25,11 @@ from tests.support.gaussian_models import (
     S,
     T,
     case,
+    closed_or_not,
     regular_inverse,
     some_matrix,
 )
 from tests.support.helpers import dense, normal
-
-closed_or_not = pytest.mark.parametrize("closed_form", [True, False], ids=["closed form", "conjugate gradients"])
-
 
 # -- the null-space step for noisy data: DDNM+ -----------------------------------------------------------
 

@@ -33,6 +33,7 @@ from tests.support.gaussian_models import (
     AffineNetwork,
     Gaussian,
     case,
+    closed_or_not,
     random_volume,
     through_network,
     volume_covariance,
@@ -42,7 +43,6 @@ from tests.support.gaussian_models import (
 from tests.support.helpers import BlurringDenoiser, alpha_bars, dense, measured, normal, sampled, sampler
 
 every_axis = pytest.mark.parametrize("axis", [0, 1, 2])
-closed_or_not = pytest.mark.parametrize("closed_form", [True, False], ids=["closed form", "conjugate gradients"])
 NOISE_STD = 0.3
 
 

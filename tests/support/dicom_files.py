@@ -1,13 +1,18 @@
 """DICOM series made for tests: single-frame and multi-frame MR, localisers, in files whose names tell no order."""
 
 import copy
+import shutil
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.support.scans import OBLIQUE, thick_voxels
+
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+AFFINE = OBLIQUE @ np.diag([-1.0, 1.2, 4.0, 1.0])
+VOXELS = np.round(thick_voxels()).astype(int)
 PATIENT = {
     "PatientName": "Doe^Jane", "PatientID": "P4711", "PatientBirthDate": "19700102", "PatientSex": "F",
     "PatientAge": "052Y", "InstitutionName": "St. Elsewhere", "ReferringPhysicianName": "House^G",
@@ -78,6 +83,16 @@ def write_series(folder, voxels, affine, *, thickness=None, slope=None, skip=(),
         ds.PixelData = np.ascontiguousarray(voxels[:, :, k].T).astype("<u2").tobytes()
         headers.append(ds)
         save(ds, folder / f"{about.get('number', 3)}_{(7 * k) % 101:03d}.dcm")
+    return headers
+
+
+def write_changed(folder, edit=lambda ds, k: None, voxels=VOXELS, affine=AFFINE, storage=MRImageStorage, **about):
+    """A series whose headers are changed: files 00, 01, ... in the order of the slices."""
+    headers = write_series(folder / "unchanged", voxels, affine, **about)
+    shutil.rmtree(folder / "unchanged")
+    for k, ds in enumerate(headers):
+        edit(ds, k)
+        save(ds, folder / f"{k:02d}", storage)
     return headers
 
 

@@ -3,6 +3,7 @@
 import math
 from functools import lru_cache, partial
 
+import pytest
 import torch
 
 from bundle.noise.field import NoiseField
@@ -21,6 +22,7 @@ T, S = 400, 250
 AB_T, AB_S = float(AB[T]), float(AB[S])
 EXACT = {"iterations": 300, "tolerance": 1e-13}
 """Conjugate gradients that end with the solution."""
+closed_or_not = pytest.mark.parametrize("closed_form", [True, False], ids=["closed form", "conjugate gradients"])
 EVERY_RULE = [("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0), ("fixed_share", 0.5), ("fixed_share", 1.0)]
 
 

@@ -183,11 +183,6 @@ def with_image_shifted(kspace: np.ndarray, axes: list[int]) -> np.ndarray:
     return kspace
 
 
-def is_three_d(kspace: np.ndarray) -> bool:
-    """Whether the slices of (C, Z, KY, KX) are planes of 3-D k-space, the middle or the first one the strongest."""
-    return gathers_energy(kspace) and not slices_agree(kspace)
-
-
 def gathers_energy(kspace: np.ndarray) -> bool:
     """Whether few slices, the middle or the first one the strongest, hold energy that their transform spreads out."""
     slices = kspace.shape[1]
