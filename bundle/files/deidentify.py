@@ -2,8 +2,8 @@
 
 The Basic Application Level Confidentiality Profile (DCM 113100) names what to remove. Here it is the other way round:
 what `bundle.files.dicom_kept` lists is kept, and all else goes, at any depth, whether the profile names it or not. UIDs
-are replaced, the same one by the same one. With dates shifted, the profile's option "Retain Longitudinal Temporal
-Information with Modified Dates" (DCM 113107):
+and the patient are replaced, the same one by the same one, so that patients, studies and spaces of a run stay apart.
+With dates shifted, the profile's option "Retain Longitudinal Temporal Information with Modified Dates" (DCM 113107):
 
     date' = date - d        d days, 1 to SPAN, from the secret of this process and the patient's identity
 
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pydicom import DataElement, Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DSfloat
@@ -86,6 +86,8 @@ def deidentified(header: Dataset, dates: str) -> Dataset:
     for keyword in UIDS:
         if uid := header.get(keyword):
             setattr(kept, keyword, run_uid(str(uid)))
+    if patient := patient_of(header):
+        kept.PatientID = kept.PatientName = f"ANON{number_of('name', patient) % 10**10:010d}"
     if dates == MODIFIED:
         kept.update(shifted(header))
     kept.PatientIdentityRemoved, kept.LongitudinalTemporalInformationModified = "YES", dates
@@ -104,7 +106,8 @@ def kept_value(element: DataElement, named: Iterable[str]) -> list | None:
         return None
     values = list(element.value) if element.VM > 1 else [element.value]
     if keyword in NUMBERS:
-        return numbers(values, element.VR)
+        wanted = dictionary_VM(element.tag)
+        return numbers(values, element.VR) if wanted in (str(len(values)), "1-n") else None
     if keyword in TERMS:
         return [str(v) for v in values if str(v) in TERMS[keyword].split()] or None
     if keyword in DEVICE_TEXT and not any(names_somebody(str(v), named) for v in values):
@@ -157,8 +160,17 @@ def shifted(header: Dataset) -> dict[str, str]:
 def days_of(header: Dataset) -> int:
     """Days, 1 to SPAN, the same for all headers of one patient within this process.
 
-    A patient is told by PatientID, or by PatientName where there is none, or else by the study.
+    A patient is told as by `patient_of`.
     """
+    return 1 + number_of("days", patient_of(header)) % SPAN
+
+
+def patient_of(header: Dataset) -> str:
+    """What tells a patient from others: PatientID, or PatientName where there is none, or the study; or nothing."""
     told = (str(header.get(k) or "").strip() for k in ("PatientID", "PatientName", "StudyInstanceUID"))
-    patient = next((text for text in told if text), "")
-    return 1 + int(hashlib.sha256(f"{SECRET} days {patient}".encode()).hexdigest(), 16) % SPAN
+    return next((text for text in told if text), "")
+
+
+def number_of(purpose: str, text: str) -> int:
+    """A number that hangs on the text and the secret of this process, another one for each purpose."""
+    return int(hashlib.sha256(f"{SECRET} {purpose} {text}".encode()).hexdigest(), 16)

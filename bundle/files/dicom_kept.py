@@ -14,7 +14,7 @@ NUMBERS = frozenset(
     DataCollectionDiameter ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient GantryDetectorTilt
     TableHeight TableSpeed TableFeedPerRotation RevolutionTime SpiralPitchFactor
     SingleCollimationWidth TotalCollimationWidth
-    RepetitionTime EchoTime InversionTime TriggerTime FlipAngle EchoNumbers EchoTrainLength NumberOfAverages
+    RepetitionTime EchoTime InversionTime FlipAngle EchoNumbers EchoTrainLength NumberOfAverages
     MagneticFieldStrength ImagingFrequency PixelBandwidth PercentSampling PercentPhaseFieldOfView
     NumberOfPhaseEncodingSteps AcquisitionMatrix SAR dBdt DiffusionBValue DiffusionGradientOrientation
     WindowCenter WindowWidth LossyImageCompressionRatio

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from bundle.files.deidentify import dates_of
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
+from bundle.files.nameless import without_paths
 from bundle.files.paths import path_of
 from bundle.files.source import source_of
 from bundle.files.write import write_json
@@ -52,11 +54,14 @@ class RunRecord:
         sampler: adds its own settings (bundle.sampling.DiffusionInverseInferer).
         device: the device of the run.
         network_calls: returns the number of network calls so far.
+        deidentify: a switch, or "shift_dates": name no file; the data and the weights are told by their fingerprints.
     """
 
     def __init__(self, output_dir: str, settings: dict, sampler, device: torch.device,
-                 network_calls: Callable[[], int]) -> None:  # fmt: skip
+                 network_calls: Callable[[], int], deidentify: bool | str = False) -> None:  # fmt: skip
         self.output_dir, self.device, self.network_calls = path_of("output_dir", output_dir), device, network_calls
+        self.named = dates_of(deidentify) is None
+        settings = settings if self.named else without_paths(settings)
         self.settings = {k: describe(v) for k, v in (settings | sampler.settings).items()}
 
     def attach(self, engine: Engine) -> None:
@@ -80,7 +85,7 @@ class RunRecord:
         if self.seconds is None:  # one time for all who ask
             self.seconds = round(time.perf_counter() - self.started, 2)
         return {
-            "source": os.path.abspath(result["image"].meta["filename_or_obj"]),
+            "source": os.path.abspath(result["image"].meta["filename_or_obj"]) if self.named else None,
             "fingerprint": fingerprint(source_of(result["image"]).dicom or result["image"].meta["filename_or_obj"]),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,

@@ -24,8 +24,8 @@ from tests.support.secret_headers import AGE, DAY, NAME, NUMBER, ROOT_UID, TIME,
 
 VOXELS = np.round(thick_voxels()).astype(int)
 WRITTEN_BY_SCANNERS = {"Manufacturer", "ManufacturerModelName", "SequenceName", "ConvolutionKernel"}
-OURS = {"SeriesDescription", "DerivationDescription", "ImageComments", "DeidentificationMethod", "SoftwareVersions",
-        "CodeValue", "CodingSchemeDesignator", "CodeMeaning"}  # fmt: skip
+OURS = {"PatientID", "PatientName", "SeriesDescription", "DerivationDescription", "ImageComments",
+        "DeidentificationMethod", "SoftwareVersions", "CodeValue", "CodingSchemeDesignator", "CodeMeaning"}  # fmt: skip
 MOVED = {"StudyDate", "AcquisitionDate", "StudyTime", "AcquisitionTime"}
 NAMED_ATTRIBUTES = ("PN", "DA", "DT", "TM", "AS", "LO", "SH", "ST", "LT", "UT", "UC", "UR", "AE")
 """Types whose values may tell the patient, wherever they stand."""
@@ -100,7 +100,8 @@ def test_what_the_profile_names_is_absent_empty_or_new(result, profile):
     dates, folder = result
     ds = headers(folder)[0]
     left = {e.keyword for e in ds if (e.tag.group, e.tag.element) in profile and not e.is_empty}
-    replaced = {"SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
+    uids = {"SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
+    replaced = uids | {"PatientID", "PatientName"}
     made = {"SeriesDescription", "DerivationDescription", "ImageComments"}
     assert left == replaced | made | (MOVED if dates == MODIFIED else set())
 
@@ -158,6 +159,17 @@ def test_text_of_a_scanner_passes_unless_it_holds_a_word_that_names_somebody(tex
     assert kept.get("ManufacturerModelName") == (text if stays else None) and kept.EchoTime == 98
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [("EchoTime", "98", 98), ("EchoTime", ["98", "1"], None), ("AcquisitionMatrix", [0, 256, 192, 0], [0, 256, 192, 0]),
+     ("AcquisitionMatrix", [1] * 90, None), ("FocalSpots", ["0.7", "1.2"], [0.7, 1.2]), ("EchoTime", "nan", None)],
+)  # fmt: skip
+def test_of_numbers_as_many_pass_as_there_are_to_be(keyword, value, kept):
+    header = Dataset()
+    setattr(header, keyword, value)
+    assert deidentified(header, REMOVED).get(keyword) == kept
+
+
 @pytest.mark.parametrize(("value", "kept"), [("HEAD", "HEAD"), ("DOE KNEE", None), (["SP", "DOE", "FS"], ["SP", "FS"])])
 def test_of_code_strings_the_standard_s_terms_pass(value, kept):
     header = Dataset()
@@ -191,6 +203,19 @@ def test_nothing_of_the_patient_is_left_and_the_scan_is_still_described(tmp_path
         assert not ds.get("PatientSex") and not ds.get("PatientAge") and "SourceImageSequence" not in ds
         assert (ds.Manufacturer, ds.BodyPartExamined, ds.MagneticFieldStrength) == ("ACME", "HEAD", 1.5)
         assert (ds.EchoTime, ds.RepetitionTime, ds.FlipAngle, ds.EchoTrainLength) == (98, 4000, 150, 15)
+
+
+def test_patients_of_a_run_stay_apart_under_names_without_meaning():
+    def named(**who):
+        header = Dataset()
+        header.update(who)
+        kept = deidentified(header, REMOVED)
+        return str(kept.get("PatientID")), str(kept.get("PatientName"))
+
+    people = [named(PatientID=f"P{i}", PatientName="Doe^Jane") for i in range(20)]
+    assert len(set(people)) == 20 and all(i == n and re.fullmatch(r"ANON\d{10}", i) for i, n in people)
+    assert named(PatientID="P1", PatientName="Jane Doe", StudyInstanceUID="1.2") == people[1]
+    assert named() == ("None", "None")  # nobody is known, and none is made up
 
 
 def test_series_of_one_study_share_a_new_one(tmp_path):
