@@ -56,8 +56,6 @@ def dates_of(value: object) -> str | None:
     Raises:
         ValueError: neither a switch nor "shift_dates".
     """
-    if value in (REMOVED, MODIFIED):
-        return value
     if str(value).strip().lower() == SHIFT_DATES:
         return MODIFIED
     try:

@@ -56,8 +56,8 @@ def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: So
     """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
 
     `source`: of the measurement that the volume was made from; the modality that it states goes before that of `about`,
-    which goes to `bundle.files.dicom_write.save_series`. `dates`: write nothing
-    that could tell the patient, see `bundle.files.deidentify.dates_of`.
+    which goes to `bundle.files.dicom_write.save_series`. `dates`: write nothing that could tell the patient; see
+    `bundle.files.deidentify.dates_of`.
     """
     if output_format != "dicom":
         placement = source.nifti.without_text() if source.nifti and dates else source.nifti

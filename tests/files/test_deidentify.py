@@ -295,8 +295,9 @@ def test_the_option(value, dates):
 
 
 def test_the_option_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="deidentify is on or off: .*; got 'shift'; shift_dates is on, too"):
-        dates_of("shift")
+    for value in ("shift", REMOVED, None):
+        with pytest.raises(ValueError, match=f"deidentify is on or off: .*; got {value!r}; shift_dates is on, too"):
+            dates_of(value)
 
 
 def test_every_keyword_of_the_lists_is_known():
