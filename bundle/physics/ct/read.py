@@ -53,6 +53,7 @@ class LoadProjectionsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = read_projections(d[key])
+            d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d
 
 

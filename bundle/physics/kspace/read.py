@@ -192,4 +192,5 @@ class LoadKspaced(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = read_kspace(d[key], self.layout)
+            d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d
