@@ -31,10 +31,10 @@ class Cases:
     names again, ending the process with status 1.
 
     Args:
-        source: a volume, a DICOM series folder, or a folder of volumes and of DICOM folders at any depth.
+        source: a volume, a DICOM series folder, a folder of volumes and of DICOM folders at any depth, or a list.
         preprocessing: the transform that every volume must pass.
-        region_dir: a folder of masks; a volume's mask, of the same file name (of DICOM: <case>.nii.gz), becomes its
-            "region".
+        region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
+            that is not named as its file), becomes its "region".
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM.
         skip_finished: a switch: leave out volumes whose case has its record (run.json) in `output_dir`.
@@ -60,6 +60,8 @@ class Cases:
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.left_out, self.refused = found.left_out, {}
+        for path, why in found.refused.items():
+            self._refuse(path, why)
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
             earlier = self._earlier(item)
@@ -132,7 +134,8 @@ class Cases:
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
         path = os.fspath(item["image"])
         if self.region_dir is not None:
-            name = f"{item['case']}.nii.gz" if Path(path).is_dir() else Path(path).name
+            named = Path(path).is_file() and Path(path).name.startswith(item["case"])
+            name = Path(path).name if named else f"{item['case']}.nii.gz"
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
