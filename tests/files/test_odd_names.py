@@ -18,8 +18,8 @@ READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
 SUFFIX = ".nii.gz"
 CODE = "$open('made','w').name"
 ODD = ["$x", CODE, "@seed", "%x.json#y", "#", " lead", "trail ", "a'b\"c", "new\nline", "äöü-β-日本", "-x", "--seed=3",
-       "a::b", "a#b", "['$x']", "{'_target_': 'x'}", "None", "1e5", "~", "*", "a\\b", "tab\t", "\x1b[31m", "\u00e9", "e\u0301",
-       "x" * 200]  # fmt: skip
+       "a::b", "a#b", "['$x']", "{'_target_': 'x'}", "None", "1e5", "~", "*", "a\\b", "tab\t", "\x1b[31m", "\u00e9",
+       "e\u0301", "x" * 200]  # fmt: skip
 LONG = ["y" * 230, "z" * 248]
 """Names whose results have longer names; a file system takes 255 bytes."""
 
