@@ -76,12 +76,12 @@ class Found:
     Attributes:
         items: [{"image": path, "case": name}, ...], in order.
         left_out: path -> why it is none of them.
-        refused: path -> why, of what a list names and what is no measurement.
+        unreadable: path -> why, of a folder that cannot be opened, and of what a list names and what is no measurement.
     """
 
     items: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
@@ -109,7 +109,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     if source.is_file():
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
-    for folder in folders_of(source, results, found.left_out):
+    for folder in folders_of(source, results, found):
         visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         files = [p for p in visible if p.is_file()]
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
@@ -126,7 +126,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         elif volumes:
             found.left_out[str(folder)] = f"{len(volumes)} volumes in a folder inside: name the folder to read them"
     if not found.items:
-        inside = "".join(f"\n  {path}: {why}" for path, why in found.left_out.items())
+        inside = "".join(f"\n  {path}: {why}" for path, why in (found.left_out | found.unreadable).items())
         volumes = [p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES)]
         hint = "; it holds volumes: configs/evaluate.json simulates measurements of them" if volumes else ""
         raise FileNotFoundError(
@@ -157,9 +157,10 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
                 raise FileNotFoundError(f"does not exist, and is named in {source}")
             inside = find_volumes(entry, suffixes, results, dicom)
         except (ValueError, OSError) as error:
-            found.refused[str(entry)] = str(error)
+            found.unreadable[str(entry)] = str(error)
             continue
         found.left_out |= inside.left_out
+        found.unreadable |= inside.unreadable
         for item in inside.items:
             if (place := os.path.realpath(item["image"])) in places:
                 found.left_out[item["image"]] = f"named twice in {source}"
@@ -170,30 +171,30 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
     taken = Counter(named.values())
     for path, case in named.items():
         if taken[case] > 1:
-            found.refused[path] = f"another volume listed is named {case}, too: rename one, or their results collide"
+            found.unreadable[path] = f"another volume listed is named {case}, too: rename one, or their results collide"
         else:
             found.items.append({"image": path, "case": case})
     if not found.items:
-        why = "".join(f"\n  {path}: {why}" for path, why in (found.refused | found.left_out).items())
+        why = "".join(f"\n  {path}: {why}" for path, why in (found.unreadable | found.left_out).items())
         raise FileNotFoundError(f"no measurement in the list {source}{why or ', which is empty'}")
     return found
 
 
-def folders_of(root: Path, results: str | Path | None, left_out: dict[str, str]) -> Iterator[Path]:
+def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator[Path]:
     """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'.
 
-    Those that cannot be opened get their reason in `left_out`.
+    Those that cannot be opened, and those that are passed over, get their reason in `found`.
     """
 
     def note(error: OSError) -> None:
-        left_out[error.filename] = error.strerror
+        found.unreadable[error.filename] = f"{error.strerror}: give yourself the right to read it"
 
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
     for path, inside, _ in os.walk(root, onerror=note, followlinks=True):
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
             if os.path.islink(path):
-                left_out[path] = "a link to a folder that is searched already"
+                found.left_out[path] = "a link to a folder that is searched already"
             continue
         seen.add(real)
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__MACOSX")))
@@ -203,9 +204,9 @@ def folders_of(root: Path, results: str | Path | None, left_out: dict[str, str])
 def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
     """[{"image": path}, ...] of `find_volumes`, which see. ValueError where an entry of a list cannot be used."""
     found = find_volumes(source, suffixes)
-    if found.refused:
-        lines = "".join(f"\n  {path}: {why}" for path, why in found.refused.items())
-        raise ValueError(f"{len(found.refused)} entries of {source} cannot be used:{lines}")
+    if found.unreadable:
+        lines = "".join(f"\n  {path}: {why}" for path, why in found.unreadable.items())
+        raise ValueError(f"{len(found.unreadable)} entries of {source} cannot be used:{lines}")
     return [{"image": item["image"]} for item in found.items]
 
 

@@ -109,7 +109,10 @@ def test_entries_of_one_name_get_those_of_their_folders(tmp_path):
         list_of(tmp_path, "s1/anat/t1.nii\ns2/anat/t1.nii\ns3/t1.nii.gz\ns2/anat/t2.nii\ns2/anat/t2.nii.gz")
     )
     assert [i["case"] for i in found.items] == ["s1_anat_t1", "s2_anat_t1", f"{tmp_path.name}_s3_t1"]
-    assert len(found.refused) == 2 and "is named t2, too: rename one" in found.refused[str(tmp_path / "s2/anat/t2.nii")]
+    assert (
+        len(found.unreadable) == 2
+        and "is named t2, too: rename one" in found.unreadable[str(tmp_path / "s2/anat/t2.nii")]
+    )
 
 
 @given(st.lists(st.tuples(*[st.sampled_from("ab")] * 3), unique=True, min_size=1))
