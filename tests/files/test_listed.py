@@ -81,7 +81,7 @@ def test_a_missing_entry_is_one_refused_case(tmp_path, capsys):
     assert [c["case"] for c in cases.usable] == ["a", "b"] and len(cases.refused) == 3
     assert f"skipped {tmp_path / 'none.nii'}: does not exist" in capsys.readouterr().err
     with pytest.raises(
-        SystemExit, match="3 of 5 volumes were skipped:(.|\n)*none.nii: does not exist(.|\n)*a list in a"
+        SystemExit, match="3 of 5 volumes have no result:(.|\n)*none.nii: does not exist(.|\n)*a list in a"
     ):
         cases.finish()
 
