@@ -36,7 +36,10 @@ OTHERS = {
     b"\x93NUMPY": "it is a NumPy array",
 }
 """How files begin that are no checkpoints, and what they are."""
+FILLER = b"bytearray"
+"""The one type that torch lets a pickle make of any size, filled; no state dict needs it."""
 AGAIN = "save network.state_dict() with torch.save"
+NO_TENSOR = f": they hold more than tensors, which could fill the memory: {AGAIN}"
 SHOWN = 24
 """Characters of a text that are shown."""
 
@@ -91,6 +94,9 @@ def no_checkpoint(path: Path, largest: float) -> str | None:
     for sign, fetched_by in POINTERS.items():
         if start.startswith(sign):
             return f": this is a pointer whose data were not fetched by {fetched_by}"
+    if start.startswith(b"\x80"):
+        with path.open("rb") as file:
+            return NO_TENSOR if FILLER in file.read(LARGEST_PICKLE) else None
     for sign, what in OTHERS.items():
         if start.startswith(sign):
             return f": {what}"
@@ -121,6 +127,8 @@ def no_checkpoint_in_zip(path: Path, largest: float) -> str | None:
                 return f": unpacked they take {declared:.1f} GB, and {largest:g} GB are allowed (weights#largest)"
             if pickles[0].file_size > LARGEST_PICKLE:
                 return f": their names and shapes take {pickles[0].file_size >> 20} MB: {AGAIN}"
+            if FILLER in archive.read(pickles[0]):
+                return NO_TENSOR
             if archive.testzip() is not None:
                 return damaged
     except Exception:  # a zip file can be damaged in as many ways as zipfile can fail
