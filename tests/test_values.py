@@ -50,6 +50,7 @@ TABLE = [
     (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
     (INFERENCE, "device", ["x"], "device"),
     (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
+    (INFERENCE, "weights#largest", [0, -1, "x"], "largest must be a number of GB above 0"),
     (INFERENCE, "prior#prediction", ["x"], "prediction must be one of"),
     (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
     (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),

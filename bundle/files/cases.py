@@ -36,10 +36,10 @@ class Cases:
     failed in it. `finish` names the last two again, and ends the process with status 1.
 
     Args:
-        source: a volume, a DICOM series folder, or a folder of volumes and of DICOM folders at any depth.
+        source: a volume, a DICOM series folder, a folder of volumes and of DICOM folders at any depth, or a list.
         preprocessing: the transform that every volume must pass.
-        region_dir: a folder of masks; a volume's mask, of the same file name (of DICOM: <case>.nii.gz), becomes its
-            "region".
+        region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
+            that is not named as its file), becomes its "region".
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
@@ -155,7 +155,8 @@ class Cases:
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
         path, named = os.fspath(item["image"]), item.pop("named", item["case"])
         if self.region_dir is not None:
-            name = f"{named}.nii.gz" if Path(path).is_dir() else Path(path).name
+            by_file = Path(path).is_file() and Path(path).name.startswith(named)  # a list may call files otherwise
+            name = Path(path).name if by_file else f"{named}.nii.gz"
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:

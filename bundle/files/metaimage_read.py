@@ -15,6 +15,7 @@ from pathlib import Path
 import itk
 import numpy as np
 
+from bundle.files.beside import check_beside
 from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 LONGEST_HEADER = 1 << 16
@@ -114,6 +115,8 @@ def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) 
     if data.upper() == "LIST" or "%" in data:
         raise Refusal("the voxels lie in several files (ElementDataFile); save the volume in one")
     local = data.upper() == "LOCAL"
+    if not local:
+        check_beside(path, data)
     file = path if local else path.parent / data
     if not file.is_file():
         raise Refusal(f"its voxels are missing: {data} is not beside it")

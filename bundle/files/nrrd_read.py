@@ -14,6 +14,7 @@ from pathlib import Path
 import nrrd
 import numpy as np
 
+from bundle.files.beside import check_beside
 from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 TO_RAS = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1)}
@@ -29,6 +30,7 @@ NOT_SPACE = ("list", "vector", "time", "rgb", "color", "scalar", "complex")
 
 def read_nrrd(path: Path) -> Scan:
     """Raises Refusal for three axes in space that are not there, and for lengths in a unit that is none."""
+    check_data_file(path)
     voxels, header = nrrd.read(str(path))
     doubts: list[str] = []
     to_ras = _to_ras(header, doubts)
@@ -44,6 +46,18 @@ def read_nrrd(path: Path) -> Scan:
     affine = to_ras @ np.diag([*scale, 1.0]) @ affine
     voxels = without_single_axes(np.moveaxis(voxels, axes, (0, 1, 2)))
     return Scan(voxels, affine, tuple(doubts), _thickness(header, axes, affine, scale))
+
+
+def check_data_file(path: Path) -> None:
+    """Raise Refusal where the voxels are said to lie in several files, or outside of the header's folder."""
+    with path.open("rb") as file:
+        header = nrrd.read_header(file)
+    data = header.get("data file", header.get("datafile"))
+    if data is None:
+        return
+    if data.upper().startswith("LIST") or "%" in data:
+        raise Refusal("the voxels lie in several files (data file); save the volume in one")
+    check_beside(path, data)
 
 
 def _to_ras(header: dict, doubts: list[str]) -> np.ndarray:

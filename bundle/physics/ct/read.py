@@ -23,7 +23,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.beside import check_beside
 from bundle.files.find import case_name
+from bundle.files.metaimage_read import read_header
+from bundle.files.nrrd_read import check_data_file
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
@@ -66,6 +69,7 @@ def read_projections(path: str | Path) -> MetaTensor:
     described, rtk = folder / f"{case}.json", folder / f"{case}.xml"
     air_counts, grid = None, None
     try:
+        _readable(_check_data_file, path)
         if described.is_file():
             fields = _read_fields(described)
             air_counts, grid = fields.pop("air_counts", None), fields.pop("grid", None)
@@ -102,10 +106,21 @@ def _readable(read: Callable, path: Path, *others):
         raise ValueError(f"the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
 
 
+def _check_data_file(path: Path) -> None:
+    """Raise Refusal where a header names voxels outside of its folder."""
+    name = path.name.lower()
+    if name.endswith((".mha", ".mhd")):
+        data = read_header(path)[0]["ElementDataFile"]
+        if data.upper() != "LOCAL":
+            check_beside(path, data)
+    elif name.endswith(".nrrd"):
+        check_data_file(path)
+
+
 def _read_fields(path: Path) -> dict:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path.name} is not a JSON object with the fields of a geometry")

@@ -10,9 +10,10 @@ the coordinates origin + index * spacing on the detector, to which a view adds i
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
+from bundle.files.xml_text import parse_xml
 from bundle.physics.ct.geometry import ScanGeometry
 
 RAS_FROM_SCANNER = ((-1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -38,7 +39,7 @@ def read_rtk_geometry(
     """
     path = Path(path)
     try:
-        root = ElementTree.parse(path).getroot()
+        root = parse_xml(path.read_bytes())
     except ElementTree.ParseError as error:
         raise ValueError(f"{path.name} is not XML: {error}") from None
     if root.tag != "RTKThreeDCircularGeometry":

@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 from monai.utils import optional_import
 
+from bundle.files.xml_text import parse_xml
+
 ismrmrd, _ = optional_import("ismrmrd")
 
 IGNORED = (
@@ -49,7 +51,7 @@ def read_header(text: str | bytes) -> Encoding:
         ValueError: not XML, a size is missing or not positive, or the trajectory is not Cartesian.
     """
     try:
-        root = ElementTree.fromstring(text)
+        root = parse_xml(text)
     except ElementTree.ParseError as error:
         raise ValueError(f"the ISMRMRD header is not XML: {error}") from None
     encoding = root.find("{*}encoding")

@@ -26,6 +26,7 @@ from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
+from bundle.physics.kspace.own_data import check_own_data
 from bundle.physics.kspace.scanner import check_kspace
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
@@ -66,6 +67,7 @@ def _read(path: Path, layout: str) -> tuple[MetaTensor, list[str]]:
     """A measurement, and what was mended of it, in words."""
     encoding, mask, affine, said = None, None, None, []
     with h5py.File(path, "r") as file:
+        check_own_data(file)
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
         if "kspace" in file:
             kspace, mask, said = _from_fastmri(file, layout)
