@@ -13,6 +13,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from bundle.files.limits import read_text
 from bundle.physics.ct.geometry import ScanGeometry
 
 RAS_FROM_SCANNER = ((-1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -38,7 +39,7 @@ def read_rtk_geometry(
     """
     path = Path(path)
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(read_text(path))
     except ElementTree.ParseError as error:
         raise ValueError(f"{path.name} is not XML: {error}") from None
     if root.tag != "RTKThreeDCircularGeometry":
