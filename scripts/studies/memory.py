@@ -2,8 +2,8 @@
 
     python -m scripts.studies.memory --out docs/memory.json
 
-Each run is a process of its own, on a made-up volume and with a small network that was not trained. What it takes is the
-peak of its resident memory after all was read and checked, less what was resident then (Linux). The constants of
+Each run is a process of its own, on a made-up volume and with a small network that was not trained. What it takes is
+the peak of its resident memory after all was read and checked, less what was resident then (Linux). The constants of
 bundle/report/memory.py and `COPIES` of bundle/files/limits.py are chosen so that no estimate lies below its peak, and
 none far above.
 """
@@ -32,14 +32,14 @@ from bundle.prior.network import SliceUNet
 
 QUICK = {"num_steps": 1, "sampler#progress": False, "max_memory": "off", "report": False, "num_draws": 1}
 SHORT = {"baselines#total_variation#iterations": 3, "finish#iterations": 3, "data_consistency#iterations": 3}
-SLICES = {"slice_batch_size": 64}
+BATCH = {"shipped": True, "slice_batch_size": 64}
+DESCENT = {"data_consistency": {"_target_": "bundle.sampling.Proximal", "rho": 0.1, "iterations": 3}}
 RUNS = [
     ("mri", (192, 192, 30), {}), ("mri", (192, 192, 30), {"num_draws": 2}),
     ("mri", (192, 192, 30), {"num_draws": 2, "report": True}), ("mri", (256, 256, 40), {"num_draws": 2}),
     ("mri", (192, 192, 30), {"num_draws": 2, "eta": 0.5, "slice_axis": "auto", "num_steps": 2}),
     ("mri", (192, 192, 30), {"num_draws": 2, "evidence": True, "report": True}),
-    ("mri", (192, 192, 30), {"data_consistency": {"_target_": "bundle.sampling.Proximal", "rho": 0.1, "iterations": 3}}),
-    ("mri", (96, 96, 20), {"shipped": True} | SLICES), ("mri", (160, 160, 12), {"shipped": True, "slice_batch_size": 32}),
+    ("mri", (192, 192, 30), DESCENT), ("mri", (96, 96, 20), BATCH), ("mri", (160, 160, 12), BATCH),
     ("mri truth", (192, 192, 100), {}),
     ("ct", (192, 192, 96), SHORT), ("ct", (256, 256, 96), SHORT | {"num_draws": 2, "report": True}),
     ("ct", (192, 192, 64), SHORT | {"beam": "cone"}),
@@ -98,7 +98,9 @@ def one_run(task: str, shape: tuple[int, int, int], settings: dict) -> dict:
             settings |= {"checkpoint": f"{folder}/model.pt", "weights#kind": None}
         parser = ConfigParser()
         parser.read_config([f"configs/{name}.json" for name in ("inference", *CONFIGS[task])])
-        parser.update(QUICK | {"dataset_dir": str(path), "output_dir": f"{folder}/out", "device": "$torch.device('cpu')"})
+        parser.update(
+            QUICK | {"dataset_dir": str(path), "output_dir": f"{folder}/out", "device": "$torch.device('cpu')"}
+        )
         parser.update(settings)
         inferer, preprocessing = (parser.get_parsed_content(name) for name in ("inferer", "preprocessing"))
         before = resident("VmRSS")

@@ -182,7 +182,9 @@ def test_limits_are_numbers(values):
 @pytest.mark.parametrize("size", [0, 1, 5_000_000])
 def test_bytes_are_counted_up_to_a_limit(tmp_path, kind, size):
     content = np.random.default_rng(0).integers(0, 4, size, np.uint8).tobytes()
-    compressor = bz2.BZ2Compressor() if kind == "bzip2" else module.zlib.compressobj(wbits=31 if kind == "deflate" else -15)
+    compressor = (
+        bz2.BZ2Compressor() if kind == "bzip2" else module.zlib.compressobj(wbits=31 if kind == "deflate" else -15)
+    )
     (tmp_path / "stream").write_bytes(compressor.compress(content) + compressor.flush())
 
     def count(most):
@@ -211,7 +213,10 @@ def test_a_description_is_no_book(tmp_path, monkeypatch):
 
 # -- projections and k-space ----------------------------------------------------------------------
 def npz(path, shape, header=None, content=ZEROS, count=1024):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("projections.npy", "w", force_zip64=True) as file:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("projections.npy", "w", force_zip64=True) as file,
+    ):
         if header is None:
             npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         else:
@@ -219,7 +224,9 @@ def npz(path, shape, header=None, content=ZEROS, count=1024):
         for _ in range(count):
             file.write(content)
     path.with_suffix(".json").write_text(
-        json.dumps({"beam": "parallel", "angles": [0, 90], "num_columns": 8, "column_size": 1, "num_rows": 4, "row_size": 1})
+        json.dumps(
+            {"beam": "parallel", "angles": [0, 90], "num_columns": 8, "column_size": 1, "num_rows": 4, "row_size": 1}
+        )
     )
     return path
 

@@ -111,5 +111,3 @@ def test_the_disk_is_asked_where_a_folder_will_be(tmp_path, monkeypatch):
 
 def test_bytes_in_words():
     assert [in_gigabytes(n) for n in (4.294e9, 12e6, 950e6)] == ["4.3 GB", "12 MB", "0.9 GB"]
-
-
