@@ -25,8 +25,8 @@ from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
 
-OVERHEAD = 150e6
-"""Bytes that libraries take when they are used first."""
+OVERHEAD = 350e6
+"""Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
 SURE = 0.9
 """Share of the estimate that has to fit."""
 RESULT, PER_MAP = 5.0, 3.0

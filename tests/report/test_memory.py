@@ -43,7 +43,7 @@ def checked(limit, consistency=None, network_bytes=0.0, **others):
 
 def test_what_fits_passes_and_what_does_not_is_refused_with_the_number(tmp_path):
     checked(1.0)
-    words = r"takes about 5.2 GB of memory \(network 5.0 GB\), and 1.0 GB are available: --slice_batch_size 1, larger"
+    words = r"takes about 5.4 GB of memory \(network 5.0 GB\), and 1.0 GB are available: --slice_batch_size 1, larger"
     with pytest.raises(ValueError, match=words):
         checked(1.0, network_bytes=5e9)
     checked("off", network_bytes=1e15)
