@@ -31,7 +31,7 @@ from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.scanner import check_kspace
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
-COPIES = 5.0
+COPIES = 8.0
 """Of k-space that reading it, estimating the coils' maps and scaling it hold at once, at most (docs/limits.md)."""
 
 
