@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+from bundle.files.limits import check_text
 from bundle.files.xml_text import parse_xml
 from bundle.physics.ct.geometry import ScanGeometry
 
@@ -39,6 +40,7 @@ def read_rtk_geometry(
     """
     path = Path(path)
     try:
+        check_text(path)
         root = parse_xml(path.read_bytes())
     except ElementTree.ParseError as error:
         raise ValueError(f"{path.name} is not XML: {error}") from None
