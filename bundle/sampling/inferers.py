@@ -84,16 +84,18 @@ class VolumeInferer(Inferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         """Reconstruct one measurement (1, ...), with its Findings in the metadata of the result."""
 
-    @abstractmethod
     def working_bytes(
         self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
     ) -> Parts:
         """Bytes that `reconstruct` takes at most, by what takes them, besides y; none is taken to say so.
 
+        An inferer that does not say it is taken to hold what conjugate gradients do.
+
         Args:
             y: the measurement, (*range_shape).
             spacing: of the volume's voxels, in mm.
         """
+        return {"volumes": operator.descent_bytes()}
 
 
 class DiffusionInverseInferer(VolumeInferer):
