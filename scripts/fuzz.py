@@ -112,19 +112,26 @@ def import_all() -> None:
 def spread(inputs: Sequence[tuple[str, int]], options: argparse.Namespace, folder: Path) -> Iterator[Record]:
     """Records of inputs, from several processes, as they come."""
     connections: list[Connection] = []
+    workers: dict[Connection, int] = {}
     for job in range(max(1, options.jobs)):
         receive, send = Pipe(duplex=False)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             work(inputs[job :: options.jobs], options, folder / str(job), send)
         send.close()
         connections.append(receive)
+        workers[receive] = pid
     while connections:
         for connection in wait(connections):
             try:
                 received = connection.recv()
             except EOFError:
                 connections.remove(connection)
-                os.wait()
+                _, status = os.waitpid(workers.pop(connection), 0)
+                if status:
+                    raise RuntimeError(
+                        f"a process that makes inputs ended with {os.waitstatus_to_exitcode(status)}"
+                    ) from None
                 continue
             if isinstance(received, str):
                 raise RuntimeError(received)

@@ -14,7 +14,7 @@ MIN_LETTERS, MIN_WORDS = 8, 3
 """Shorter texts could stand in the message of a library by chance."""
 GENERAL = (
     "volumes were skipped", "cases failed", "has changed: its results", "finished before", "are finished in",
-    "left out {", "wrote ", "Failed to instantiate component", "Failed to evaluate",
+    "left out {", "wrote ", "this is a fault of the program", "Failed to instantiate component", "Failed to evaluate",
 )  # fmt: skip
 """Sentences that give no reason."""
 

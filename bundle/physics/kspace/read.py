@@ -24,6 +24,7 @@ from monai.transforms import MapTransform
 
 from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
+from bundle.files.scan import Refusal
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.scanner import check_kspace
@@ -47,13 +48,13 @@ def read_kspace(path: str | Path, layout: str = "auto") -> MetaTensor:
         raise FileNotFoundError(f"{path} does not exist: name a file of k-space ({', '.join(SUFFIXES)})")
     try:
         if not path.name.lower().endswith(SUFFIXES):
-            raise ValueError(
+            raise Refusal(
                 f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
                 "them, or add configs/evaluate.json to simulate k-space from volumes"
             )
         measurement, said = _read(path, layout)
         check_kspace(measurement)
-    except ValueError as error:
+    except Refusal as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a file can be damaged in as many ways as readers can fail
         raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
@@ -76,7 +77,7 @@ def _read(path: Path, layout: str) -> tuple[MetaTensor, list[str]]:
         elif len(groups) == 1:
             encoding = read_header(file[groups[0]]["xml"][0])
         else:
-            raise ValueError(
+            raise Refusal(
                 f"the file holds {', '.join(file) or 'nothing'}: expected `kspace` (fastMRI), or one group with `data` "
                 "and `xml` (ISMRMRD)"
             )
@@ -91,9 +92,9 @@ def _from_fastmri(file: h5py.File, layout: str) -> tuple[np.ndarray, np.ndarray 
     stored = file["kspace"]
     compound = set(stored.dtype.names or ()) == {"real", "imag"}  # MATLAB's complex numbers
     if not (compound or np.issubdtype(stored.dtype, np.complexfloating)):
-        raise ValueError(f"kspace is {stored.dtype}: expected complex numbers")
+        raise Refusal(f"kspace is {stored.dtype}: expected complex numbers")
     if stored.ndim not in (3, 4) or min(stored.shape) < 1:
-        raise ValueError(
+        raise Refusal(
             f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
         )
     kspace = from_compound(stored[()]) if compound else stored[()].astype(np.complex64, copy=False)
@@ -120,7 +121,7 @@ def _mask_of(file: h5py.File, kspace: np.ndarray) -> np.ndarray | None:
     mask = np.asarray(file["mask"][()]) != 0
     allowed = [kspace.shape[-n:] for n in (1, 2, 3)]
     if mask.shape not in allowed:
-        raise ValueError(f"the mask has the shape {mask.shape}: expected one of {', '.join(map(str, allowed))}")
+        raise Refusal(f"the mask has the shape {mask.shape}: expected one of {', '.join(map(str, allowed))}")
     return np.broadcast_to(mask, kspace.shape[-2:]) if mask.ndim == 1 else mask
 
 

@@ -66,7 +66,7 @@ def binary_fields(rng: np.random.Generator, path: Path, parse: Callable) -> str:
 
 def nifti_voxels(rng: np.random.Generator, path: Path) -> str:
     """Voxels of another kind under a whole header."""
-    image = nib.load(path)
+    image = nib.load(path, mmap=False)
     values = np.asarray(image.dataobj)
     if rng.random() < 0.1:
         colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -79,7 +79,7 @@ def nifti_voxels(rng: np.random.Generator, path: Path) -> str:
 
 def nifti_place(rng: np.random.Generator, path: Path) -> str:
     """An affine that places nothing, or in an odd way; odd codes and units."""
-    image = nib.load(path)
+    image = nib.load(path, mmap=False)
     affine = np.array(image.affine)
     changes = {
         "singular": lambda: affine.__setitem__((slice(None), 0), 0),
@@ -124,7 +124,7 @@ def damage_mgh(rng: np.random.Generator, path: Path) -> str:
     """Of .mgh and .mgz."""
 
     def voxels(rng: np.random.Generator, path: Path) -> str:
-        image = nib.load(path)
+        image = nib.load(path, mmap=False)
         values, what = odd_voxels(rng, np.asarray(image.dataobj))
         kept = values.real if np.iscomplexobj(values) else values
         kept = kept.astype(np.float32) if kept.dtype not in (np.uint8, np.int16, np.int32) else kept
