@@ -26,9 +26,9 @@ MAX_DICOM_SHEAR = 0.05
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
-    Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for
-    an image that is not (1, X, Y, Z), voxels that are NaN, Inf or beyond LARGEST, a constant image, spacing that is not positive, a size that
-    no scan has (`check_size`), or axes that are off right angles by more than MAX_SHEAR.
+    Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for an image that is not (1, X, Y, Z),
+    voxels that are NaN, Inf or beyond LARGEST, a constant image, spacing that is not positive, a size that no scan has
+    (`check_size`), or axes that are off right angles by more than MAX_SHEAR.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
