@@ -39,8 +39,9 @@ from scripts.fuzzing.runs import Record, Runs, available
 ROOT = Path(__file__).parents[1]
 NEEDED = (
     "monai.bundle", "monai.engines", "monai.handlers", "bundle.files.options", "bundle.files.save_results",
-    "bundle.files.run_record", "bundle.files.restore", "bundle.physics.thick", "bundle.physics.ct", "bundle.physics.kspace",
-    "bundle.physics.baselines", "bundle.sampling", "bundle.noise", "bundle.prior.training", "bundle.report.page.write",
+    "bundle.files.run_record", "bundle.files.restore", "bundle.physics.thick", "bundle.physics.ct",
+    "bundle.physics.kspace", "bundle.physics.baselines", "bundle.sampling", "bundle.noise",
+    "bundle.prior.training", "bundle.report.page.write",
     "bundle.report.write", "bundle.report.evaluation", "skimage.filters", "skimage.restoration", "scipy.ndimage",
     "matplotlib.figure", "ismrmrd", "gdcm",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def unpacked(path: Path) -> bytes:
     content = path.read_bytes()
     try:
         return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return content
 
 

@@ -11,7 +11,8 @@ from scripts.fuzzing.damage.odd import pick
 
 GZIP = b"\x1f\x8b"
 FOREIGN = (
-    b"", b"\x00", b"hello\n", b"<html><body>404 Not Found</body></html>", b'{"error": "not found"}', b"PK\x03\x04" + b"\0" * 60,
+    b"", b"\x00", b"hello\n", b"<html><body>404 Not Found</body></html>", b'{"error": "not found"}',
+    b"PK\x03\x04" + b"\0" * 60,
     b"\x89HDF\r\n\x1a\n" + b"\0" * 80, b"\x1f\x8b\x08\x00" + b"\0" * 20, b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"\0" * 128 + b"DICM" + b"\0" * 40,
     b"NRRD0005\ntype: float\n", b"ObjectType = Image\nNDims = 3\n", b"\x5c\x01\0\0" + b"\0" * 344, b"\x93NUMPY\x01\0",

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 from scripts.fuzzing.damage.anything import damage_bytes
@@ -25,9 +26,13 @@ KEYWORDS = (
     "WindowCenter", "FrameOfReferenceUID", "StudyDate", "PixelData", "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",
 )  # fmt: skip
+OWN = ("ImagePositionPatient", "SOPInstanceUID", "InstanceNumber", "PixelData")
+"""Those in which the files of a series differ."""
 SYNTAXES = (
-    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.3", "x", "",
+    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5",
+    "1.2.3", "x", "",
 )  # fmt: skip
 KINDS = (b"DS", b"IS", b"US", b"LO", b"UN", b"SQ", b"OB", b"FD", b"XX", b"UI")
 """Value representations, one of which there is none."""
@@ -48,6 +53,8 @@ def chosen(rng: np.random.Generator, files: Sequence[Path]) -> list[Path]:
 def attribute(rng: np.random.Generator, folder: Path, files: Sequence[Path]) -> str:
     """An attribute that is taken away, emptied, or that of another file."""
     keyword, way = pick(rng, KEYWORDS), pick(rng, ("removed", "emptied", "of another", "nested", "removed"))
+    if way == "of another":
+        keyword = pick(rng, OWN)
     some, other = chosen(rng, files), pydicom.dcmread(pick(rng, files))
     for path in some:
         ds = pydicom.dcmread(path)
@@ -89,7 +96,8 @@ def raw_value(rng: np.random.Generator, folder: Path, files: Sequence[Path]) -> 
                 content = value.to_bytes(2, "little")
             else:
                 old = element.value
-                text = odd_word(rng, " ".join(map(str, old)) if not isinstance(old, (str, float)) and old else str(old))
+                several = isinstance(old, MultiValue)
+                text = odd_word(rng, " ".join(map(str, old)) if several else str(old))
                 content = text.replace(" ", "\\").encode("latin-1", "replace")[:65534]
             content += b" " * (len(content) % 2)
             said = repr(content[:40])
@@ -156,8 +164,11 @@ def pixels(rng: np.random.Generator, folder: Path, files: Sequence[Path]) -> str
         if way == "none":
             del ds.PixelData
         else:
-            ds.PixelData = {"half": old[: len(old) // 4 * 2], "a byte short": old[:-1], "twice": old + old,
-                            "zeros": bytes(len(old)), "one value in all": b"\x07\0" * (len(old) // 2), "empty": b""}[way]  # fmt: skip
+            ds.PixelData = {
+                "half": old[: len(old) // 4 * 2], "a byte short": old[:-1], "twice": old + old,
+                "zeros": bytes(len(old)),
+                "one value in all": b"\x07\0" * (len(old) // 2), "empty": b"",
+            }[way]  # fmt: skip
         save(ds, path)
     return f"pixels: {way} in {len(some)} of {len(files)} files"
 

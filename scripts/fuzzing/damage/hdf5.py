@@ -38,8 +38,8 @@ def dataset(rng: np.random.Generator, path: Path) -> str:
     with h5py.File(path, "a") as file:
         name = pick(rng, ("kspace", "kspace", "kspace", "mask", "ismrmrd_header"))
         values = file[name][()]
-        way = pick(rng, ("removed", "renamed", "group", "link", "elsewhere", "type", "values", "values", "shape", "shape",
-                         "compressed", "giant", "names"))  # fmt: skip
+        way = pick(rng, ("removed", "renamed", "group", "link", "elsewhere", "type", "values", "values", "shape",
+                         "shape", "compressed", "giant", "names"))  # fmt: skip
         what = f"{name} {way}"
         del file[name]
         if way == "renamed":
@@ -83,7 +83,8 @@ def changed_values(rng: np.random.Generator, values: np.ndarray, way: str) -> tu
             ), f"{number} in {share}"
         changes = {
             "flat": lambda: values.ravel(), "an axis less": lambda: values[0], "an axis more": lambda: values[None],
-            "turned": lambda: values.T, "empty": lambda: values[:0], "one": lambda: values[:1], "scalar": lambda: values.flat[0],
+            "turned": lambda: values.T, "empty": lambda: values[:0], "one": lambda: values[:1],
+            "scalar": lambda: values.flat[0],
             "doubled": lambda: np.concatenate([values, values], -1), "cut": lambda: values[..., :-3],
             "reversed": lambda: values[..., ::-1], "two axes": lambda: values.reshape(-1, values.shape[-1]),
         }  # fmt: skip

@@ -13,20 +13,24 @@ from bundle.files.options import arguments
 from scripts.fuzzing.damage.odd import pick
 
 VALUES = (
-    "0", "-1", "1", "2.5", "-0.5", "7", "1e9", "1e-30", "1e400", "nan", "-inf", "x", "", " ", "None", "'$None'", "$None",
-    "True", "false", "[]", "[1,2]", "[1,2,3]", "[[1],[2]]", "{}", "{'a': 1}", "()", "(1,)", "@nothing", "@seed", "@read",
-    "/proc/x", "./nowhere", "..", "9" * 30, "0x10", "1,2", "é", "a b", "a#b", "%x", "--", "-", "'", "\"", "x" * 300,
+    "0", "-1", "1", "2.5", "-0.5", "7", "1e9", "1e-30", "1e400", "nan", "-inf", "x", "", " ", "None", "'$None'",
+    "$None", "True", "false", "[]", "[1,2]", "[1,2,3]", "[[1],[2]]", "{}", "{'a': 1}", "()", "(1,)",
+    "@nothing", "@seed",
+    "@read", "/proc/x", "./nowhere", "..", "9" * 30, "0x10", "1,2", "é", "a b", "a#b", "%x", "--", "-", "'",
+    "\"", "x" * 300,
 )  # fmt: skip
+SOLVERS = ("dds", "ddnm_plus", "diffpir", "dps", "red_diff", "daps", "mbir")
 TASKS = {
     ("inference",): "scan", ("inference", "evaluate"): "truth", ("inference", "task_svct"): "projections",
     ("inference", "task_csmri"): "kspace", ("inference", "task_svct", "evaluate"): "truth",
     ("inference", "task_csmri", "evaluate"): "truth", ("train",): "none", ("train", "adapt"): "none",
-    **{("inference", f"solver_{s}"): "scan" for s in ("dds", "ddnm_plus", "diffpir", "dps", "red_diff", "daps", "mbir")},
+    **{("inference", f"solver_{s}"): "scan" for s in SOLVERS},
 }  # fmt: skip
 """Configs, and the data that they are run on."""
 PARTS_OF_MONAI = {
-    "imports", "initialize", "run", "inference", "training", "adaptation", "evaluator", "dataset", "dataloader", "handlers",
-    "preprocessing", "postprocessing", "evaluation", "read", "read_truth", "simulate", "cases", "run_record", "network",
+    "imports", "initialize", "run", "inference", "training", "adaptation", "evaluator", "dataset", "dataloader",
+    "handlers", "preprocessing", "postprocessing", "evaluation", "read", "read_truth", "simulate", "cases",
+    "run_record", "network",
     "settings", "weights", "scheduler", "displayable_configs", "bundle_root", "of_simulations", "network_def", "train",
     "validate", "trainer", "device", "sample_dir", "evaluate", "scale", "schedule", "cut",
 }  # fmt: skip

@@ -128,6 +128,8 @@ def damage_mgh(rng: np.random.Generator, path: Path) -> str:
         values, what = odd_voxels(rng, np.asarray(image.dataobj))
         kept = values.real if np.iscomplexobj(values) else values
         kept = kept.astype(np.float32) if kept.dtype not in (np.uint8, np.int16, np.int32) else kept
+        if kept.ndim not in (3, 4) or 1 in kept.shape[2:]:  # nibabel writes no others
+            return damage_bytes(rng, path)
         nib.save(nib.MGHImage(np.ascontiguousarray(kept), image.affine), path)
         return what
 
@@ -191,7 +193,7 @@ def text_field(rng: np.random.Generator, path: Path, sign: str) -> str:
 
 def itk_voxels(rng: np.random.Generator, path: Path) -> str:
     values, what = odd_voxels(rng, itk.array_from_image(itk.imread(str(path))).T)
-    kinds = {np.dtype("float32"), np.dtype("uint8"), np.dtype("int16"), np.dtype("uint64"), np.dtype("float64")}
+    kinds = {np.dtype("float32"), np.dtype("uint8"), np.dtype("int16"), np.dtype("float64")}
     if values.ndim not in (2, 3, 4) or not values.size or values.dtype not in kinds:
         return damage_bytes(rng, path)
     itk.imwrite(itk.image_from_array(np.ascontiguousarray(values.T)), str(path))
