@@ -22,7 +22,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle.files.find import list_volumes
-from bundle.files.write import written_whole
+from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
 from bundle.report.trajectory.paths import agreement, distance
 from bundle.report.trajectory.pictures import (

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.write import written_whole
+from bundle.files.whole import written_whole
 from bundle.prior.tracing import example_inputs, traced
 from bundle.prior.weights import Weights, load_weights
 

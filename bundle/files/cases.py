@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from bundle.files.case_folder import check_place, is_whole, record_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
@@ -22,13 +23,15 @@ from bundle.files.switch import is_on
 
 SAME = "same"
 """Data of an earlier run."""
+INTERRUPTED = 130
+"""Exit status of programs that were stopped from the keyboard."""
 
 
 class Cases:
     """The volumes of a run: each is read and checked before the first is reconstructed.
 
-    Whatever was asked for is accounted for: usable; finished by an earlier run; left out; or refused, which `finish`
-    names again, ending the process with status 1.
+    Whatever was asked for is accounted for: written; finished by an earlier run; left out; refused before the work; or
+    failed in it. `finish` names the last two again, and ends the process with status 1.
 
     Args:
         source: a volume, a DICOM series folder, or a folder of volumes and of DICOM folders at any depth.
@@ -37,13 +40,14 @@ class Cases:
             "region".
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM.
-        skip_finished: a switch: leave out volumes whose case has its record (run.json) in `output_dir`.
+        skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
+            files that this names.
         output_dir: of the results.
 
     Attributes:
         usable: "image" (the path, or the stack that was found of DICOM) and "case" (the name) of each.
-        finished: names of cases.
-        left_out, refused: path -> why.
+        finished, written: names of cases, whose results an earlier run or this one has written.
+        left_out, refused, failed: path -> why.
 
     Raises:
         ValueError: no volume is usable, and none is finished.
@@ -59,11 +63,19 @@ class Cases:
         self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
         self.usable: list[dict] = []
         self.finished: list[str] = []
-        self.left_out, self.refused = found.left_out, {}
+        self.written: list[str] = []
+        self.left_out, self.refused, self.failed = found.left_out, {}, {}
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
+        for path, why in found.unreadable.items():
+            self._refuse(path, why)
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
+            try:
+                check_place(self.output_dir, item["case"])
+            except ValueError as error:
+                self._refuse(os.fspath(item["image"]), str(error))
+                continue
             earlier = self._earlier(item)
-            if earlier == SAME and skip_finished:
+            if earlier == SAME and skip_finished and self._is_finished(item):
                 self.finished.append(item["case"])
             elif earlier in (None, SAME):
                 self._read(item, preprocessing)
@@ -113,21 +125,28 @@ class Cases:
 
         The same path with other data is a new version of them, whose results take the place of the old ones.
         """
-        path = os.fspath(item["image"])
-        try:
-            record = json.loads((self.output_dir / item["case"] / "run.json").read_text(encoding="utf-8"))
-            source, known = record.get("source"), record.get("fingerprint")
-        except (OSError, ValueError, AttributeError):
+        path, folder = os.fspath(item["image"]), self.output_dir / item["case"]
+        record = record_of(folder)
+        if record is None:
             return None
-        if source is None:  # a record that says nothing of its data speaks of no others
+        source, known = record.get("source"), record.get("fingerprint")
+        if not isinstance(source, str):  # a record that says nothing of its data speaks of no others
             return SAME
         same_path = os.path.realpath(source) == os.path.realpath(path)
         if same_path if known is None else known == fingerprint(item["image"]):
             return SAME
         if not same_path:
             return source
-        _say(f"{path} has changed: its results in {self.output_dir / item['case']} are replaced")
+        _say(f"{path} has changed: its results in {folder} are replaced")
         return None
+
+    def _is_finished(self, item: dict) -> bool:
+        """Whether an earlier run has written all that its record names."""
+        folder = self.output_dir / item["case"]
+        whole = is_whole(folder, record_of(folder) or {})
+        if not whole:
+            _say(f"{folder} is not whole: {item['case']} is done again")
+        return whole
 
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
         path = os.fspath(item["image"])
@@ -146,16 +165,42 @@ class Cases:
         self.refused[path] = why = why.removeprefix(f"{path}: ")
         _say(f"skipped {path}: {why}")
 
+    def run(self, evaluator: Engine) -> None:
+        """Reconstruct the usable volumes with MONAI's evaluator; what goes wrong with one does not end the others.
+
+        Raises:
+            SystemExit: with status 130, on an interrupt from the keyboard; says what is written.
+        """
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.written.append(waiting.pop(0)["case"]))
+        waiting = list(self.usable)
+        while waiting:
+            evaluator.data_loader.dataset.data = list(waiting)
+            evaluator.state.epoch_length = len(waiting)
+            try:
+                evaluator.run()
+            except KeyboardInterrupt:
+                raise SystemExit(self._interrupted()) from None
+            except Exception as error:  # in a case's data, in its reconstruction, or on the disk
+                path = os.fspath(waiting.pop(0)["image"])
+                self.failed[path] = root_cause(error).removeprefix(f"{path}: ")
+                _say(f"failed {path}: {self.failed[path]}")
+
+    def _interrupted(self) -> int:
+        done = f"{len(self.written)} of {len(self.usable)} are written to {self.output_dir}"
+        _say(f"stopped: {done} {', '.join(self.written)}".rstrip() + "; --skip_finished True goes on with the others")
+        return INTERRUPTED
+
     def finish(self) -> None:
-        """End the process with status 1, naming the volumes that were refused, if there are any."""
+        """End the process with status 1, naming what was refused or has failed, if there is any."""
+        lost = self.refused | self.failed
         total = len(self.usable) + len(self.finished) + len(self.refused)
         if total > 1 or self.left_out:
             _say(
-                f"{len(self.usable)} reconstructed, {len(self.finished)} finished before, {len(self.refused)} skipped, "
-                f"{len(self.left_out)} left out"
+                f"{len(self.written)} reconstructed, {len(self.finished)} finished before, {len(self.refused)} "
+                f"skipped, {len(self.failed)} failed, {len(self.left_out)} left out"
             )
-        if self.refused:
-            raise SystemExit(f"{len(self.refused)} of {total} volumes were skipped:\n{_list(self.refused)}")
+        if lost:
+            raise SystemExit(f"{len(lost)} of {total} volumes have no result:\n{_list(lost)}")
 
 
 def check_region(data: Mapping) -> None:

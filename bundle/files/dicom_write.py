@@ -27,7 +27,7 @@ from bundle.files.check import check_perpendicular
 from bundle.files.deidentify import deidentify, run_uid
 from bundle.files.dicom_stack import Stack
 from bundle.files.findings import MAPS
-from bundle.files.write import folder_written_whole
+from bundle.files.whole import folder_written_whole
 
 NAME = "Slice-consistent diffusion reconstruction"
 LIMITS = "Research only, not for diagnosis: what was not measured is filled in by a 2-D diffusion prior."

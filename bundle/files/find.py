@@ -74,10 +74,12 @@ class Found:
     Attributes:
         items: [{"image": path, "case": name}, ...], in order.
         left_out: path -> why it is none of them.
+        unreadable: folder -> why it cannot be opened: there may be volumes in it.
     """
 
     items: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
@@ -101,7 +103,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     if source.is_file():
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
-    for folder in folders_of(source, results, found.left_out):
+    for folder in folders_of(source, results, found):
         visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         files = [p for p in visible if p.is_file()]
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
@@ -118,7 +120,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         elif volumes:
             found.left_out[str(folder)] = f"{len(volumes)} volumes in a folder inside: name the folder to read them"
     if not found.items:
-        inside = "".join(f"\n  {path}: {why}" for path, why in found.left_out.items())
+        inside = "".join(f"\n  {path}: {why}" for path, why in (found.left_out | found.unreadable).items())
         volumes = [p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES)]
         hint = "; it holds volumes: configs/evaluate.json simulates measurements of them" if volumes else ""
         raise FileNotFoundError(
@@ -132,21 +134,21 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     return found
 
 
-def folders_of(root: Path, results: str | Path | None, left_out: dict[str, str]) -> Iterator[Path]:
+def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator[Path]:
     """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'.
 
-    Those that cannot be opened get their reason in `left_out`.
+    Those that cannot be opened, and those that are passed over, get their reason in `found`.
     """
 
     def note(error: OSError) -> None:
-        left_out[error.filename] = error.strerror
+        found.unreadable[error.filename] = f"{error.strerror}: give yourself the right to read it"
 
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
     for path, inside, _ in os.walk(root, onerror=note, followlinks=True):
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
             if os.path.islink(path):
-                left_out[path] = "a link to a folder that is searched already"
+                found.left_out[path] = "a link to a folder that is searched already"
             continue
         seen.add(real)
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__MACOSX")))

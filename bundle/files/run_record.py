@@ -8,17 +8,16 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import monai
 import nibabel as nib
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 
-from bundle.files.find import case_of
+from bundle.files.case_folder import RECORD, Writer
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
-from bundle.files.paths import path_of
 from bundle.files.source import source_of
 from bundle.files.write import write_json
 
@@ -40,40 +39,26 @@ def describe(value):
     return f"{type(value).__name__}({', '.join(settings)})"
 
 
-class RunRecord:
-    """Handler: writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory.
-
-    It is the last file of a case, whatever the order of the handlers: it says that the case is finished, and its peak
-    memory counts what writing the others took.
+class RunRecord(Writer):
+    """Writes `run.json` beside each result: versions, seed, settings, device, time, calls, memory, and the files.
 
     Args:
-        output_dir: where the cases are written.
         settings: ids of the run and their values; parts are written as their class and settings.
         sampler: adds its own settings (bundle.sampling.DiffusionInverseInferer).
         device: the device of the run.
         network_calls: returns the number of network calls so far.
     """
 
-    def __init__(self, output_dir: str, settings: dict, sampler, device: torch.device,
-                 network_calls: Callable[[], int]) -> None:  # fmt: skip
-        self.output_dir, self.device, self.network_calls = path_of("output_dir", output_dir), device, network_calls
+    def __init__(self, settings: dict, sampler, device: torch.device, network_calls: Callable[[], int]) -> None:
+        self.device, self.network_calls = device, network_calls
         self.settings = {k: describe(v) for k, v in (settings | sampler.settings).items()}
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.write_last)
-        engine.add_event_handler(Events.ITERATION_STARTED, self.start)
-
-    def write_last(self, engine: Engine) -> None:
-        """Every other handler is attached by now, and ignite calls them in the order in which they were."""
-        if not engine.has_event_handler(self.write, Events.ITERATION_COMPLETED):
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-
-    def start(self, engine: Engine) -> None:
+    def start(self) -> None:
         self.started, self.calls, self.seconds = time.perf_counter(), self.network_calls(), None
 
-    def write(self, engine: Engine) -> None:
-        for result in engine.state.output:
-            write_json(self.output_dir / case_of(result["image"]) / "run.json", self.of(result))
+    def write(self, result: Mapping, folder: Path) -> None:
+        files = sorted(path.name for path in folder.iterdir())
+        write_json(folder / RECORD, self.of(result) | {"files": files})
 
     def of(self, result: Mapping) -> dict:
         """The record of one result, "image" and "pred", of the iteration that was just completed."""

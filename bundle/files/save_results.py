@@ -1,66 +1,60 @@
-"""Writes the results of a run, case by case, as NIfTI, as DICOM series, or both."""
+"""The volumes of a case, as NIfTI, as DICOM series, or both."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from ignite.engine import Engine, Events
 
+from bundle.files.case_folder import Writer
 from bundle.files.dicom_write import STORAGE, save_series
 from bundle.files.find import case_of
 from bundle.files.restore import result_volumes
 from bundle.files.source import Source, source_of
 from bundle.files.switch import is_on
 from bundle.files.values import choice
-from bundle.files.write import check_writable, write_nifti
+from bundle.files.write import write_nifti
 
 FORMATS = ("nifti", "dicom", "both")
 
 
-class SaveResults:
-    """Handler: writes each result and its maps into the folder of its case, before the next case begins.
+class SaveResults(Writer):
+    """Writes a result and its maps: `<case>_<suffix>.nii.gz`, and as DICOM the folder `<case>_<suffix>`.
 
-    `<output_dir>/<case>/<case>_<suffix>.nii.gz`, and as DICOM the folder `<case>_<suffix>` with one file per slice; see
-    `result_volumes` for the suffixes.
+    The folder has one file per slice; see `result_volumes` for the suffixes.
 
     Args:
-        output_dir: folder of the cases.
         output_format: "nifti", "dicom" or "both".
         modality: "MR" or "CT", of DICOM series whose input was none and had no word of it beside it.
         deidentify: a switch: strip what could tell the patient from DICOM series.
     """
 
-    def __init__(self, output_dir: str, output_format: str = "nifti", modality: str = "MR",
-                 deidentify: bool | str = False) -> None:  # fmt: skip
-        self.output_dir = check_writable(output_dir)
+    def __init__(self, output_format: str = "nifti", modality: str = "MR", deidentify: bool | str = False) -> None:
         self.output_format = choice("output_format", output_format, FORMATS)
         self.modality, self.deidentify = choice("modality", modality, tuple(STORAGE)), is_on(deidentify, "deidentify")
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-
-    def write(self, engine: Engine) -> None:
-        for result in engine.state.output:
-            case = case_of(result["image"])
-            for suffix, volume in result_volumes(result["pred"]).items():
-                save_volume(
-                    volume, self.output_dir / case / f"{case}_{suffix}", self.output_format,
-                    source_of(result["image"]), suffix=suffix, modality=self.modality,
-                    deidentified=self.deidentify,
-                )  # fmt: skip
+    def write(self, result: dict, folder: Path) -> None:
+        """Raises ValueError where the result holds NaN or infinity, which is none."""
+        if not torch.isfinite(result["pred"].as_tensor()).all():
+            raise ValueError(
+                "the reconstruction holds NaN or infinity: check the checkpoint and the options of the solver"
+            )
+        case = case_of(result["image"])
+        for suffix, volume in result_volumes(result["pred"]).items():
+            save_volume(
+                volume, folder / f"{case}_{suffix}", self.output_format, source_of(result["image"]), suffix=suffix,
+                modality=self.modality, deidentified=self.deidentify,
+            )  # fmt: skip
 
 
 def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source, **about) -> None:
-    """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both, and say so.
+    """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both.
 
     `source`: of the measurement that the volume was made from; the modality that it states goes before that of `about`,
     which goes to `bundle.files.dicom_write.save_series`.
     """
     if output_format != "dicom":
         write_nifti(path.with_name(f"{path.name}.nii.gz"), volume, source.nifti)
-        print(f"wrote {path}.nii.gz", flush=True)
     if output_format != "nifti":
         about |= {"modality": source.modality} if source.modality else {}
-        number = save_series(volume, path, source.dicom, **about)
-        print(f"wrote {path}: {number} DICOM files", flush=True)
+        save_series(volume, path, source.dicom, **about)

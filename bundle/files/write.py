@@ -1,15 +1,10 @@
-"""Results: back to the scanner's intensities and orientation, and safely onto the disk.
-
-Every file is written under a hidden name and then renamed, so that a run that is killed leaves no half-written result.
-"""
+"""Results onto the disk: volumes and JSON, each whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -18,35 +13,7 @@ import torch
 
 from bundle.files.paths import path_of
 from bundle.files.placement import Placement
-
-
-@contextmanager
-def written_whole(path: Path):
-    """Yields a hidden path beside `path` with the same suffixes; renames it to `path` if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def folder_written_whole(path: Path):
-    """Yields a hidden empty folder beside `path`; puts it in the place of `path` if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    old = path.with_name(f".old-{os.getpid()}-{path.name}")
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+from bundle.files.whole import written_whole
 
 
 def write_json(path: Path, content: dict) -> None:

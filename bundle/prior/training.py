@@ -23,7 +23,7 @@ from monai.transforms import Compose
 
 from bundle.files.switch import is_on
 from bundle.files.values import number, whole_number
-from bundle.files.write import written_whole
+from bundle.files.whole import written_whole
 
 WHOLE_NUMBERS = {
     "max_epochs": 1, "val_interval": 1, "epoch_length": 1, "patch_size": 1, "patches_per_volume": 1,

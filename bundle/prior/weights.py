@@ -175,4 +175,8 @@ class LoadWeights:
         self.network, self.weights = network, weights
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.network, self.weights))
+        engine.add_event_handler(Events.STARTED, lambda _: self.load())
+
+    def load(self) -> None:
+        """Load them now: what is wrong with them is not to be found out hours later."""
+        load_weights(self.network, self.weights)

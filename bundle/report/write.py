@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
+from bundle.files.case_folder import Writer
 from bundle.files.find import case_of
 from bundle.files.values import rising_pair
-from bundle.files.write import check_writable, write_json, written_whole
+from bundle.files.whole import written_whole
+from bundle.files.write import write_json
 from bundle.planes import plane_across
 from bundle.report.evaluation import DATA_RANGE, Evaluation
 from bundle.report.picture import Panel, report
 
 
-class WriteEvaluation:
-    """Handler: writes `<output_dir>/<case>/metrics.json` and `report.png` of results that were evaluated.
+class WriteEvaluation(Writer):
+    """Writes `metrics.json` and `report.png` of results that were evaluated.
 
     Args:
-        output_dir: where the cases are written.
         window: grey window of the picture, in the prior's range.
     """
 
-    def __init__(self, output_dir: str, window: tuple[float, float] = (-1.0, 1.0)) -> None:
-        self.output_dir, self.window = check_writable(output_dir), rising_pair("window", window)
+    def __init__(self, window: tuple[float, float] = (-1.0, 1.0)) -> None:
+        self.window = rising_pair("window", window)
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-
-    def write(self, engine: Engine) -> None:
-        for item in engine.state.output:
-            case, evaluation = case_of(item["image"]), item.get("evaluation")
-            if evaluation is None:
-                continue
-            folder = self.output_dir / case
-            write_json(folder / "metrics.json", evaluation.metrics)
-            with written_whole(folder / "report.png") as partial:
-                picture(evaluation, case, self.window).savefig(partial, dpi=110, format="png")
-            print(f"wrote {folder / 'metrics.json'} and report.png", flush=True)
+    def write(self, result: dict, folder: Path) -> None:
+        evaluation = result.get("evaluation")
+        if evaluation is None:
+            return
+        write_json(folder / "metrics.json", evaluation.metrics)
+        with written_whole(folder / "report.png") as partial:
+            picture(evaluation, case_of(result["image"]), self.window).savefig(partial, dpi=110, format="png")
 
 
 def picture(evaluation: Evaluation, case: str, window: tuple[float, float]) -> Figure:

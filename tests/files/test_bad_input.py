@@ -186,7 +186,7 @@ def test_one_bad_volume_among_three(tmp_path, run_bundle, tiny_overrides):
     assert [p.parent.name for p in written] == ["first", "third"]
     assert all(np.isfinite(nib.load(p).get_fdata()).all() for p in written)
     end = finished.stderr.rstrip().splitlines()[-2:]
-    assert end[0].startswith("1 of 3 volumes were skipped:")
+    assert end[0].startswith("1 of 3 volumes have no result:")
     assert str(bad) in end[1] and "NaN" in end[1]
 
 

@@ -133,7 +133,7 @@ def test_one_bad_volume_is_skipped_and_named_at_the_end(tmp_path, capsys):
     cases = Cases(tmp_path, READ)
     assert names(cases.usable) == ["a.nii.gz", "c.nii.gz"]
     assert str(bad) in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=r"1 of 3 volumes were skipped:\n .*b\.nii\.gz: .*NaN") as end:
+    with pytest.raises(SystemExit, match=r"1 of 3 volumes have no result:\n .*b\.nii\.gz: .*NaN") as end:
         cases.finish()
     assert isinstance(end.value.code, str)  # which Python prints, and ends with status 1
 

@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,8 +52,7 @@ def test_the_modality_goes_before_the_option_s_default(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("bundle.files.save_results.save_series", lambda *_, modality, **__: asked.append(modality))
     for image in (load(path), load(write_volume(tmp_path / "other.nii.gz", thick_voxels(), spacing=SPACING))):
-        state = SimpleNamespace(output=[{"image": image, "pred": image}])
-        SaveResults(str(tmp_path / "out"), "dicom", "MR").write(SimpleNamespace(state=state))
+        SaveResults("dicom", "MR").write({"image": image, "pred": image}, tmp_path / "out")
     assert asked == ["CT", "MR"]
 
 

@@ -1,10 +1,6 @@
 """Outputs: written whole or not at all, in the scanner's orientation, position and intensities."""
 
 import json
-import multiprocessing
-import os
-import signal
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,18 +9,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from bundle.files import write as outputs
-from bundle.files.find import list_volumes
+from bundle.files.case_folder import WriteCases
 from bundle.files.findings import Findings
 from bundle.files.restore import Restored
 from bundle.files.save_results import SaveResults
-from bundle.files.write import (
-    check_writable,
-    folder_written_whole,
-    write_json,
-    write_nifti,
-    written_whole,
-)
+from bundle.files.write import check_writable, write_json, write_nifti
 from bundle.physics import Measured, operator_of
 from bundle.physics.measurement import reconstructed
 from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
@@ -46,81 +35,11 @@ def oblique_result(shape=(5, 6, 7)):
     return MetaTensor(voxels, affine=torch.from_numpy(OBLIQUE @ np.diag([0.7, 0.8, 1.3, 1.0])))
 
 
-def engine_with(*outputs):
-    return SimpleNamespace(state=SimpleNamespace(output=list(outputs)))
-
-
 def files(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
 # -- whole or not at all --------------------------------------------------------------------------
-def test_a_file_appears_only_when_it_is_complete(tmp_path):
-    path = tmp_path / "new" / "a.nii.gz"
-    with written_whole(path) as partial:
-        partial.write_bytes(b"content")
-        assert not path.exists()
-        assert partial.name.endswith(".nii.gz")  # nibabel chooses the format by the name
-        assert partial.name.startswith(".")
-    assert path.read_bytes() == b"content"
-    assert files(path.parent) == ["a.nii.gz"]
-
-
-@pytest.mark.parametrize("old", [None, b"old"])
-def test_an_error_leaves_what_was_there(tmp_path, old):
-    path = tmp_path / "a.json"
-    if old:
-        path.write_bytes(old)
-    with pytest.raises(KeyboardInterrupt), written_whole(path) as partial:
-        partial.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert files(tmp_path) == (["a.json"] if old else [])
-    assert not old or path.read_bytes() == old
-
-
-def killed_while_saving(path, result):
-    """Die, as by the kernel's memory killer, with half of the file on the disk."""
-
-    def save_half(image, partial):
-        partial.write_bytes(b"half of a volume")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    outputs.nib.save = save_half
-    write_nifti(path, result)
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork")
-@pytest.mark.parametrize("old", [False, True])
-def test_a_killed_run_leaves_no_half_written_result(tmp_path, old):
-    path = tmp_path / "case_recon.nii.gz"
-    if old:
-        write_nifti(path, oblique_result())
-    before = path.read_bytes() if old else None
-    process = multiprocessing.get_context("fork").Process(target=killed_while_saving, args=(path, oblique_result()))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-    assert len(files(tmp_path)) == 1 + old  # what was written so far has another name
-    assert path.exists() == old
-    if old:
-        assert path.read_bytes() == before
-        assert list_volumes(tmp_path) == [{"image": str(path)}]  # and is not taken for a volume
-
-
-def test_a_folder_appears_only_when_it_is_complete(tmp_path):
-    path = tmp_path / "case" / "series"
-    with folder_written_whole(path) as partial:
-        (partial / "1").touch()
-        assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), folder_written_whole(path) as partial:
-        (partial / "2").touch()
-        raise KeyboardInterrupt
-    assert files(path) == ["1"] and files(path.parent) == ["series"]
-    with folder_written_whole(path) as partial:  # a second run replaces the first
-        (partial / "3").touch()
-    assert files(path) == ["3"] and files(path.parent) == ["series"]
-
-
 def test_json_is_written_whole(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, {"seed": 1})
@@ -143,12 +62,12 @@ def test_an_unwritable_place_is_named_with_the_fix(tmp_path, below):
     with pytest.raises(OSError, match=r"output_dir .*file.* cannot be written .*: choose another --output_dir"):
         check_writable(tmp_path / "file" / below)
     with pytest.raises(OSError, match="choose another --output_dir"):
-        SaveResults(str(tmp_path / "file" / below))  # when the config is read, not hours later
+        WriteCases(str(tmp_path / "file" / below), [], None)  # when the config is read, not hours later
 
 
 def test_a_format_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(ValueError, match="output_format must be one of .*dicom.*, got 'dcm'"):
-        SaveResults(str(tmp_path), output_format="dcm")
+        SaveResults(output_format="dcm")
 
 
 def test_a_writable_place_is_not_made_before_there_is_something_to_write(tmp_path):
@@ -170,8 +89,8 @@ def test_results_are_named_after_their_input(tmp_path):
     result = oblique_result()
     image = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "elsewhere/scan.v2.nii.gz"})
     result.meta["findings"] = Findings().with_map("std", result)
-    SaveResults(str(tmp_path)).write(engine_with({"image": image, "pred": result}))
-    assert files(tmp_path / "scan.v2") == ["scan.v2_recon.nii.gz", "scan.v2_std.nii.gz"]
+    SaveResults().write({"image": image, "pred": result}, tmp_path)
+    assert files(tmp_path) == ["scan.v2_recon.nii.gz", "scan.v2_std.nii.gz"]
 
 
 def world(affine, shape):

@@ -15,18 +15,19 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from bundle.files.case_folder import Writer
 from bundle.files.find import case_of
 from bundle.files.findings import MAPS, findings_of
 from bundle.files.restore import Restored
 from bundle.files.switch import is_on
 from bundle.files.values import rising_pair
-from bundle.files.write import check_writable, finite, written_whole
+from bundle.files.whole import written_whole
+from bundle.files.write import finite
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.planes import PLANES
 from bundle.report.page.doubts import doubt_list
@@ -226,11 +227,10 @@ FOLDERS = re.compile(r"""(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^/\\'",()\[\
 """The folders at the beginning of an absolute path, or of one that begins with a dot, within any text."""
 
 
-class WriteReport:
-    """Handler: writes `<output_dir>/<case>/report.html` for each case.
+class WriteReport(Writer):
+    """Writes `report.html` of a case.
 
     Args:
-        output_dir: where the cases are written.
         preprocessing: the transforms that bundle.files.restore.Restored undoes.
         baselines: name -> reconstruction (y, operator) -> x; the first is shown as the input.
         record: (image and pred of one result) -> what run.json says of it (bundle.files.run_record.RunRecord.of).
@@ -239,30 +239,24 @@ class WriteReport:
         enabled: a switch; where it is off, no page is written.
     """
 
-    def __init__(self, output_dir: str, preprocessing: Compose, baselines: Mapping[str, Callable],
-                 record: Callable[[Mapping], dict], window: tuple[float, float] = (-1.0, 1.0), unit: str = "",
-                 enabled: bool | str = True) -> None:  # fmt: skip
-        self.output_dir, self.restored = check_writable(output_dir), Restored("pred", preprocessing)
-        self.baselines, self.record = dict(baselines), record
+    def __init__(self, preprocessing: Compose, baselines: Mapping[str, Callable], record: Callable[[Mapping], dict],
+                 window: tuple[float, float] = (-1.0, 1.0), unit: str = "", enabled: bool | str = True,
+                 ) -> None:  # fmt: skip
+        self.restored, self.baselines, self.record = Restored("pred", preprocessing), dict(baselines), record
         self.window, self.unit, self.enabled = rising_pair("window", window), str(unit), is_on(enabled, "report")
 
-    def attach(self, engine: Engine) -> None:
-        if self.enabled:
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-
-    def write(self, engine: Engine) -> None:
-        for item in engine.state.output:
-            case = case_of(item["image"])
-            path = self.output_dir / case / "report.html"
-            evaluation = item.get("evaluation")
-            metrics = {} if evaluation is None else finite(evaluation.metrics)
-            name, baseline = next(iter(self.baselines.items()))
-            write_page(
-                path, case, self.volumes(item, baseline), item["pred"].affine.numpy(), self.grey_window(item["image"]),
-                {"input": title_of(name, self.baselines)}, self.unit,
-                {evaluation.titles[n]: m for n, m in metrics.items()}, self.record(item),
-            )  # fmt: skip
-            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
+    def write(self, result: dict, folder: Path) -> None:
+        if not self.enabled:
+            return
+        evaluation = result.get("evaluation")
+        metrics = {} if evaluation is None else finite(evaluation.metrics)
+        name, baseline = next(iter(self.baselines.items()))
+        write_page(
+            folder / "report.html", case_of(result["image"]), self.volumes(result, baseline),
+            result["pred"].affine.numpy(), self.grey_window(result["image"]),
+            {"input": title_of(name, self.baselines)}, self.unit,
+            {evaluation.titles[n]: m for n, m in metrics.items()}, self.record(result),
+        )  # fmt: skip
 
     def volumes(self, item: Mapping, baseline: Callable) -> dict[str, np.ndarray]:
         """What `write_page` shows of one result, on its grid and in its intensities."""

@@ -1,4 +1,4 @@
-"""Writes what a trajectory kept: `<output_dir>/<case>/trajectory/`, see docs/trajectory.md.
+"""Writes what a trajectory kept: the folder `trajectory` of a case, see docs/trajectory.md.
 
 <plane>_x_t.nii.gz, <plane>_x0_hat.nii.gz   (X, Y, Z, steps), few slices across the plane's axis; prior's range
 steps.json                                  which steps, noise levels and slices these are
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from bundle.files.find import case_of
+from bundle.files.case_folder import Writer
 from bundle.files.findings import findings_of
 from bundle.files.values import rising_pair
-from bundle.files.write import check_writable, write_json, write_nifti, written_whole
+from bundle.files.whole import written_whole
+from bundle.files.write import write_json, write_nifti
 from bundle.report.trajectory.pictures import (
     NAMES,
     Film,
@@ -44,11 +44,10 @@ class Sampler(Protocol):
     alpha_bars: torch.Tensor
 
 
-class WriteTrajectory:
-    """Handler: after each case, writes the slices that the trajectory kept of it.
+class WriteTrajectory(Writer):
+    """Writes the slices that the trajectory kept of a case.
 
     Args:
-        output_dir: where the cases are written.
         trajectory: the observer of `sampler`.
         sampler: bundle.sampling.inferers.DiffusionInverseInferer.
         window: grey values of black and white, in the prior's range.
@@ -57,36 +56,30 @@ class WriteTrajectory:
         ValueError: the sampler has no such step or draw.
     """
 
-    def __init__(self, output_dir: str, trajectory: Trajectory, sampler: Sampler,
+    def __init__(self, trajectory: Trajectory, sampler: Sampler,
                  window: tuple[float, float] = (-1.0, 1.0)) -> None:  # fmt: skip
         trajectory.check(len(sampler.timesteps), sampler.num_draws)
-        self.output_dir, self.window = check_writable(output_dir), rising_pair("window", window)
+        self.window = rising_pair("window", window)
         self.trajectory, self.alpha_bars = trajectory, sampler.alpha_bars
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, lambda _: self.trajectory.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+    def start(self) -> None:
+        self.trajectory.clear()
 
-    def write(self, engine: Engine) -> None:
-        results, records = engine.state.output, self.trajectory.records
-        if len(records) < len(results):
+    def write(self, result: dict, folder: Path) -> None:
+        if not self.trajectory.records:
             raise RuntimeError(
-                f"the trajectory saw {len(records)} of {len(results)} reconstructions: the sampler's observer must be "
-                'it, "sampler#observer": "@observer"'
+                "the trajectory saw no reconstruction of this case: the sampler's observer must be it, "
+                '"sampler#observer": "@observer"'
             )
         # An evaluation that compares noise fields samples again: those records come after the results' own.
-        for result, record in zip(results, records):
-            folder = self.output_dir / case_of(result["image"]) / "trajectory"
-            names = self._write_case(folder, record, findings_of(result["pred"]).noise)
-            print(f"wrote {folder}: {', '.join(names)}", flush=True)
+        record = self.trajectory.records.pop(0)
+        self._write_case(folder / "trajectory", record, findings_of(result["pred"]).noise)
 
-    def _write_case(self, folder: Path, record: Observed, noise: str | None) -> list[str]:
+    def _write_case(self, folder: Path, record: Observed, noise: str | None) -> None:
         write_json(folder / "steps.json", describe_steps(record, self.alpha_bars, self.trajectory.draw, noise))
-        names = ["steps.json"]
         for plane, slab in record.slabs.items():
             for kind in KINDS:
-                names.append(f"{plane}_{kind}.nii.gz")
-                write_nifti(folder / names[-1], MetaTensor(slab.series(kind)[None], affine=slab.affine))
+                write_nifti(folder / f"{plane}_{kind}.nii.gz", MetaTensor(slab.series(kind)[None], affine=slab.affine))
         films = {p: {NAMES[k]: film(s, k, self.window) for k in KINDS} for p, s in record.slabs.items()}
         captions = [f"step {step + 1}, $t$ = {t}" for step, t, _ in record.steps]
         shown = spread(len(captions), COLUMNS)
@@ -96,14 +89,11 @@ class WriteTrajectory:
             save_small(process(rows, headers, noise or ""), partial)
         with written_whole(folder / "process.gif") as partial:
             write_film(partial, films, captions, inch=2.0)
-        names += ["process.png", "process.gif"]
         slab = across(record)
         if len(record.steps) > 1 and slab.count > 1:
             paths = {NAMES[kind]: {f"{slab.plane} slices": slab.paths(kind).numpy()} for kind in KINDS}
             with written_whole(folder / "paths.png") as partial:
                 save_small(path_panels(paths, slab.positions, noise or ""), partial)
-            names.append("paths.png")
-        return names
 
 
 def across(record: Observed) -> Slab:

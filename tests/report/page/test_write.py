@@ -153,10 +153,6 @@ def test_the_viewer_comes_with_its_licence():
     assert "</script" not in script and "<!--" not in script  # it is put inside a script element
 
 
-def engine_with(*items):
-    return SimpleNamespace(state=SimpleNamespace(output=list(items)))
-
-
 @pytest.mark.parametrize("affine", [np.diag([1.0, 1.0, 4.0, 1.0]), OBLIQUE @ np.diag([1.0, 1.0, 4.0, 1.0])])
 def test_the_handler_shows_the_scan_on_the_grid_of_the_result(affine, tmp_path):
     thick = thick_voxels()
@@ -178,7 +174,7 @@ def test_the_handler_shows_the_scan_on_the_grid_of_the_result(affine, tmp_path):
         write_json(folder / name, {"scan": "of an earlier run"})  # nothing is read back from the disk
     baselines = {"input": Interpolation(order=0, label="Nearest"), "cubic": Interpolation(order=3)}
     record = {"scan": "a scan", "source": str(scan)}
-    WriteReport(str(tmp_path / "out"), preprocessing, baselines, lambda _: record).write(engine_with(item))
+    WriteReport(preprocessing, baselines, lambda _: record).write(item, folder)
     data, volumes = contents(folder / "report.html")
     half = data["volumes"]["result"]["step"] / 2 * 1.01
     assert set(volumes) == {"input", "result", "std"} and data["labels"]["input"] == "Nearest"
@@ -218,15 +214,14 @@ def test_every_task_shows_its_input_and_the_truth(task, tmp_path, monkeypatch):
     titles = {name: title_of(name, baselines) for name in named}
     item["evaluation"] = SimpleNamespace(metrics=named, titles=titles)
     window = parser.get_parsed_content("window")
-    handler = WriteReport(str(tmp_path / "out"), preprocessing, baselines, lambda _: {}, window, "u")
-    handler.write(engine_with(item))
-    data, volumes = contents(tmp_path / "out" / "case" / "report.html")
+    WriteReport(preprocessing, baselines, lambda _: {}, window, "u").write(item, tmp_path)
+    data, volumes = contents(tmp_path / "report.html")
     covered = voxels[:, :, : volumes["truth"].shape[2]]
     half = data["volumes"]["truth"]["step"] / 2 * 1.01
     np.testing.assert_allclose(volumes["truth"], covered, atol=half + 1e-3 * np.ptp(covered))
     errors = [np.abs(volumes[n] - covered).mean() for n in ("input", "result")]
     assert 0 < errors[0] < 0.3 * np.ptp(covered)
-    text = (tmp_path / "out" / "case" / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert title_of("input", baselines) in text and RECON in text
     if task == "few views":
         np.testing.assert_allclose(data["window"], [-1000, 400], atol=0.1)

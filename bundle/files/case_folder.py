@@ -1,0 +1,125 @@
+"""All files of a case as one set: prepared aside, and put in the place of the old set at once.
+
+The record of a case, run.json, names the files of its set. What else lies in the folder (an adapted prior, drawings of
+a reader) is not of the set, and stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from bundle.files.find import case_of
+from bundle.files.paths import path_of
+from bundle.files.whole import HIDDEN, folder_written_whole, put_back
+from bundle.files.write import check_writable
+
+RECORD = "run.json"
+LONGEST_NAME = 255
+"""Bytes, of a file's name on the usual file systems."""
+LONGEST_SUFFIX = "_measured.nii.gz"
+STALE = 24 * 3600
+"""Seconds after which what a killed run left aside is taken away; no set is that long in writing."""
+UNNAMED = r"{}_(recon|std|filled|measured)(\.nii\.gz)?|(run|metrics)\.json|report\.(png|html)|trajectory"
+"""Files of a case's set whose record does not name them, as version 0.6.0 wrote it."""
+
+
+class Writer:
+    """Writes some files of a case."""
+
+    def start(self) -> None:
+        """Called before each case (of the batches of a run: before each batch)."""
+
+    def write(self, result: dict, folder: Path) -> None:
+        """Write what is to be written of a result, "image" and "pred", into the folder."""
+        raise NotImplementedError
+
+
+class WriteCases:
+    """Handler: the files of each case, as one set that takes the place of the old one, `<output_dir>/<case>`.
+
+    Args:
+        output_dir: folder of the cases.
+        writers: write the files.
+        record: writes run.json, last, so that it can say which files there are and what they took.
+    """
+
+    def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer) -> None:
+        self.output_dir, self.writers = check_writable(output_dir), [*writers, record]
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda _: take_away_stale(self.output_dir))
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda _: [writer.start() for writer in self.writers])
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def write(self, engine: Engine) -> None:
+        for result in engine.state.output:
+            folder = self.output_dir / case_of(result["image"])
+            with folder_written_whole(folder, keep=others_in(folder)) as new:
+                for writer in self.writers:
+                    writer.write(result, new)
+                names = [described(path) for path in sorted(new.iterdir())]
+            print(f"wrote {folder}: {', '.join(names)}", flush=True)
+
+
+def described(path: Path) -> str:
+    """Name of a file with its size, or of a folder with the number of its files."""
+    if path.is_dir():
+        return f"{path.name}/ ({sum(p.is_file() for p in path.rglob('*'))} files)"
+    size = path.stat().st_size
+    return f"{path.name} ({size / 1e6:.1f} MB)" if size >= 1e5 else path.name
+
+
+def record_of(folder: Path) -> dict | None:
+    """The record of the set in a folder; None where there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def is_whole(folder: Path, record: dict) -> bool:
+    """Whether all files that the record names are there."""
+    named = record.get("files", [])
+    return isinstance(named, list) and all((folder / str(name)).exists() for name in named)
+
+
+def others_in(folder: Path) -> list[str]:
+    """Names in a folder of what is not of the set that it holds."""
+    if not folder.is_dir():
+        return []
+    named = (record_of(folder) or {}).get("files")
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(HIDDEN))
+    if isinstance(named, list):
+        return [name for name in names if name not in (RECORD, *named)]
+    return [name for name in names if not re.fullmatch(UNNAMED.format(re.escape(folder.name)), name)]
+
+
+def check_place(output_dir: str | Path, case: str) -> None:
+    """Raise ValueError where the results of a case cannot lie; put an old set back that a kill left aside."""
+    folder = path_of("output_dir", output_dir) / case
+    longest = len(os.fsencode(case + LONGEST_SUFFIX))
+    if longest > LONGEST_NAME:
+        raise ValueError(
+            f"its name is too long: those of its results would have {longest} bytes, and the limit is {LONGEST_NAME}; "
+            f"shorten it by {longest - LONGEST_NAME}"
+        )
+    put_back(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"its results go into the folder {folder}, and that is a file: choose another output_dir")
+
+
+def take_away_stale(output_dir: Path) -> None:
+    """Remove what runs that were killed a day ago or earlier have left aside."""
+    for path in output_dir.glob(f"{HIDDEN[0]}*"):
+        if time.time() - path.lstat().st_mtime > STALE:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True) if not path.is_dir() else None
