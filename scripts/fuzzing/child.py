@@ -13,6 +13,7 @@ import resource
 import runpy
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def _be_child(command: Callable[[], None], folder: Path, said: Path, seconds: fl
     try:
         os.setsid()
         os.chdir(folder)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(output, 1), os.dup2(output, 2)
         sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - until the end
@@ -103,14 +105,22 @@ def _status_of(command: Callable[[], None]) -> int:
     try:
         command()
     except SystemExit as error:
-        if error.code is None or isinstance(error.code, int):
-            return (error.code or 0) & 0xFF
-        print(error.code, file=sys.stderr)
-        return 1
+        return _exit(error)
     except BaseException as error:  # noqa: BLE001 - all that Python would print
-        sys.excepthook(type(error), error, _without(error.__traceback__, __file__))
+        try:
+            sys.excepthook(type(error), error, _without(error.__traceback__, __file__))
+        except SystemExit as ended:
+            return _exit(ended)
         return 1
     return 0
+
+
+def _exit(error: SystemExit) -> int:
+    """The status that SystemExit asks for, whose text is printed."""
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
 
 
 def _without(frames: TracebackType | None, file: str) -> TracebackType | None:

@@ -85,6 +85,18 @@ def test_the_lenient_judge_takes_a_sentence_that_stands_elsewhere_and_counts_it_
     assert (ended(leave(*lines)), ended(leave(*lines), lenient=True)) == (UNCLEAR, LATE)
 
 
+def test_a_hook_for_exceptions_has_the_last_word(ended):
+    def command():
+        def hook(kind, error, trace):
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2)
+
+        sys.excepthook = hook
+        raise ValueError(REASON)
+
+    assert ended(command) == PLAIN
+
+
 @pytest.mark.parametrize("status", [3, 130, 255])
 def test_another_status_is_unclear(ended, status):
     assert ended(leave(f"error: {REASON}", status=status)) == UNCLEAR
