@@ -30,8 +30,8 @@ def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def is_option(word: str) -> bool:
-    """`--name`, or `-n`; and no negative number."""
-    return word.startswith("--") or re.fullmatch("-[a-zA-Z](=.*)?", word) is not None
+    """`--name`, `-n`, or, as Python Fire has it, `-inf`; and no negative number."""
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
 def becomes(text: str) -> object:

@@ -84,7 +84,7 @@ def plain_reason(text: str, name: str, ours: Sequence[re.Pattern[str]], anywhere
     lines = [line for line in text.splitlines() if line.strip() and not CODE.match(line) and not LOG.match(line)]
     if not anywhere:
         lines = lines[-LAST_LINES:]
-    reasons = [line for line in lines if not any(g.split("{")[0] in line for g in GENERAL)]
+    reasons = [line for line in lines if not GENERAL.search(line)]
     for at in reversed(range(len(reasons))):
         if re.search(name, reasons[at]) and any(is_ours(line, ours) for line in reasons[at : at + 6]):
             return reasons[at].strip()[:300]

@@ -60,7 +60,7 @@ class CartesianSampling:
         number("center_fraction", self.center_fraction, above=0, most=1)
         if self.pattern not in PATTERNS:
             raise ValueError(f"pattern must be one of {PATTERNS}, got {self.pattern!r}")
-        if self.phase_axis not in (0, 1):
+        if self.phase_axis not in (0, 1) or isinstance(self.phase_axis, bool):
             raise ValueError(f"phase_axis must be 0 or 1, the in-plane axes, got {self.phase_axis!r}")
         number("field_of_view", self.field_of_view, 1, 4)
         number("background", self.background, below=1, fix="1 is bright in the prior")

@@ -32,7 +32,7 @@ PARTS_OF_MONAI = {
     "handlers", "preprocessing", "postprocessing", "evaluation", "read", "read_truth", "simulate", "cases",
     "run_record", "network",
     "settings", "weights", "scheduler", "displayable_configs", "bundle_root", "of_simulations", "network_def", "train",
-    "validate", "trainer", "device", "sample_dir", "evaluate", "scale", "schedule", "cut",
+    "validate", "trainer", "inferer", "device", "sample_dir", "evaluate", "scale", "schedule", "cut",
 }  # fmt: skip
 """Ids that stand for Python objects, not for values; docs/conventions.md says that they are MONAI's syntax."""
 COUNTS = ("num_draws", "iterations", "cg_iterations", "num_steps", "power_iterations")
@@ -59,7 +59,7 @@ def damaged_command_line(rng: np.random.Generator, root: Path) -> CommandLine:
     if name.split("#")[-1] in COUNTS and value in ("1e9", "9" * 30, "0x10"):
         value = "2.5"
     if way == "value":
-        words = (f"--{name}", value) if rng.random() < 0.8 else (f"--{name}={value}",)
+        words = (f"--{name}", value) if rng.random() < 0.8 and not value.startswith("-") else (f"--{name}={value}",)
     elif way == "misspelt":
         name = misspelt(rng, name)
         words = (f"--{name}", pick(rng, ("1", "x", "0.5")))
@@ -91,7 +91,12 @@ def options_of(configs: Sequence[str], root: Path) -> list[str]:
 
 def plain(part: str | None, node: Mapping) -> bool:
     """Whether a part of a component is a value, and not MONAI's own word or a reference to another part."""
-    return part is not None and not part.startswith("_") and not str(node.get(part, "")).startswith(("@", "$"))
+    return (
+        part is not None
+        and not part.startswith("_")
+        and not part.endswith(("key", "keys"))
+        and not str(node.get(part, "")).startswith(("@", "$"))
+    )
 
 
 def misspelt(rng: np.random.Generator, name: str) -> str:
