@@ -15,15 +15,17 @@ import torch
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 
 PAGE = (ROOT / "docs/calling.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()
+            if line.startswith("python")]  # fmt: skip
 WORKFLOW, PARTS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 @pytest.fixture
 def scan(tmp_path):
-    """`scan.nii.gz` and a folder `scans`, with 4 mm slices."""
+    """`scan.nii.gz`, a folder `scans` and a list of what is in it, with 4 mm slices."""
     for name in ("scan", "scans/a", "scans/b"):
         write_volume(tmp_path / f"{name}.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    (tmp_path / "scans.txt").write_bytes(b"scans/a.nii.gz\0scans/b.nii.gz\0")  # as find -print0 writes
     return tmp_path
 
 
@@ -45,13 +47,13 @@ def python_elsewhere(code, folder):
 
 
 def test_the_page_shows_every_way():
-    assert [c.split()[2] for c in COMMANDS] == ["scripts.doctor", "monai.bundle", "monai.bundle"]
+    assert [c.split()[2] for c in COMMANDS] == ["scripts.doctor", *["monai.bundle"] * 3]
     for page in ("label", "deploy", "export", "conventions", "solvers", "noise", "drop_in"):
         assert f"({page}.md)" in PAGE and (ROOT / f"docs/{page}.md").is_file()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS[1:], ids=["one", "many"])
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=["one", "list", "many"])
 def test_a_command_of_the_page_runs(command, scan, tiny_overrides, run_bundle):
     words = shlex.split(command)
     assert words[:5] == ["python", "-m", "monai.bundle", "run", "inference"]

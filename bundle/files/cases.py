@@ -12,11 +12,13 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.files.case_folder import check_place, is_whole, record_of
+from bundle.files.deidentify import dates_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.fingerprint import fingerprint
+from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
 from bundle.files.switch import is_on
@@ -34,15 +36,16 @@ class Cases:
     failed in it. `finish` names the last two again, and ends the process with status 1.
 
     Args:
-        source: a volume, a DICOM series folder, or a folder of volumes and of DICOM folders at any depth.
+        source: a volume, a DICOM series folder, a folder of volumes and of DICOM folders at any depth, or a list.
         preprocessing: the transform that every volume must pass.
-        region_dir: a folder of masks; a volume's mask, of the same file name (of DICOM: <case>.nii.gz), becomes its
-            "region".
+        region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
+            that is not named as its file), becomes its "region".
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
             files that this names.
         output_dir: of the results.
+        deidentify: a switch, or "shift_dates": name cases by their data (bundle.files.nameless).
 
     Attributes:
         usable: "image" (the path, or the stack that was found of DICOM) and "case" (the name) of each.
@@ -55,7 +58,7 @@ class Cases:
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
-                 ) -> None:  # fmt: skip
+                 deidentify: bool | str = False) -> None:  # fmt: skip
         skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
         dicom = hasattr(reader, "series")
@@ -66,6 +69,7 @@ class Cases:
         self.written: list[str] = []
         self.left_out, self.refused, self.failed = found.left_out, {}, {}
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
+        items = nameless(items) if dates_of(deidentify) else items
         for path, why in found.unreadable.items():
             self._refuse(path, why)
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
@@ -130,13 +134,13 @@ class Cases:
         if record is None:
             return None
         source, known = record.get("source"), record.get("fingerprint")
-        if not isinstance(source, str):  # a record that says nothing of its data speaks of no others
+        if source is None and known is None:  # a record that says nothing of its data speaks of no others
             return SAME
-        same_path = os.path.realpath(source) == os.path.realpath(path)
+        same_path = isinstance(source, str) and os.path.realpath(source) == os.path.realpath(path)
         if same_path if known is None else known == fingerprint(item["image"]):
             return SAME
         if not same_path:
-            return source
+            return source or "other data"
         _say(f"{path} has changed: its results in {folder} are replaced")
         return None
 
@@ -149,9 +153,10 @@ class Cases:
         return whole
 
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
-        path = os.fspath(item["image"])
+        path, named = os.fspath(item["image"]), item.pop("named", item["case"])
         if self.region_dir is not None:
-            name = f"{item['case']}.nii.gz" if Path(path).is_dir() else Path(path).name
+            by_file = Path(path).is_file() and Path(path).name.startswith(named)  # a list may call files otherwise
+            name = Path(path).name if by_file else f"{named}.nii.gz"
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:

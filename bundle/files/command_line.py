@@ -9,24 +9,32 @@ between the parts of an id, and writes it as ::.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fire.parser import DefaultParseValue
+
+SEPARATOR = re.compile("#|::")
+"""Between the parts of an id."""
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Words without a name, and options with their values as text, as Python Fire reads them."""
-    surplus, options, rest = [], {}, list(words)
+    read = list(pairs(words))
+    return [value for name, value in read if name is None], {name: value for name, value in read if name is not None}
+
+
+def pairs(words: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """(name, value) of every option, as often as it is given, and (None, word) of every word without a name."""
+    rest = list(words)
     while rest:
         word = rest.pop(0)
         if not is_option(word):
-            surplus.append(word)
+            yield None, word
             continue
         name, _, value = word.lstrip("-").partition("=")
         if "=" not in word:
             value = rest.pop(0) if rest and not is_option(rest[0]) else "True"
-        options[name.replace("-", "_")] = value
-    return surplus, options
+        yield name.replace("-", "_"), value
 
 
 def is_option(word: str) -> bool:

@@ -13,10 +13,14 @@ GZIP = b"\x1f\x8b"
 
 
 def file_holder(path: Path) -> FileHolder:
-    """What nibabel takes for the path of a single file; where the suffix is wrong, the content is in memory."""
-    with path.open("rb") as file:
-        compressed = file.read(len(GZIP)) == GZIP
+    """What nibabel takes for the path of a single file; a wrong suffix does no harm."""
+    compressed = is_gzip(path)
     if compressed == path.name.lower().endswith((".gz", ".mgz")):
         return FileHolder(str(path))
-    content = path.read_bytes()
-    return FileHolder(fileobj=BytesIO(gzip.decompress(content) if compressed else content))
+    return FileHolder(fileobj=gzip.open(path) if compressed else BytesIO(path.read_bytes()))
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file holds what gzip made."""
+    with path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP

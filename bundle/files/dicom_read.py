@@ -16,6 +16,7 @@ from monai.data import ImageReader
 from bundle.files.dicom_search import choose, search
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import is_dicom_file, is_dicom_series
+from bundle.files.limits import Limits
 from bundle.files.source import Source
 
 
@@ -34,9 +35,9 @@ class StackReader(ImageReader):
     them, in "source".
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, limits: Limits | None = None) -> None:
         super().__init__()
-        self.stack = stack
+        self.stack, self.limits = stack, limits
         self.source = Source(dicom=stack)
 
     def verify_suffix(self, filename) -> bool:
@@ -54,7 +55,7 @@ class StackReader(ImageReader):
             "space": "RAS",
             "slice_thickness": max(s.thickness for s in img.slices),
         }
-        return img.voxels(), meta
+        return img.voxels(self.limits), meta
 
 
 def is_dicom_source(source) -> bool:

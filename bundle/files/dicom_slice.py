@@ -12,6 +12,9 @@ import pydicom
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from bundle.files.dicom_size import check_deflated
+from bundle.files.scan import Refusal
+
 GRID_TOLERANCE = 1e-3
 """By which direction cosines, and relative pixel spacings, may differ within a stack."""
 SQUARE_TOLERANCE = 1e-2
@@ -90,6 +93,7 @@ def is_dicom(path: Path) -> bool:
 def says_what_it_is(path: Path) -> bool:
     """Whether a file, read as DICOM, has the elements that every object has: raw voxels may begin like one."""
     try:
+        check_deflated(path)
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality"])
         return UID(str(header.get("SOPClassUID", ""))).is_valid or str(header.get("Modality", "")).isalpha()
     except Exception:  # noqa: BLE001 - whatever it is, it is no DICOM
@@ -113,8 +117,11 @@ def slices_of(path: Path) -> list[tuple[Slice, Dataset, Groups | None]]:
         ValueError: the file holds no image of MR or CT whose grid is known; what it is, or lacks, in a few words.
     """
     try:
+        check_deflated(path)
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         kind, sop_class = modality_of(header), UID(str(header.get("SOPClassUID", "")))
+    except Refusal:
+        raise
     except Exception as error:  # a header can be damaged in as many ways as there are elements
         raise ValueError(f"damaged ({type(error).__name__})") from None
     if not kind:

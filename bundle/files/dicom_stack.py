@@ -20,7 +20,10 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.files.carried import carried
+from bundle.files.dicom_size import check_deflated, check_pixels
 from bundle.files.dicom_slice import Groups, Slice
+from bundle.files.limits import Limits
+from bundle.files.scan import Refusal
 
 PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 
@@ -76,16 +79,18 @@ class Stack:
         affine[:3, 3] = first.position
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
-    def voxels(self) -> np.ndarray:
+    def voxels(self, limits: Limits | None = None) -> np.ndarray:
         """(columns, rows, slices) float32, in the units that the rescale slope and intercept give.
 
         Raises:
-            ValueError: the pixels of a file cannot be decoded.
+            ValueError: the pixels of a file cannot be decoded, or are more than the limits allow.
         """
+        limits = limits or Limits()
+        limits.check(self.shape)
         volume, path, pixels = np.empty(self.shape, np.float32), None, None
         for k, s in enumerate(self.slices):
             if s.path != path:
-                path, pixels = s.path, read_pixels(s.path)
+                path, pixels = s.path, read_pixels(s.path, limits)
             image = pixels[s.frame or 0]
             volume[:, :, k] = image.T * np.float64(s.rescale[0]) + s.rescale[1]
         return volume
@@ -103,15 +108,19 @@ def in_order(slices: Sequence[Slice]) -> tuple[Slice, ...]:
     return tuple(sorted(slices, key=lambda s: float(np.nan_to_num(s.position @ normal, nan=np.inf))))
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """Stored values of a file, (frames, rows, columns); ValueError where they cannot be decoded."""
+def read_pixels(path: Path, limits: Limits | None = None) -> np.ndarray:
+    """Stored values of a file, (frames, rows, columns); ValueError where they cannot be decoded, or are too many."""
     try:
+        check_deflated(path)
         image = pydicom.dcmread(path, force=True)
         if "TransferSyntaxUID" not in image.file_meta:  # as in files without a preamble
             with path.open("rb") as file:
                 names_types = file.read(6)[4:].isalpha()
             image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if names_types else ImplicitVRLittleEndian
+        check_pixels(image, limits or Limits())
         pixels = image.pixel_array
+    except Refusal as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # decoders fail in as many ways as there are formats
         raise ValueError(f"{path}: the pixels cannot be decoded ({error}); the file may be truncated") from None
     return pixels if pixels.ndim == 3 else pixels[None]

@@ -24,7 +24,8 @@ from pydicom.valuerep import DSfloat
 
 from bundle import __version__
 from bundle.files.check import check_perpendicular
-from bundle.files.deidentify import deidentify, run_uid
+from bundle.files.deidentify import deidentified, run_uid
+from bundle.files.dicom_code import coded
 from bundle.files.dicom_stack import Stack
 from bundle.files.findings import MAPS
 from bundle.files.whole import folder_written_whole
@@ -44,6 +45,8 @@ NUMBER_OFFSET = 9000
 """Added to ten times the source's SeriesNumber, with a place for each kind of volume."""
 NUMBERS = range(-(2**31), 2**31)
 """What a SeriesNumber can be: DICOM's integer strings (IS, PS3.5 6.2)."""
+PLAIN_NUMBERS = range(100_000)
+"""Of series, that are no date: some scanners number by date and time."""
 IMAGES = ("recon", "measured")
 """Kinds of volumes in the source's intensities, which are shown as the source is."""
 
@@ -85,7 +88,7 @@ NOT_CARRIED = set(
 
 
 def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = None, *, suffix: str = "recon",
-                modality: str = "MR", deidentified: bool = False) -> int:  # fmt: skip
+                modality: str = "MR", dates: str | None = None) -> int:  # fmt: skip
     """Write a volume as a folder of DICOM files, whole or not at all; returns their number.
 
     Args:
@@ -94,7 +97,7 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
         stack: the DICOM slices that the volume was made from; without them the patient has no name.
         suffix: what kind of volume it is; see `bundle.files.restore.result_volumes`.
         modality: of a volume whose source is no DICOM.
-        deidentified: apply the DICOM basic profile (bundle.files.deidentify).
+        dates: keep nothing that could tell the patient, and dates as this says (bundle.files.deidentify.dates_of).
 
     Raises:
         ValueError: the axes of the volume are not perpendicular, it holds NaN, or the modality is neither MR nor CT.
@@ -106,7 +109,7 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
     voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float64)
     if not np.isfinite(voxels).all():
         raise ValueError("the volume holds NaN or infinity, which DICOM images cannot: save it as NIfTI")
-    header = series_header(stack, Path(folder), suffix, modality, deidentified)
+    header = series_header(stack, Path(folder), suffix, modality, dates)
     header.update(geometry(axes, spacing, voxels.shape, header.Modality))
     slope = rescale_slope(float(np.abs(voxels).max()))
     header.update(pixel_format(slope, photometric_interpretation(stack, suffix)))
@@ -125,13 +128,13 @@ def rescale_slope(largest: float) -> float:
     return 2.0 ** math.ceil(math.log2(largest / LARGEST)) if largest > 0 else 1.0
 
 
-def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str, deidentified: bool) -> Dataset:
-    """What all images of the new series share, but for geometry and pixels."""
+def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str, dates: str | None) -> Dataset:
+    """What all images of the new series share, but for geometry and pixels, by `dates` without the patient."""
     header = Dataset() if stack is None else common_part(stack)
     modality = header.get("Modality", modality)
     if modality not in STORAGE:
         raise ValueError(f"modality must be one of {sorted(STORAGE)}, got {modality!r}")
-    number = series_number(int(stack.header.get("SeriesNumber") or 0 if stack else 0), suffix)
+    source_number = int(stack.header.get("SeriesNumber") or 0 if stack else 0)
     title = f"{stack.header.get('SeriesDescription', '') if stack else ''} {KINDS[suffix]}".strip()[-64:]
     now = datetime.now()
     made = {
@@ -140,9 +143,9 @@ def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str,
     }  # fmt: skip
     if stack:
         made["SourceImageSequence"] = source_images(stack)
-    if deidentified:
-        deidentify(header)
-        title, made = KINDS[suffix], {}
+    if dates:
+        header, title, made = deidentified(header, dates), KINDS[suffix], {}
+        source_number *= source_number in PLAIN_NUMBERS
     needed = dict.fromkeys(EMPTY) | REQUIRED[modality]
     if "BodyPartExamined" not in header:
         needed["Laterality"] = None  # of a part that may be one of a pair
@@ -152,7 +155,8 @@ def series_header(stack: Stack | None, folder: Path, suffix: str, modality: str,
     )
     header.update(made)
     header.SOPClassUID, header.Modality = STORAGE[modality], modality
-    header.SeriesInstanceUID, header.SeriesNumber, header.SeriesDescription = generate_uid(), number, title
+    header.SeriesInstanceUID, header.SeriesDescription = generate_uid(), title
+    header.SeriesNumber = series_number(source_number, suffix)
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"]
     header.DerivationDescription = header.ImageComments = f"{NAME} {__version__}: {KINDS[suffix]}. {LIMITS}"
     header.ContributingEquipmentSequence = [*header.get("ContributingEquipmentSequence", []), equipment()]
@@ -203,13 +207,6 @@ def equipment() -> Dataset:
     item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
     item.Manufacturer = item.ManufacturerModelName = NAME
     item.SoftwareVersions = __version__
-    return item
-
-
-def coded(code) -> Dataset:
-    """A code sequence item."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,6 +12,7 @@ from pathlib import Path
 from monai.data import MetaTensor
 
 from bundle.files.dicom_slice import DISC_INDEX, is_dicom, slices_of
+from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.paths import path_of
 
 FORMATS = {
@@ -81,7 +83,7 @@ class Found:
     Attributes:
         items: [{"image": path, "case": name}, ...], in order.
         left_out: path -> why it is none of them.
-        unreadable: folder -> why it cannot be opened: there may be volumes in it.
+        unreadable: path -> why, of a folder that cannot be opened, and of what a list names and what is no measurement.
     """
 
     items: list[dict[str, str]] = field(default_factory=list)
@@ -91,7 +93,9 @@ class Found:
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
                  dicom: bool = True) -> Found:  # fmt: skip
-    """The volumes of one file, one DICOM series folder, or a folder of volumes and of DICOM series at any depth.
+    """The volumes of a file, a DICOM series folder, a folder of volumes and of DICOM series at any depth, or a list.
+
+    A list is a .txt file of paths to such files and folders (bundle.files.listed).
 
     Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
     beside DICOM images, are left out. Without `dicom`, DICOM files are as others that are none of the `suffixes`.
@@ -101,10 +105,12 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         ValueError: two volumes would write to the same case folder.
     """
     source = path_of("dataset_dir", source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise FileNotFoundError(
-            f"{source} does not exist: set dataset_dir to a volume, a DICOM series or a folder of them"
+            f"{source} does not exist: set dataset_dir to a volume, a DICOM series, a folder of them or a list"
         )
+    if is_list(source):
+        return find_listed(source, suffixes, results, dicom)
     if source.name.upper() == DISC_INDEX:
         source = source.parent
     if source.is_file():
@@ -141,6 +147,46 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
     return found
 
 
+def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
+                dicom: bool = True) -> Found:  # fmt: skip
+    """As `find_volumes`, of what a list names; an entry that cannot be used is refused, and the others are taken.
+
+    Raises FileNotFoundError where none can be used.
+    """
+    found = Found()
+    cases: dict[str, str] = {}
+    places: set[str] = set()
+    for entry in read_list(source):
+        try:
+            if is_list(entry):
+                raise ValueError("a list in a list: name what it holds")
+            if not os.path.exists(entry):
+                raise FileNotFoundError(f"does not exist, and is named in {source}")
+            inside = find_volumes(entry, suffixes, results, dicom)
+        except (ValueError, OSError) as error:
+            found.unreadable[str(entry)] = str(error)
+            continue
+        found.left_out |= inside.left_out
+        found.unreadable |= inside.unreadable
+        for item in inside.items:
+            if (place := os.path.realpath(item["image"])) in places:
+                found.left_out[item["image"]] = f"named twice in {source}"
+                continue
+            places.add(place)
+            cases[item["image"]] = item["case"]
+    named = told_apart(cases)
+    taken = Counter(named.values())
+    for path, case in named.items():
+        if taken[case] > 1:
+            found.unreadable[path] = f"another volume listed is named {case}, too: rename one, or their results collide"
+        else:
+            found.items.append({"image": path, "case": case})
+    if not found.items:
+        why = "".join(f"\n  {path}: {why}" for path, why in (found.unreadable | found.left_out).items())
+        raise FileNotFoundError(f"no measurement in the list {source}{why or ', which is empty'}")
+    return found
+
+
 def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator[Path]:
     """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'.
 
@@ -163,8 +209,12 @@ def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator
 
 
 def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
-    """[{"image": path}, ...] of `find_volumes`, which see."""
-    return [{"image": item["image"]} for item in find_volumes(source, suffixes).items]
+    """[{"image": path}, ...] of `find_volumes`, which see. ValueError where an entry of a list cannot be used."""
+    found = find_volumes(source, suffixes)
+    if found.unreadable:
+        lines = "".join(f"\n  {path}: {why}" for path, why in found.unreadable.items())
+        raise ValueError(f"{len(found.unreadable)} entries of {source} cannot be used:{lines}")
+    return [{"image": item["image"]} for item in found.items]
 
 
 def split_volumes(

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from pathlib import Path
 
 import itk
 import numpy as np
 
+from bundle.files.beside import check_beside
+from bundle.files.limits import Limits, check_stored, inflated
 from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 LONGEST_HEADER = 1 << 16
 MOST_AXES = 4
-CHUNK = 1 << 22
-"""Bytes that are decompressed at a time, to count them."""
 BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4, "LONG_LONG": 8,
          "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
 """Of a voxel, by ElementType less its "MET_"."""
@@ -36,10 +35,9 @@ FROM = ("RL", "AP", "IS")
 """Letters of AnatomicalOrientation: where an axis comes from, if it points along plus or minus L, P, S."""
 
 
-def read_metaimage(path: Path) -> Scan:
-    """Raises Refusal for a header that states no image, and for voxels that are not all there."""
-    header, length = read_header(path)
-    check_header(header, length, path)
+def read_metaimage(path: Path, limits: Limits | None = None) -> Scan:
+    """Raises Refusal for a header that states no image, or a larger one than may be read, or than is there."""
+    header = check_metaimage(path, limits or Limits())
     image = itk.imread(str(path), itk.F, imageio=itk.MetaImageIO.New())
     doubts = []
     if not any(name in header for name in MATRIX):
@@ -57,6 +55,13 @@ def read_metaimage(path: Path) -> Scan:
         doubts.append(f"TransformMatrix, which is used, says {letters}, and AnatomicalOrientation {stated}")
     voxels = without_single_axes(itk.array_from_image(image).T)
     return Scan(voxels, LPS_TO_RAS @ affine, tuple(doubts))
+
+
+def check_metaimage(path: Path, limits: Limits) -> dict[str, str]:
+    """The header of a file that ITK can read; raises Refusal for others."""
+    header, length = read_header(path)
+    check_header(header, length, path, limits)
+    return header
 
 
 def read_header(path: Path) -> tuple[dict[str, str], int]:
@@ -78,7 +83,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     return fields, length
 
 
-def check_header(header: dict[str, str], length: int, path: Path) -> None:
+def check_header(header: dict[str, str], length: int, path: Path, limits: Limits) -> None:
     """Raise Refusal unless the header states an image that ITK can read, all of which is there."""
     if (kind := header.get("ObjectType", "Image")) != "Image":
         raise Refusal(f"ObjectType = {kind}: expected Image")
@@ -105,37 +110,33 @@ def check_header(header: dict[str, str], length: int, path: Path) -> None:
     channels = _whole(header, "ElementNumberOfChannels", 1, "1")[0]
     if channels != 1:
         raise Refusal(f"expected one channel, got {channels}; save each channel as its own volume")
-    _check_voxels(header, math.prod(sizes) * BYTES[kind], length, path)
+    _check_voxels(header, sizes, BYTES[kind], length, path, limits)
 
 
-def _check_voxels(header: dict[str, str], needed: int, length: int, path: Path) -> None:
-    """Raise Refusal unless the file of the voxels is there, with the bytes needed."""
+def _check_voxels(header: dict[str, str], sizes: list[int], size: int, length: int, path: Path, limits: Limits
+                  ) -> None:  # fmt: skip
+    """Raise Refusal unless the file of the voxels, of `size` bytes each, is there, with all of them, not too many."""
+    voxels = math.prod(sizes)
     data = header["ElementDataFile"]
     if data.upper() == "LIST" or "%" in data:
         raise Refusal("the voxels lie in several files (ElementDataFile); save the volume in one")
     local = data.upper() == "LOCAL"
+    if not local:
+        check_beside(path, data)
     file = path if local else path.parent / data
     if not file.is_file():
         raise Refusal(f"its voxels are missing: {data} is not beside it")
-    if not _is(header, "BinaryData", "True"):
-        return  # numbers in words
     start = local * length + max(0, _whole(header, "HeaderSize", 1, "0")[0])
-    there = _inflated(file, start) if _is(header, "CompressedData", "False") else file.stat().st_size - start
-    if there < needed:
-        raise Refusal(f"the file is truncated or damaged: {there} of {needed} bytes of voxels are there")
-
-
-def _inflated(file: Path, start: int) -> int:
-    """How many bytes the compressed ones after `start` stand for; ITK fills up what is missing with anything."""
-    inflate, count = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
-    with file.open("rb") as compressed:
-        compressed.seek(start)
-        while not inflate.eof and (chunk := inflate.unconsumed_tail or compressed.read(CHUNK)):
-            try:
-                count += len(inflate.decompress(chunk, CHUNK))
-            except zlib.error:
-                break
-    return count
+    there, needed = file.stat().st_size - start, voxels * size
+    if not _is(header, "BinaryData", "True"):
+        needed = 2 * voxels - 1  # numbers in words, with a space between
+    compressed = _is(header, "CompressedData", "False")
+    check_stored(needed, there, compressed)
+    limits.check(sizes)
+    if compressed:
+        with file.open("rb") as stream:  # ITK fills up what is missing with anything
+            stream.seek(start)
+            check_stored(needed, min(needed, inflated(stream, needed)))
 
 
 def _is(header: dict[str, str], name: str, default: str) -> bool:

@@ -6,22 +6,26 @@ states no orientation: programs that read it disagree on left and right, so it i
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Pair
 
-from bundle.files.compressed import file_holder
+from bundle.files.compressed import file_holder, is_gzip
+from bundle.files.limits import LARGEST_PREAMBLE, Limits, check_stored, inflated
 from bundle.files.placement import Placement
 from bundle.files.scan import Refusal, Scan, check_grey, without_single_axes
 
-SINGLE_FILES = (nib.Nifti1Image, nib.Nifti2Image)
+SINGLE_FILES, PAIRS = (nib.Nifti1Image, nib.Nifti2Image), (nib.Nifti1Pair, nib.Nifti2Pair)
+START = 1024
+"""Bytes that tell a header, and hold it."""
 
 
-def read_nifti(path: Path) -> Scan:
-    """Raises Refusal for what is no NIfTI, colours, complex numbers, and a spacing of 0 that is needed."""
-    image = _opened(path)
+def read_nifti(path: Path, limits: Limits | None = None) -> Scan:
+    """Raises Refusal for what is no NIfTI, colours, complex numbers, a spacing of 0 that is needed, too much of it."""
+    image = open_nifti(path, limits or Limits())
     doubts = _doubts_of_spacing(image)
     check_grey(image.get_data_dtype())
     placement = Placement.of(image)
@@ -29,24 +33,51 @@ def read_nifti(path: Path) -> Scan:
     return Scan(voxels, placement.affine, (*doubts, *placement.doubts(image.shape)), nifti=placement)
 
 
-def _opened(path: Path) -> Nifti1Pair:
+def open_nifti(path: Path, limits: Limits) -> Nifti1Pair:
+    """The image of a file, whose header is held against the limits, and whose voxels are not read yet."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         holder = file_holder(path)
         with holder.get_prepare_fileobj("rb") as file:
-            start = file.read(1024)
+            start = file.read(START)
         kind = next((k for k in SINGLE_FILES if k.header_class.may_contain_header(start)), None)
         if kind is not None:
+            _check_size(kind, start, path, limits)
             return kind.from_file_map({"image": holder})
         if not nib.AnalyzeImage.header_class.may_contain_header(start):
             raise Refusal("this is no NIfTI file, though it is named as one; is it damaged, or of another format?")
     else:
-        image = nib.load(path)
-        if isinstance(image, Nifti1Pair):
-            return image
+        files = Nifti1Pair.filespec_to_file_map(path)
+        with files["header"].get_prepare_fileobj("rb") as file:
+            start = file.read(START)
+        kind = next((k for k in PAIRS if k.header_class.may_contain_header(start)), None)
+        if kind is not None:
+            _check_preamble(Path(files["header"].filename))
+            _check_size(kind, start, Path(files["image"].filename), limits)
+            return kind.from_file_map(files)
+        nib.load(path)  # says what is wrong with it, if it is no Analyze either
     raise Refusal(
         "this is no NIfTI file, but Analyze 7.5, which does not state which side is left; convert it to NIfTI with the "
         "orientation that you know"
     )
+
+
+def _check_size(kind: type[Nifti1Pair], start: bytes, path: Path, limits: Limits) -> None:
+    """Raise Refusal for a header whose voxels are too many, or more than the file of the voxels holds."""
+    header = kind.header_class(start[: kind.header_class.template_dtype.itemsize], check=False)
+    shape, offset = header.get_data_shape(), max(0, int(header.get_data_offset()))
+    if offset > LARGEST_PREAMBLE:
+        raise Refusal(f"the voxels begin after {offset} bytes (vox_offset); the header is damaged")
+    compressed, size = is_gzip(path), path.stat().st_size
+    check_stored(math.prod(shape) * header.get_data_dtype().itemsize, size - offset * (not compressed), compressed)
+    limits.check(shape)
+
+
+def _check_preamble(header: Path) -> None:
+    """Raise Refusal for the header of a pair that is longer than any: nibabel reads it all."""
+    with header.open("rb") as file:
+        size = inflated(file, int(LARGEST_PREAMBLE)) if is_gzip(header) else header.stat().st_size
+    if size > LARGEST_PREAMBLE:
+        raise Refusal(f"the header has more than {LARGEST_PREAMBLE:g} bytes; it is damaged")
 
 
 def _doubts_of_spacing(image: Nifti1Pair) -> list[str]:
@@ -56,7 +87,8 @@ def _doubts_of_spacing(image: Nifti1Pair) -> list[str]:
     """
     holder = image.file_map.get("header") or image.file_map["image"]
     with holder.get_prepare_fileobj("rb") as file:
-        header = type(image.header).from_fileobj(file, check=False)
+        start = file.read(image.header.template_dtype.itemsize)
+    header = type(image.header)(start, check=False)
     stated, by_sform = header["pixdim"][1:4], header["sform_code"] > 0
     if not np.isfinite(stated).all() or (not by_sform and (stated == 0).any()):
         raise Refusal(f"spacing {stated.tolist()} mm is not positive in each direction; repair the header")

@@ -9,11 +9,15 @@ said. Source: "Definition of NRRD File Format", teem.sourceforge.net/nrrd/format
 
 from __future__ import annotations
 
+import math
+from os import SEEK_END
 from pathlib import Path
 
 import nrrd
 import numpy as np
 
+from bundle.files.beside import check_beside
+from bundle.files.limits import LARGEST_PREAMBLE, Limits, inflated
 from bundle.files.scan import LPS_TO_RAS, UNKNOWN_SIDES, Refusal, Scan, without_single_axes
 
 TO_RAS = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1)}
@@ -25,10 +29,15 @@ MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "Âµm": 0.001, "Î
 UNIT_WORDS = {"millimet": "mm", "centimet": "cm", "micron": "um", "micromet": "um", "nanomet": "nm", "met": "m"}
 NOT_SPACE = ("list", "vector", "time", "rgb", "color", "scalar", "complex")
 """How the kinds of axes begin that are not in space, in a header without directions."""
+DEFLATED, BZIPPED = ("gzip", "gz"), ("bzip2", "bz2")
+"""Encodings that are compressed."""
+MOST_LINES, LONGEST_WORD = 10_000, 64
+"""Lines that may be skipped; characters of a voxel in words, with what stands around it."""
 
 
-def read_nrrd(path: Path) -> Scan:
-    """Raises Refusal for three axes in space that are not there, and for lengths in a unit that is none."""
+def read_nrrd(path: Path, limits: Limits | None = None) -> Scan:
+    """Raises Refusal for three axes in space that are not there, a unit that is none, and beyond the limits."""
+    check_nrrd(path, limits or Limits())
     voxels, header = nrrd.read(str(path))
     doubts: list[str] = []
     to_ras = _to_ras(header, doubts)
@@ -44,6 +53,52 @@ def read_nrrd(path: Path) -> Scan:
     affine = to_ras @ np.diag([*scale, 1.0]) @ affine
     voxels = without_single_axes(np.moveaxis(voxels, axes, (0, 1, 2)))
     return Scan(voxels, affine, tuple(doubts), _thickness(header, axes, affine, scale))
+
+
+def check_nrrd(path: Path, limits: Limits) -> None:
+    """Raise Refusal for a header that states too much, or another number of voxels than are there, or elsewhere.
+
+    pynrrd unpacks all that a file holds, whatever its header states.
+    """
+    with path.open("rb") as file:
+        header = nrrd.read_header(file)
+        start = file.tell()
+    sizes, encoding = [int(n) for n in header["sizes"]], header["encoding"]
+    if min(sizes) < 1:
+        raise Refusal(f"sizes {sizes} are not positive; repair the header")
+    limits.check(sizes)
+    lines, skipped = (int(header.get(f"{w} skip", header.get(f"{w}skip", 0))) for w in ("line", "byte"))
+    if not (0 <= lines <= MOST_LINES and -1 <= skipped <= LARGEST_PREAMBLE):
+        raise Refusal(f"line skip {lines}, byte skip {skipped}: expected few, or byte skip -1; repair the header")
+    voxels = math.prod(sizes)
+    needed = voxels * nrrd.reader._determine_datatype(header).itemsize  # the table of types is nowhere else
+    # With byte skip -1 all is skipped before the last bytes that are needed, else what it says; of unpacked bytes.
+    least, most = needed + max(0, skipped), needed + (int(LARGEST_PREAMBLE) if skipped < 0 else skipped)
+    if encoding not in (*DEFLATED, *BZIPPED, "raw"):
+        least, most = 2 * voxels - 1, max(0, skipped) + LONGEST_WORD * voxels  # numbers in words
+    data = _data_file(path, header)
+    with (path if data is None else path.parent / data).open("rb") as file:
+        file.seek(start if data is None else 0)
+        for _ in range(lines):
+            file.readline()
+        if encoding in (*DEFLATED, *BZIPPED):
+            there = inflated(file, most, "deflate" if encoding in DEFLATED else "bzip2")
+        else:
+            there = -file.tell() + file.seek(0, SEEK_END)
+    if not least <= there <= (math.inf if skipped < 0 and encoding == "raw" else most):
+        more = "at least " if there > most else ""
+        raise Refusal(f"the file is truncated or damaged: {more}{there} bytes of voxels are there, expected {needed}")
+
+
+def _data_file(path: Path, header: dict) -> str | None:
+    """The file of the voxels; None if they are in that of the header. Refusal if they lie in several, or elsewhere."""
+    data = header.get("data file", header.get("datafile"))
+    if data is None:
+        return None
+    if data.upper().startswith("LIST") or "%" in data:
+        raise Refusal("the voxels lie in several files (data file); save the volume in one")
+    check_beside(path, data)
+    return data
 
 
 def _to_ras(header: dict, doubts: list[str]) -> np.ndarray:

@@ -13,15 +13,14 @@ from pydoc import locate
 
 from monai.bundle import ConfigParser, run
 
-from bundle.files.command_line import becomes, parse
+from bundle.files.command_line import SEPARATOR, becomes, parse
+from bundle.files.never_run import PATHS, check_names
 
 OWN = tuple(inspect.signature(run).parameters)
 """Arguments of `monai.bundle run` itself, in their order as words without a name."""
 SPECIAL = ("_target_", "_disabled_", "_mode_", "_requires_", "_desc_", "_meta_")
-SEPARATOR = re.compile("#|::")
 EXTENDED = ("bundle_root", "sample_dir", "run_dir")
 """Paths to which configs add names, so that they are used as they arrive; training's output_dir is another."""
-PATHS = (*EXTENDED, "dataset_dir", "output_dir", "checkpoint", "region_dir", "validation_dir")
 
 
 def check_options(words: Sequence[str]) -> None:
@@ -32,6 +31,7 @@ def check_options(words: Sequence[str]) -> None:
     """
     if len(words) < 2 or not words[0].endswith(str(Path("monai", "bundle", "__main__.py"))) or words[1] != "run":
         return
+    check_names(words)
     surplus, options = parse(words[2:])
     if len(surplus) > 1:
         raise SystemExit(
@@ -65,8 +65,6 @@ def check_options(words: Sequence[str]) -> None:
 
 def no_path(key: str, text: str, config: Mapping, options: Mapping) -> str | None:
     """Why the text of an option cannot be taken for a path, in words; None if it can."""
-    if text.startswith("$") and text != "$None":
-        return f"--{key} {text}: what begins with $ is run as Python by MONAI; for a file of that name write ./{text}"
     if re.fullmatch(r"@\w*((#|::)\w*)*", text) and SEPARATOR.split(text[1:])[0] not in {*config, *options}:
         return f"--{key} {text}: what begins with @ names an id, and none is {text[1:]}; for a file write ./{text}"
     if (key in EXTENDED or (key == "output_dir" and "run_dir" in config)) and str(becomes(text)) != text:

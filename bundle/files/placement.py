@@ -9,7 +9,7 @@ NIfTI-1 standard, nifti1.h, section "3D image (volume) orientation and location 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +19,8 @@ MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 """What nibabel calls a header's unit of length, in mm."""
 KEPT = ("descrip", "intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_name", "dim_info")
 """Fields that say nothing of the grid's size, and hold of a result as of its measurement."""
+TEXT = ("descrip", "intent_name")
+"""Those of them that are free text."""
 APART = 0.1
 """Places that differ by less than this share of the smallest spacing are one place."""
 
@@ -102,6 +104,13 @@ class Placement:
         header = self.header.copy()
         header["qform_code"] = 0
         return Placement(header, affine, None, affine)
+
+    def without_text(self) -> Placement:
+        """The same place, in a header without the text that its writer put there, which may name the patient."""
+        header = self.header.copy()
+        for field in TEXT:
+            header[field] = b""
+        return replace(self, header=header)
 
     def _code(self, form: str) -> int:
         return int(self.header[f"{form}_code"])

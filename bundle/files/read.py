@@ -13,6 +13,7 @@ from monai.transforms import LoadImage, LoadImaged
 from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
+from bundle.files.limits import Limits
 from bundle.files.padding import stated_padding, without_padding
 from bundle.files.volume_read import VolumeReader
 
@@ -20,10 +21,10 @@ from bundle.files.volume_read import VolumeReader
 class LoadVolume(LoadImage):
     """MONAI's LoadImage, with the one reader that the path asks for, whose errors no tries of others follow."""
 
-    def __init__(self, *args, series: int | str | None = None, **kwargs) -> None:
+    def __init__(self, *args, series: int | str | None = None, limits: Limits | None = None, **kwargs) -> None:
         with _quiet_about_decoders():
             super().__init__(*args, **kwargs)
-        self.series = series
+        self.series, self.limits = series, limits or Limits()
 
     def __call__(self, filename, reader: ImageReader | None = None):
         """Read a path, or the `Stack` of a DICOM folder that was searched before."""
@@ -41,10 +42,10 @@ class LoadVolume(LoadImage):
 
     def _own_reader(self, filename) -> ImageReader:
         if isinstance(filename, Stack):
-            return StackReader(filename)
+            return StackReader(filename, self.limits)
         if is_dicom_source(filename):
-            return StackReader(find_stack(filename, self.series))
-        return VolumeReader()
+            return StackReader(find_stack(filename, self.series), self.limits)
+        return VolumeReader(self.limits)
 
 
 class LoadVolumed(LoadImaged):
@@ -57,15 +58,17 @@ class LoadVolumed(LoadImaged):
         keys: paths, or stacks.
         series: which stack of slices of a folder that holds several; see `bundle.files.dicom_search.choose`.
         allow_missing_keys: whether a key may be absent.
+        limits: of the size of a file and of memory.
     """
 
     suffixes = SUFFIXES
 
-    def __init__(self, keys, series: int | str | None = None, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys, series: int | str | None = None, allow_missing_keys: bool = False,
+                 limits: Limits | None = None) -> None:  # fmt: skip
         with _quiet_about_decoders():
             super().__init__(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
         self.series = series
-        self._loader = LoadVolume(image_only=True, ensure_channel_first=True, series=series)
+        self._loader = LoadVolume(image_only=True, ensure_channel_first=True, series=series, limits=limits)
 
     def __call__(self, data: Mapping[Hashable, str | Stack], reader: ImageReader | None = None) -> dict:
         loaded = super().__call__(data, reader)

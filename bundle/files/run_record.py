@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from bundle.files.case_folder import RECORD, Writer
+from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
+from bundle.files.nameless import without_paths
 from bundle.files.source import source_of
 from bundle.files.write import write_json
 
@@ -47,10 +49,14 @@ class RunRecord(Writer):
         sampler: adds its own settings (bundle.sampling.DiffusionInverseInferer).
         device: the device of the run.
         network_calls: returns the number of network calls so far.
+        deidentify: a switch, or "shift_dates": name no file; the data and the weights are told by their fingerprints.
     """
 
-    def __init__(self, settings: dict, sampler, device: torch.device, network_calls: Callable[[], int]) -> None:
+    def __init__(self, settings: dict, sampler, device: torch.device, network_calls: Callable[[], int],
+                 deidentify: bool | str = False) -> None:  # fmt: skip
         self.device, self.network_calls = device, network_calls
+        self.named = dates_of(deidentify) is None
+        settings = settings if self.named else without_paths(settings)
         self.settings = {k: describe(v) for k, v in (settings | sampler.settings).items()}
 
     def start(self) -> None:
@@ -65,7 +71,7 @@ class RunRecord(Writer):
         if self.seconds is None:  # one time for all who ask
             self.seconds = round(time.perf_counter() - self.started, 2)
         return {
-            "source": os.path.abspath(result["image"].meta["filename_or_obj"]),
+            "source": os.path.abspath(result["image"].meta["filename_or_obj"]) if self.named else None,
             "fingerprint": fingerprint(source_of(result["image"]).dicom or result["image"].meta["filename_or_obj"]),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,

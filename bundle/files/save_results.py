@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from bundle.files.case_folder import Writer
+from bundle.files.deidentify import dates_of
 from bundle.files.dicom_write import STORAGE, save_series
 from bundle.files.find import case_of
 from bundle.files.restore import result_volumes
 from bundle.files.source import Source, source_of
-from bundle.files.switch import is_on
 from bundle.files.values import choice
 from bundle.files.write import write_nifti
 
@@ -26,12 +26,12 @@ class SaveResults(Writer):
     Args:
         output_format: "nifti", "dicom" or "both".
         modality: "MR" or "CT", of DICOM series whose input was none and had no word of it beside it.
-        deidentify: a switch: strip what could tell the patient from DICOM series.
+        deidentify: keep nothing that could tell the patient; a switch, or "shift_dates" (bundle.files.deidentify).
     """
 
     def __init__(self, output_format: str = "nifti", modality: str = "MR", deidentify: bool | str = False) -> None:
         self.output_format = choice("output_format", output_format, FORMATS)
-        self.modality, self.deidentify = choice("modality", modality, tuple(STORAGE)), is_on(deidentify, "deidentify")
+        self.modality, self.dates = choice("modality", modality, tuple(STORAGE)), dates_of(deidentify)
 
     def write(self, result: dict, folder: Path) -> None:
         """Raises ValueError where the result holds NaN or infinity, which is none."""
@@ -43,18 +43,21 @@ class SaveResults(Writer):
         for suffix, volume in result_volumes(result["pred"]).items():
             save_volume(
                 volume, folder / f"{case}_{suffix}", self.output_format, source_of(result["image"]), suffix=suffix,
-                modality=self.modality, deidentified=self.deidentify,
+                modality=self.modality, dates=self.dates,
             )  # fmt: skip
 
 
-def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source, **about) -> None:
+def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source,
+                dates: str | None = None, **about) -> None:  # fmt: skip
     """Write a volume (1, X, Y, Z) as `<path>.nii.gz`, as the DICOM folder `path`, or as both.
 
     `source`: of the measurement that the volume was made from; the modality that it states goes before that of `about`,
-    which goes to `bundle.files.dicom_write.save_series`.
+    which goes to `bundle.files.dicom_write.save_series`. `dates`: write nothing that could tell the patient; see
+    `bundle.files.deidentify.dates_of`.
     """
     if output_format != "dicom":
-        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume, source.nifti)
+        placement = source.nifti.without_text() if source.nifti and dates else source.nifti
+        write_nifti(path.with_name(f"{path.name}.nii.gz"), volume, placement)
     if output_format != "nifti":
         about |= {"modality": source.modality} if source.modality else {}
-        save_series(volume, path, source.dicom, **about)
+        save_series(volume, path, source.dicom, dates=dates, **about)

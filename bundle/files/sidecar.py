@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.files.find import case_name
+from bundle.files.limits import read_text
 
 MODALITIES = ("MR", "CT")
 KNOWN = ("Modality", "SliceThickness", "SpacingBetweenSlices", "EchoTime", "RepetitionTime", "Manufacturer",
@@ -53,7 +54,7 @@ def read_sidecar(volume: Path, spacing: np.ndarray) -> Sidecar:
     if not path.is_file():
         return Sidecar()
     try:
-        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+        fields = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         return Sidecar(doubts=(f"{path.name} beside it cannot be read ({error}), and is left aside",))
     if not isinstance(fields, dict) or not any(name in fields for name in KNOWN):

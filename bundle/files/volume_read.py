@@ -17,10 +17,11 @@ from nibabel.affines import voxel_sizes
 
 from bundle.files.content import check_content
 from bundle.files.find import FORMATS, OTHER_HALF, SUFFIXES
-from bundle.files.metaimage_read import read_metaimage
+from bundle.files.limits import Limits
+from bundle.files.metaimage_read import check_metaimage, read_metaimage
 from bundle.files.mgh_read import read_mgh
-from bundle.files.nifti_read import read_nifti
-from bundle.files.nrrd_read import read_nrrd
+from bundle.files.nifti_read import open_nifti, read_nifti
+from bundle.files.nrrd_read import check_nrrd, read_nrrd
 from bundle.files.scan import Refusal, Scan
 from bundle.files.sidecar import read_sidecar, sidecar_of
 from bundle.files.source import Source
@@ -34,9 +35,16 @@ class VolumeReader(ImageReader):
     Metadata: affine (RAS, mm), spatial_shape, and slice_thickness in mm, 0 where nothing is known of it, with who
     states it in slice_thickness_by.
 
+    Args:
+        limits: of size and memory.
+
     Attributes:
         source: of the volume that was read last.
     """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__()
+        self.limits = limits or Limits()
 
     def verify_suffix(self, filename) -> bool:
         return True
@@ -49,7 +57,7 @@ class VolumeReader(ImageReader):
         reader = _reader_of(path)
         try:
             check_content(path)
-            scan = reader(path)
+            scan = reader(path, self.limits)
         except Refusal as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a file can be damaged in as many ways as readers can fail
@@ -77,7 +85,18 @@ class VolumeReader(ImageReader):
         return img.voxels, meta
 
 
-def _reader_of(path: Path) -> Callable[[Path], Scan]:
+def check_image(path: Path, limits: Limits) -> None:
+    """Raise ValueError for a file whose header no reader should see, or states too much; others are not looked at."""
+    name = path.name.lower()
+    if name.endswith(FORMATS["NIfTI"]):
+        open_nifti(path, limits)
+    elif name.endswith(FORMATS["NRRD"]):
+        check_nrrd(path, limits)
+    elif name.endswith(FORMATS["MetaImage"]):
+        check_metaimage(path, limits)
+
+
+def _reader_of(path: Path) -> Callable[[Path, Limits], Scan]:
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path} is a link to {path.readlink()}, which is not there: fetch it (git annex get)")
     if not path.is_file():

@@ -13,10 +13,11 @@ import torch
 from scipy.ndimage import affine_transform
 from skimage.restoration import denoise_tv_chambolle
 
+from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.thick import ThroughPlane
-from bundle.physics.total_variation import minimise_total_variation
+from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
 
 
 @dataclass
@@ -93,6 +94,18 @@ class TotalVariation:
         number("weight", self.weight, above=0, fix="--total_variation_weight sets it")
         whole_number("iterations", self.iterations, 1)
         number("tolerance", self.tolerance, 0)
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        """Bytes at once, with the result that is kept."""
+        volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
+        return max(
+            operator.starting_bytes(),
+            volume + operator.working_bytes() + total_variation_bytes(volume, measurement),
+        )
+
+    def kept_bytes(self, operator: LinearOperator) -> float:
+        """Of the last result, and what it was made of."""
+        return array_bytes(operator.domain_shape) + array_bytes(operator.range_shape)
 
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         key = (self.weight, self.iterations, self.tolerance, operator)

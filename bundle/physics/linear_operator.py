@@ -22,7 +22,8 @@ from functools import cached_property
 import torch
 
 from bundle.files.carried import carried
-from bundle.physics.linear_solvers import conjugate_gradient
+from bundle.files.memory import array_bytes
+from bundle.physics.linear_solvers import conjugate_gradient, descent_bytes
 
 POWER_ITERATIONS = 30
 POWER_TOLERANCE = 1e-3
@@ -51,6 +52,9 @@ class LinearOperator(ABC):
 
     background = -1.0
     """Value of nothing, which surrounds the volume: no signal, or air."""
+
+    smaller = "a smaller part of the volume"
+    """What makes the volume smaller, in words for who starts a run."""
 
     misfit_limit = 0.02
     """|A x - y| / |y| of a right result x, without noise, at most (bundle.physics.judge)."""
@@ -137,6 +141,27 @@ class LinearOperator(ABC):
     def noise_norm(self, y: torch.Tensor) -> float:
         """|n| of the noise n in y (*range_shape), estimated from y alone; 0 where it is not known how."""
         return 0.0
+
+    # -- what it takes: bytes beside x and y ------------------------------------------------------
+    def working_bytes(self) -> float:
+        """Of A and A^T at work: a copy in another order."""
+        return array_bytes(self.domain_shape) + array_bytes(self.range_shape)
+
+    def kept_bytes(self) -> float:
+        """Of the tables that are kept on the device."""
+        return 0.0
+
+    def descent_bytes(self) -> float:
+        """Of conjugate gradients."""
+        return descent_bytes(array_bytes(self.domain_shape)) + array_bytes(self.range_shape) + self.working_bytes()
+
+    def solving_bytes(self) -> float:
+        """Of `pseudo_inverse` and `prox`."""
+        return self.descent_bytes()
+
+    def starting_bytes(self) -> float:
+        """Of `linear_reconstruction`, its result included."""
+        return array_bytes(self.domain_shape) + self.solving_bytes()
 
     # -- where it lies ----------------------------------------------------------------------------
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,11 @@ from collections.abc import Callable
 import torch
 
 
+def descent_bytes(size: float) -> float:
+    """Bytes that `conjugate_gradient` holds at once for arrays of `size` bytes: x, r, p, N p, b and a product."""
+    return 6 * size
+
+
 def conjugate_gradient(
     normal: Callable[[torch.Tensor], torch.Tensor],
     b: torch.Tensor,

@@ -43,6 +43,14 @@ def differences_adjoint(q: torch.Tensor, axes: Sequence[int] = (-3, -2, -1)) -> 
     return x
 
 
+def total_variation_bytes(volume: float, measurement: float) -> float:
+    """Bytes that `minimise_total_variation` holds at once, for a volume and a measurement of so many; x0 not counted.
+
+    x, its average, three of q, three of gain times q, and what makes the next x; p, A of the average, and their sum.
+    """
+    return 12 * volume + 3 * measurement
+
+
 def minimise_total_variation(
     forward: Map,
     adjoint: Map,

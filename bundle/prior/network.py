@@ -14,7 +14,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from bundle.prior.tracing import Traced
-from bundle.prior.weights import EXTRA_STATE, Weights, encoded
+from bundle.prior.weights import EXTRA_STATE, Weights, check_fits, encoded
 
 
 class SliceUNet(DiffusionModelUNet):
@@ -70,7 +70,13 @@ def _without_extra_state(network: SliceUNet, state: dict, prefix: str, *_) -> No
 
 def network_for(weights: Weights, channels: Sequence[int] | None = None, num_res_blocks: int | None = None,
                 norm_num_groups: int | None = None, grid: Mapping | None = None) -> SliceUNet:  # fmt: skip
-    """The network that weights are for, not loaded; what is given here goes before what they say."""
+    """The network that weights are for, not loaded; what is given here goes before what they say.
+
+    Raises ValueError where the file holds another network than it says: found without memory for the network's numbers.
+    """
     given = {"channels": channels, "num_res_blocks": num_res_blocks, "norm_num_groups": norm_num_groups}
     options = weights.network | {name: value for name, value in given.items() if value is not None}
+    if options == weights.network:
+        with torch.device("meta"):
+            check_fits(SliceUNet(**options), weights)
     return SliceUNet(**options, schedule=weights.schedule, scale=weights.scale, grid=grid or weights.grid)

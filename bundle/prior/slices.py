@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 
+from bundle.files.memory import array_bytes
 from bundle.files.values import rising_pair, whole_number
+from bundle.prior.activations import activation_bytes
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
 
 PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -53,6 +55,7 @@ class SlicePrior:
         self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
         self.prediction, self.calls = prediction, 0
         self._probed: dict[tuple, int] = {}
+        self._asked: dict[tuple, float] = {}
 
     @torch.no_grad()
     def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
@@ -104,6 +107,20 @@ class SlicePrior:
         output = network(image, torch.full((len(batch),), t, device=batch.device, dtype=torch.long))
         return output[:, 0, :h, :w].to(batch.dtype)
 
+    def working_bytes(
+        self, network: Network, shape: Sequence[int], axes: Sequence[int], gradient: bool = False
+    ) -> float:
+        """Bytes that the network takes at most for slices of a volume of `shape` (X, Y, Z) across any of `axes`."""
+        size = max(PROBED_BATCH_SIZES) if self.slice_batch_size == "auto" else self.slice_batch_size
+        found = []
+        for axis in axes:
+            plane = [math.ceil(n / self.multiple) * self.multiple for a, n in enumerate(shape) if a != axis]
+            batch = (min(size, shape[axis]), 1, *plane)
+            if (batch, gradient) not in self._asked:
+                self._asked[batch, gradient] = activation_bytes(network, batch, gradient)
+            found.append(self._asked[batch, gradient])
+        return max(found)
+
     def _batch_size(self, network: Network, slices: torch.Tensor) -> int:
         if self.slice_batch_size != "auto":
             return self.slice_batch_size
@@ -148,6 +165,12 @@ class OdePrior:
                 eps, ab_s = predict_eps(x, x0, self.alpha_bars[t]), self.alpha_bars[steps[i + 1]]
                 x = eps.mul_(math.sqrt(1 - ab_s)).add_(x0, alpha=math.sqrt(ab_s))
         return x0
+
+    def working_bytes(
+        self, network: Network, shape: Sequence[int], axes: Sequence[int], gradient: bool = False
+    ) -> float:
+        """As of `SlicePrior`, and the volume between two steps."""
+        return self.prior.working_bytes(network, shape, axes, gradient) + array_bytes(shape)
 
     def pull_back(self, *_) -> torch.Tensor:
         """Not provided: raises NotImplementedError."""

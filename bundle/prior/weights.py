@@ -8,8 +8,6 @@ version 0.4.0 wrote them, are taken to be of the shipped network's kind.
 
 from __future__ import annotations
 
-import json
-import pickle
 from functools import cached_property
 from pathlib import Path
 
@@ -18,24 +16,17 @@ from ignite.engine import Engine, Events
 from monai.networks.schedulers import DDIMScheduler
 
 from bundle.files.paths import path_of
-from bundle.files.values import choice
+from bundle.files.values import choice, number
+from bundle.prior.stated import DEFAULTS, SCALES, check_stated, decoded, encoded
+from bundle.prior.weights_file import LARGEST, PREFIXES, read_state
+
+__all__ = ["DEFAULTS", "EXTRA_STATE", "SCALES", "LoadWeights", "Weights", "check_fits", "encoded", "load_weights",
+           "read_state", "scheduler_for"]  # fmt: skip
 
 EXTRA_STATE = "_extra_state"
 """torch's name for what a module keeps beside its tensors."""
-DEFAULTS = {
-    "network": {"channels": [16, 32, 64, 128], "num_res_blocks": 1, "norm_num_groups": 8},
-    "schedule": {
-        "num_train_timesteps": 1000, "schedule": "scaled_linear_beta", "beta_start": 0.00085, "beta_end": 0.012,
-    },
-    "scale": {},
-    "grid": {"spacing": 1.0},
-}  # fmt: skip
-"""What weights are taken to be for that do not say it."""
-SCALES = {
-    "percentiles": "volumes scaled by their percentiles, as MRI is",
-    "hounsfield": "Hounsfield units, as CT is",
-}
-"""What intensities a prior may know (`scale["kind"]`)."""
+NAMED = 3
+"""Names of tensors that a refusal gives; it counts the others."""
 
 
 class Weights:
@@ -44,6 +35,7 @@ class Weights:
     Args:
         path: the file.
         kind: the intensities that the task brings, one of SCALES; None takes any.
+        largest: limit in GB of what the weights take, in the file and unpacked.
 
     Attributes:
         state: the state dict.
@@ -54,18 +46,19 @@ class Weights:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, holds pickled code or no state dict, or was trained on another kind of
-            intensities.
+        ValueError: the file is no state dict of finite numbers (bundle.prior.weights_file), says of itself what cannot
+            be (bundle.prior.stated), or was trained on another kind of intensities.
     """
 
-    def __init__(self, path: str | Path, kind: str | None = None) -> None:
+    def __init__(self, path: str | Path, kind: str | None = None, largest: float = LARGEST) -> None:
         if kind is not None:
             choice("kind", kind, SCALES)
+        self.largest = number("largest", largest, above=0, kind="a number of GB")
         self.path, self.kind = path_of("checkpoint", path), kind
 
     @cached_property
     def state(self) -> dict[str, torch.Tensor]:
-        return read_state(self.path)
+        return read_state(self.path, self.largest)
 
     @cached_property
     def about(self) -> dict:
@@ -81,11 +74,17 @@ class Weights:
     def _stated(self) -> dict:
         try:
             stated = decoded(self.state[EXTRA_STATE])
-            if all(isinstance(value, dict) for value in (stated, *stated.values())):
-                return stated
-        except (ValueError, TypeError, AttributeError):
-            pass
-        raise ValueError(f"weights {self.path} do not say in readable words what they are for: save them again")
+        except ValueError:
+            raise ValueError(
+                f"weights {self.path} do not say in readable words what they are for: save them again"
+            ) from None
+        try:
+            check_stated(DEFAULTS | stated)
+        except ValueError as error:
+            raise ValueError(
+                f"weights {self.path} say of themselves what cannot be: {error!s:.300}; save them again"
+            ) from None
+        return stated
 
     @property
     def network(self) -> dict:
@@ -104,39 +103,9 @@ class Weights:
         return self.about["scale"]
 
 
-def encoded(about: dict) -> torch.Tensor:
-    """JSON text as a tensor of bytes (N,)."""
-    return torch.tensor(list(json.dumps(about).encode("utf-8")), dtype=torch.uint8)
-
-
-def decoded(text: torch.Tensor) -> dict:
-    """The inverse of `encoded`."""
-    return json.loads(bytes(text.cpu().tolist()).decode("utf-8"))
-
-
 def scheduler_for(weights: Weights, **given) -> DDIMScheduler:
     """MONAI's scheduler of the noise schedule that weights are for, without clipping; what is given goes before it."""
     return DDIMScheduler(**weights.schedule | given, clip_sample=False)
-
-
-def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """A state dict, or what {"model": state dict} holds; raises as `Weights` does."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist: set checkpoint to a model.pt that `run training` wrote")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        if holds_code(path, str(error)):
-            raise ValueError(
-                f"weights {path} hold more than tensors and are not loaded, because they could run code: "
-                "save network.state_dict() with torch.save"
-            ) from None
-        raise ValueError(f"weights {path} cannot be read, the file may be truncated or no PyTorch checkpoint") from None
-    state = state.get("model", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"weights {path} are not a state dict of tensors: save network.state_dict()")
-    return state
 
 
 def load_weights(network: torch.nn.Module, weights: Weights | str | Path) -> torch.nn.Module:
@@ -146,33 +115,70 @@ def load_weights(network: torch.nn.Module, weights: Weights | str | Path) -> tor
         FileNotFoundError, ValueError: see `Weights`; or the file belongs to another architecture.
     """
     weights = weights if isinstance(weights, Weights) else Weights(weights)
-    state = dict(weights.state)
-    state.pop(EXTRA_STATE, None)
-    about = network.state_dict().get(EXTRA_STATE)
-    if about is not None:  # what the network says of itself stands
-        state[EXTRA_STATE] = about
+    state = check_fits(network, weights)
+    # What the network, or a module in it, says of itself stands.
+    state |= {name: about for name, about in network.state_dict().items() if _is_extra(name)}
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"weights {weights.path} belong to another architecture than network_def: {first} ..."
-        ) from None
+    except RuntimeError as error:  # modules may have rules of their own
+        raise ValueError(f"{_other(weights)}: {' '.join(str(error).split())[:300]} ...") from None
     return network
 
 
-def holds_code(path: Path, refusal: str) -> bool:
-    """True if torch refused a readable file for what its pickle would call, and not because it is broken."""
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"
-    return "Unsupported global" in refusal or (is_pickle and "Unsupported operand" in refusal)
+def check_fits(network: torch.nn.Module, weights: Weights) -> dict[str, torch.Tensor]:
+    """The tensors of weights under the names of `network`: none missing, left over, or of another shape or kind.
+
+    The network may be on torch's "meta" device, without numbers. Raises ValueError, which names the first few.
+    """
+    expected = {name: t for name, t in network.state_dict().items() if not _is_extra(name)}
+    state = {name: t for name, t in weights.state.items() if not _is_extra(name)}
+    for prefix in PREFIXES:  # a network that is wrapped itself
+        if expected and all(name.startswith(prefix) for name in expected) and not expected.keys() & state.keys():
+            state = {prefix + name: tensor for name, tensor in state.items()}
+    missing, surplus = ([n for n in a if n not in b] for a, b in ((expected, state), (state, expected)))
+    both = [n for n in expected if n in state and isinstance(expected[n], torch.Tensor)]
+    shaped = [n for n in both if expected[n].shape != state[n].shape]
+    said = [f"they lack {_listed(missing)}"] if missing else []
+    said += [f"they have {_listed(surplus)} besides"] if surplus else []
+    if shaped:
+        there, asked = (list(tensors[shaped[0]].shape) for tensors in (state, expected))
+        said.append(
+            f"{_listed(shaped)} {'differs' if len(shaped) == 1 else 'differ'}, first {there} in place of {asked}"
+        )
+    if said:
+        raise ValueError(f"{_other(weights)}: {'; '.join(said)}")
+    kinds = [n for n in both if expected[n].is_floating_point() != state[n].is_floating_point()]
+    if kinds:
+        kind = str(state[kinds[0]].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"weights {weights.path}: {_listed(kinds)} of the type {kind} in place of floating-point numbers: save the "
+            "network as it was trained"
+        )
+    return state
+
+
+def _is_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == EXTRA_STATE
+
+
+def _other(weights: Weights) -> str:
+    return f"weights {weights.path} belong to another architecture than network_def"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(name[:80] for name in names[:NAMED]) + more
 
 
 class LoadWeights:
-    """Handler: loads `weights` into `network` before the engine's first iteration."""
+    """Handler: loads `weights` into `network` before the engine's first iteration.
+
+    That they fit is checked when it is made, before any volume is read. Raises as `load_weights` does.
+    """
 
     def __init__(self, network: torch.nn.Module, weights: Weights | str | Path) -> None:
-        self.network, self.weights = network, weights
+        self.network, self.weights = network, weights if isinstance(weights, Weights) else Weights(weights)
+        check_fits(self.network, self.weights)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda _: self.load())

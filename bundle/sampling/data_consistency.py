@@ -6,7 +6,8 @@
     total          argmin_z 1/2 |A z - y|^2 / |A|^2 + rho/2 |z - x0|^2 + w TV(z), by a primal-dual
     variation      method from x0
 
-Each is a callable (x0, y, operator, step) -> x0_hat on volumes (..., X, Y, Z); see step.py. It may reuse x0's memory.
+Each is a callable (x0, y, operator, step) -> x0_hat on volumes (..., X, Y, Z); see step.py. It may reuse x0's memory,
+and states with `working_bytes(operator)` how many bytes it takes at most, besides x0 and y.
 Data steps that need more of the step than its noise level are in posterior_steps.py.
 """
 
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import torch
 
+from bundle.files.memory import array_bytes
 from bundle.files.switch import is_on
 from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.total_variation import minimise_total_variation
+from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
 from bundle.sampling.step import Step
 
 
@@ -26,6 +28,9 @@ class Unconditional:
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         return x0
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        return 0.0
 
 
 class NullSpace:
@@ -44,6 +49,9 @@ class NullSpace:
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         return operator.pseudo_inverse(y, x0, self.iterations, self.tolerance)
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        return operator.solving_bytes()
 
 
 class _Weighted:
@@ -87,6 +95,9 @@ class Proximal(_Weighted):
             return operator.prox(x0, y, rho)
         return operator.conjugate_gradient(x0, y, rho, self.iterations, self.tolerance)
 
+    def working_bytes(self, operator: LinearOperator) -> float:
+        return operator.solving_bytes() if self.iterations is None else operator.descent_bytes()
+
 
 def ConjugateGradient(
     rho: float, iterations: int = 5, tolerance: float = 1e-5, scale_by_noise: bool = False
@@ -115,3 +126,7 @@ class TotalVariationProximal(_Weighted):
             operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
             rho, operator.gains,
         )  # fmt: skip
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        arrays = total_variation_bytes(array_bytes(operator.domain_shape), array_bytes(operator.range_shape))
+        return arrays + operator.working_bytes()

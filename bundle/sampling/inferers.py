@@ -29,6 +29,7 @@ from monai.transforms import SpatialCrop
 from tqdm import tqdm
 
 from bundle.files.findings import Findings, findings_of
+from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.switch import is_on
 from bundle.files.values import callable_or_none, number, whole_number
 from bundle.noise.field import Key, Purpose
@@ -82,6 +83,17 @@ class VolumeInferer(Inferer):
     @abstractmethod
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         """Reconstruct one measurement (1, ...), with its Findings in the metadata of the result."""
+
+    @abstractmethod
+    def working_bytes(
+        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
+    ) -> Parts:
+        """Bytes that `reconstruct` takes at most, by what takes them, besides y; none is taken to say so.
+
+        Args:
+            y: the measurement, (*range_shape).
+            spacing: of the volume's voxels, in mm.
+        """
 
 
 class DiffusionInverseInferer(VolumeInferer):
@@ -227,6 +239,28 @@ class DiffusionInverseInferer(VolumeInferer):
                 x0 = eps = None  # or they would live on beside the next x0
         return x0
 
+    def working_bytes(
+        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
+    ) -> Parts:
+        """See `VolumeInferer`."""
+        volume, step, draws = array_bytes(operator.domain_shape), self.data_consistency, 2 * (self.num_draws > 1)
+        named = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}
+        axes = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis, (self.slice_axis,))
+        gradient = getattr(step, "with_gradient", False)
+        activations = self.prior.working_bytes(network, operator.domain_shape, axes, gradient)
+        held = {"draws": draws * volume}
+        if self.start is not None and not self.from_noise:
+            kept = getattr(self.start, "kept_bytes", lambda _: 0.0)(operator)
+            held["start"] = volume + kept
+        noise = volume * (self.eta < 1 or self.sigma_rule != "fixed_share")
+        loop = with_more(held, volumes=2 * volume + noise)
+        return largest(
+            {"start": working_bytes(self.start, operator, operator.starting_bytes())},
+            with_more(loop, network=activations + step_bytes(step, operator) * gradient),
+            loop | {"data step": max(step_bytes(step, operator), 2 * volume)},
+            with_more(held, volumes=volume) | {"finish": step_bytes(self.finish, operator)},
+        )
+
     def _axes(self, run: Reconstruction, draw: int) -> list[int]:
         """The slice axis of every step."""
         slice_axes = run.operator.slice_axes
@@ -242,6 +276,16 @@ class DiffusionInverseInferer(VolumeInferer):
             return run.noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
         start = run.operator.linear_reconstruction(run.y) if run.start is None else run.start
         return run.noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
+
+
+def step_bytes(step: Callable | None, operator: LinearOperator) -> float:
+    """Bytes that a data step takes; of one that does not say it, those of conjugate gradients."""
+    return 0.0 if step is None else working_bytes(step, operator, operator.descent_bytes())
+
+
+def working_bytes(part: Callable | None, operator: LinearOperator, otherwise: float) -> float:
+    """What a part says that it takes, or what those take that do not say it."""
+    return part.working_bytes(operator) if hasattr(part, "working_bytes") else otherwise
 
 
 PLANE = 0.005
@@ -279,6 +323,18 @@ class ForegroundInferer(VolumeInferer):
             return whole
 
         return reconstructed(volume, measurement, findings_of(inner).with_maps(placed))
+
+    def working_bytes(
+        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
+    ) -> Parts:
+        """See `VolumeInferer`."""
+        box = self._box(y[None], operator)
+        inside, volume = operator.on(box), array_bytes(operator.domain_shape)
+        part = array_bytes(inside.domain_shape)
+        return largest(
+            with_more(self.inferer.working_bytes(y[box], inside, spacing, network), volumes=array_bytes(y[box].shape)),
+            {"volumes": 2 * part + 3 * volume, "start": operator.starting_bytes() - volume},
+        )
 
     def _box(self, y: torch.Tensor, operator: LinearOperator) -> tuple[slice, ...]:
         """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""

@@ -12,7 +12,7 @@ is exactly, and what the blocks are too coarse for comes from the measurement al
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,9 @@ from monai.data import MetaTensor
 from scipy.ndimage import zoom
 
 from bundle.files.findings import findings_of
+from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.values import number
+from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.sampling.inferers import VolumeInferer
 
@@ -51,7 +53,7 @@ class KnownSpacingInferer(VolumeInferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         operator = operator_of(measurement)
         fine = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
-        factors = [1, 1, 1] if self.spacing is None else block_sizes(fine, self.spacing, operator.block_limits)
+        factors = self._factors(operator, fine)
         if factors == [1, 1, 1]:
             return self.inferer.reconstruct(measurement, network)
         in_plane = [k if axis in operator.slice_axes else 1 for axis, k in enumerate(factors)]
@@ -73,6 +75,27 @@ class KnownSpacingInferer(VolumeInferer):
         found = replace(findings_of(inner), scan=f"{operator}, sampled at {sampled} mm", relative_residual=misfit)
         found = found.with_maps(lambda m: interpolated(m[0], factors, operator.domain_shape).clamp_(min=0)[None])
         return reconstructed(x, measurement, found)
+
+    def working_bytes(
+        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
+    ) -> Parts:
+        """See `VolumeInferer`."""
+        factors = self._factors(operator, spacing)
+        if factors == [1, 1, 1]:
+            return self.inferer.working_bytes(y, operator, spacing, network)
+        volume, coarse = array_bytes(operator.domain_shape), operator.coarser(factors)
+        coarse_spacing = [s * k for s, k in zip(spacing, factors)]
+        blocks = array_bytes(coarse.domain_shape)
+        return largest(
+            with_more(
+                self.inferer.working_bytes(y, coarse, coarse_spacing, network), volumes=array_bytes(coarse.range_shape)
+            ),
+            {"volumes": 2 * blocks + 4 * volume, "start": operator.starting_bytes() - volume},
+        )
+
+    def _factors(self, operator: LinearOperator, fine: Sequence[float]) -> list[int]:
+        """Voxels (3) of a block, of voxels of `fine` mm."""
+        return [1, 1, 1] if self.spacing is None else block_sizes(fine, self.spacing, operator.block_limits)
 
 
 def block_sizes(voxel: Sequence[float], known: float, limits: Sequence[float]) -> list[int]:

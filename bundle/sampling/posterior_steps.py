@@ -18,6 +18,7 @@ import math
 
 import torch
 
+from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
 from bundle.noise.field import keyed_normal
 from bundle.physics.linear_operator import LinearOperator
@@ -39,12 +40,19 @@ class PosteriorGradient:
         scale: g, about 1; above 2 the steps overshoot.
     """
 
+    with_gradient = True
+    """The network's activations are kept for its gradient."""
+
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = number("scale", scale, above=0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         gradient = step.pull_back(operator.adjoint(operator.forward(x0) - y))
         return x0.sub_(gradient, alpha=self.scale / (math.sqrt(step.ab_s) * operator.norm**2))
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        """Less what the network takes, which `with_gradient` tells of."""
+        return 2 * (array_bytes(operator.domain_shape) + array_bytes(operator.range_shape)) + operator.working_bytes()
 
 
 class NoisyNullSpace:
@@ -79,6 +87,9 @@ class NoisyNullSpace:
             let_in = operator.prox(torch.zeros_like(x0), noise, rho, self.iterations, self.tolerance)
             step.let_in = self.noise_std * float(let_in.square().mean().sqrt())
         return operator.prox(x0, y, rho, self.iterations, self.tolerance)  # x0 + F (y - A x0)
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        return 2 * (array_bytes(operator.domain_shape) + array_bytes(operator.range_shape)) + operator.solving_bytes()
 
 
 class Variational:
@@ -115,6 +126,10 @@ class Variational:
         spread = (kept["second"] / (1 - beta2 ** kept["count"])).sqrt_().add_(1e-8)
         return m.addcdiv_(kept["first"], spread, value=-rate).clone()
 
+    def working_bytes(self, operator: LinearOperator) -> float:
+        """Three volumes that are kept, the gradient and the spread."""
+        return 6 * array_bytes(operator.domain_shape) + 2 * array_bytes(operator.range_shape) + operator.working_bytes()
+
 
 class GaussianPosterior:
     """Draws x0_hat from the posterior of a Gaussian around x0 and the Gaussian noise of y.
@@ -145,6 +160,9 @@ class GaussianPosterior:
             x0 = x0.add_(step.noise(), alpha=r)
         rho = (self.noise_std / r) ** 2
         return operator.prox(x0, y, rho, self.iterations, self.tolerance)
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        return array_bytes(operator.domain_shape) + 2 * array_bytes(operator.range_shape) + operator.solving_bytes()
 
 
 class SliceTotalVariation:
@@ -192,3 +210,8 @@ class SliceTotalVariation:
             u = slopes.sub_(q)
         step.memory[axis] = (q, u)
         return z
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        """q and u of each axis; the conjugate gradients; A^T y, and differences at work."""
+        volume = array_bytes(operator.domain_shape)
+        return (2 * len(operator.slice_axes) + 4) * volume + operator.descent_bytes()

@@ -8,10 +8,11 @@ import torch
 from monai.data import MetaTensor
 from monai.deploy.core import Operator, OperatorSpec
 
+from bundle.files.deidentify import dates_of
 from bundle.files.find import case_name
+from bundle.files.nameless import nameless_case
 from bundle.files.save_results import FORMATS, save_volume
 from bundle.files.source import Source
-from bundle.files.switch import is_on
 from bundle.files.values import choice
 
 
@@ -25,7 +26,7 @@ class ResultWriter(Operator):
     Args:
         output_dir: folder of the cases.
         output_format: "dicom", "nifti" or "both".
-        deidentify: strip what could tell the patient from the DICOM series.
+        deidentify: write nothing that could tell the patient; a switch, or "shift_dates".
 
     Raises:
         ValueError: the format is none of these.
@@ -34,11 +35,7 @@ class ResultWriter(Operator):
     def __init__(self, fragment, *args, output_dir: Path, output_format: str = "dicom", deidentify: bool | str = False,
                  **kwargs) -> None:  # fmt: skip
         choice("output_format", output_format, FORMATS)
-        self.output_dir, self.output_format, self.deidentify = (
-            output_dir,
-            output_format,
-            is_on(deidentify, "deidentify"),
-        )
+        self.output_dir, self.output_format, self.dates = output_dir, output_format, dates_of(deidentify)
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -48,6 +45,9 @@ class ResultWriter(Operator):
         image = op_input.receive("pred")
         meta = image.metadata()
         volume = MetaTensor(torch.from_numpy(image.asnumpy()), affine=meta["affine"])
-        case = case_name(meta["filename_or_obj"])
+        source = meta.get("source") or Source()
+        data = source.dicom or meta["filename_or_obj"]
+        case = nameless_case(data) if self.dates else case_name(meta["filename_or_obj"])
         path = self.output_dir / case / f"{case}_recon"
-        save_volume(volume, path, self.output_format, meta.get("source") or Source(), deidentified=self.deidentify)
+        save_volume(volume, path, self.output_format, source, dates=self.dates)
+        print(f"wrote {path.name} to {path.parent}", flush=True)

@@ -148,5 +148,5 @@ def test_a_localiser_among_series_of_a_disc_is_named_as_such(tmp_path, capfd):
     write_localiser(tmp_path / "disc" / "a")
     cases = Cases(str(tmp_path / "disc"), LoadVolumed("image"), reader=LoadVolumed("image"), output_dir=str(tmp_path))
     assert [item["case"] for item in cases.usable] == ["b"]
-    with pytest.raises(SystemExit, match="(?s)1 of 2 volumes were skipped:.*/a: no series.*localizer.*: a localiser"):
+    with pytest.raises(SystemExit, match="(?s)1 of 2 volumes have no result:.*/a: no series.*localizer.*: a localiser"):
         cases.finish()

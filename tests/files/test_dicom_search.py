@@ -69,7 +69,7 @@ def test_every_study_of_an_archive_is_found(run_here, tiny_overrides, tmp_path, 
         in said
     )
     assert f"left out {studies / 'notes'}: 1 volumes in a folder inside" in said
-    assert "6 reconstructed, 0 finished before, 0 skipped, 1 left out" in said
+    assert "6 reconstructed, 0 finished before, 0 skipped, 0 failed, 1 left out" in said
 
 
 def test_a_disc_with_its_index_is_read_as_another_library_wrote_it(tmp_path):

@@ -105,7 +105,7 @@ REFUSED = {
     "an unknown space": ({"space": "right-superior-posterior"}, "is none of RAS, LAS, LPS; repair the header"),
     "an unknown unit": ({"space_units": '"px" "px" "px"'}, "lengths are in 'px', which is none of mm, cm"),
     "no spacing": ({"space": None, "space_directions": None, "space_origin": None}, "states no spacing"),
-    "fewer voxels": ({"sizes": "6 5 40"}, "cannot be read, is it damaged"),
+    "fewer voxels": ({"sizes": "6 5 40"}, "480 bytes of voxels are there, expected 4800"),
     "fewer axes": ({"dimension": 99}, "cannot be read, is it damaged"),
 }  # fmt: skip
 

@@ -33,16 +33,19 @@ def test_a_run_reads_all_of_them_in_this_way(on, off, run_here, tiny_overrides, 
         switches = dict.fromkeys(("evidence", "report", "compare", "deidentify"), value)
         settings = switches | {"output_dir": str(folder), "output_format": "both", "num_steps": 1}
         run_here("inference", [INFERENCE, EVALUATE], tiny_overrides(truth, **(settings | others)))
-        return {p.name for p in (folder / "head").iterdir()}, folder
+        (case,) = folder.iterdir()
+        return {p.name.removeprefix(case.name) for p in case.iterdir()}, case
 
     plain, _ = files(off)
-    everything, folder = files(on)
-    assert "report.html" not in plain and "head_filled.nii.gz" not in plain
-    assert {"report.html", "head_filled.nii.gz", "head_measured"} <= everything
-    assert "independent_tv" in json.loads((folder / "head/metrics.json").read_text())
-    before = (folder / "head" / "run.json").stat().st_mtime_ns
-    run_here("inference", INFERENCE, tiny_overrides(truth, skip_finished=on, output_dir=str(folder)))
-    assert (folder / "head" / "run.json").stat().st_mtime_ns == before
+    everything, case = files(on)
+    assert "report.html" not in plain and "_filled.nii.gz" not in plain
+    assert {"report.html", "_filled.nii.gz", "_measured"} <= everything and case.name != "head"
+    assert "independent_tv" in json.loads((case / "metrics.json").read_text())
+    before = (case / "run.json").stat().st_mtime_ns
+    run_here(
+        "inference", INFERENCE, tiny_overrides(truth, skip_finished=on, deidentify=on, output_dir=str(case.parent))
+    )
+    assert (case / "run.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("name", ["evidence", "report", "compare", "deidentify", "skip_finished"])

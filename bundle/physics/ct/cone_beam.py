@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bundle.files.memory import FLOAT
 from bundle.physics.ct import cone_beam_torch
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
@@ -129,6 +130,10 @@ class ConeBeam(RayTransform):
             for fans in self._fans:
                 self._implementation(y).back_project(fans, rays, table)
         return x
+
+    def working_bytes(self) -> float:
+        """A few curtains at a time."""
+        return 12 * FLOAT * cone_beam_torch.CHUNK
 
     def _implementation(self, x: torch.Tensor):
         fits = x.device.type == "cpu" and x.dtype == torch.float32

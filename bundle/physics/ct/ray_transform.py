@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from bundle.files.memory import array_bytes
 from bundle.physics.ct.filtered_back_projection import filtered_back_projection
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.linear_operator import LinearOperator
@@ -22,6 +23,7 @@ class RayTransform(LinearOperator):
     slice_axes = (2, 0, 1)
     """Views are missing within axial slices; in the other planes their streaks show."""
 
+    smaller = "larger voxels or fewer of them (--operator#spacing, --operator#shape)"
     misfit_limit = 0.012
     misfit_causes = (
         "column_offset or angles that are not the scan's (degrees, order, sense of rotation), wrong distances or "
@@ -39,6 +41,11 @@ class RayTransform(LinearOperator):
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """Filtered back-projection, or FDK. Air, `background`, is taken to surround the volume."""
         return filtered_back_projection(y, self)
+
+    def starting_bytes(self) -> float:
+        """The result, and of each view its values at all voxels, with what interpolates them."""
+        arrays = 12 if self.geometry.beam == "cone" else 6
+        return arrays * array_bytes(self.domain_shape) + 2 * array_bytes(self.range_shape)
 
     def noise_norm(self, y: torch.Tensor) -> float:
         """From differences of neighbouring columns."""

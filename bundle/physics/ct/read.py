@@ -24,7 +24,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.files.find import case_name
+from bundle.files.limits import Limits, read_text
+from bundle.files.npz import check_npz
 from bundle.files.scan import Refusal
+from bundle.files.volume_read import check_image
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
@@ -41,6 +44,10 @@ TOO_SMALL = 0.01
 class LoadProjectionsd(MapTransform):
     """Paths become projections (1, views, columns, rows) with their geometry in `meta`, checked.
 
+    Args:
+        keys: paths.
+        limits: of the size of a file and of memory.
+
     Raises:
         FileNotFoundError: no file, or no geometry beside it.
         ValueError: a damaged file, another size than the geometry's, NaN, values that are no line integrals.
@@ -50,16 +57,21 @@ class LoadProjectionsd(MapTransform):
 
     suffixes = SUFFIXES
 
+    def __init__(self, keys, limits: Limits | None = None) -> None:
+        super().__init__(keys)
+        self.limits = limits or Limits()
+
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = read_projections(d[key])
+            d[key] = read_projections(d[key], self.limits)
+            d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d
 
 
-def read_projections(path: str | Path) -> MetaTensor:
+def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTensor:
     """See LoadProjectionsd."""
-    path = Path(path)
+    path, limits = Path(path), limits or Limits()
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a file of projections ({', '.join(SUFFIXES)})")
     folder, case = path.parent, case_name(path, SUFFIXES)
@@ -70,9 +82,9 @@ def read_projections(path: str | Path) -> MetaTensor:
             fields = _read_fields(described)
             air_counts, grid = fields.pop("air_counts", None), fields.pop("grid", None)
             geometry = ScanGeometry.from_json(json.dumps(fields))
-            values = _readable(_read_array, path)
+            values = _readable(_read_array, path, limits)
         elif rtk.is_file():
-            values, geometry = _readable(_read_stack, path, rtk)
+            values, geometry = _readable(_read_stack, path, rtk, limits)
         else:
             raise FileNotFoundError(f"no geometry beside the projections: expected {described.name} or {rtk.name}")
         if grid is not None:
@@ -105,7 +117,9 @@ def _readable(read: Callable, path: Path, *others):
 
 def _read_fields(path: Path) -> dict:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(read_text(path))
+    except Refusal:
+        raise
     except (ValueError, OSError, RecursionError) as error:
         raise Refusal(f"{path.name} is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -113,10 +127,12 @@ def _read_fields(path: Path) -> dict:
     return fields
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, limits: Limits) -> np.ndarray:
     """(views, columns, rows) float32."""
     name = path.name.lower()
+    check_image(path, limits)
     if name.endswith(".npz"):
+        check_npz(path, "projections", limits)
         with np.load(path, allow_pickle=False) as arrays:
             if "projections" not in arrays:
                 raise Refusal(f"the file holds {', '.join(arrays.files) or 'nothing'}, but no array `projections`")
@@ -137,10 +153,11 @@ def _read_array(path: Path) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _read_stack(path: Path, rtk: Path) -> tuple[np.ndarray, ScanGeometry]:
+def _read_stack(path: Path, rtk: Path, limits: Limits) -> tuple[np.ndarray, ScanGeometry]:
     """An RTK projection stack (columns, rows, views) and its geometry; positions come from the image's header."""
     if path.name.lower().endswith(".npz"):
         raise Refusal(f"{rtk.name} describes an image with spacing and origin, which an .npz lacks: use JSON")
+    check_image(path, limits)
     image = itk.imread(str(path))
     values = itk.array_from_image(image)  # views, rows, columns
     if values.ndim != 3:

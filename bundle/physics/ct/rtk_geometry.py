@@ -10,10 +10,12 @@ the coordinates origin + index * spacing on the detector, to which a view adds i
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
+from bundle.files.limits import check_text
 from bundle.files.scan import Refusal
+from bundle.files.xml_text import parse_xml
 from bundle.physics.ct.geometry import ScanGeometry
 
 RAS_FROM_SCANNER = ((-1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -39,7 +41,10 @@ def read_rtk_geometry(
     """
     path = Path(path)
     try:
-        root = ElementTree.parse(path).getroot()
+        check_text(path)
+        root = parse_xml(path.read_bytes())
+    except Refusal:
+        raise
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
         raise Refusal(f"{path.name} is not XML: {error}") from None
     if root.tag != "RTKThreeDCircularGeometry":

@@ -17,12 +17,12 @@ CSR product, for tests. Volumes are (..., X, Y, Z), projections (..., views, col
 from __future__ import annotations
 
 import math
-import os
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
+from bundle.files.machine import available_memory, in_gigabytes
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
 
@@ -73,6 +73,10 @@ class SparseRadon(RayTransform):
         self._check(y, self.range_shape, "sinogram")
         return self._apply(y, "transposed", self.range_shape, self.domain_shape)
 
+    def kept_bytes(self) -> float:
+        """Of the matrix and its transpose."""
+        return float(sum(part.numel() * part.element_size() for part in (*self._rows, *self._transposed)))
+
     def _apply(self, x: torch.Tensor, name: str, source: tuple[int, ...], target: tuple[int, ...]) -> torch.Tensor:
         batch = x.shape[:-3]
         table = x.reshape(-1, source[0] * source[1], source[2]).movedim(0, 1).flatten(1)
@@ -120,16 +124,13 @@ def expected_entries(geometry: ScanGeometry, grid: Grid, model: str) -> int:
 
 
 def check_memory(entries: int) -> None:
-    """Raise MemoryError if a matrix of so many entries would not fit into the memory that is free."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not known on this system
-        return
-    need = entries * BYTES_PER_ENTRY
-    if need > 0.8 * free:
+    """Raise MemoryError if a matrix of so many entries would not fit into the memory that is available."""
+    need, there = entries * BYTES_PER_ENTRY, available_memory()
+    if 0.8 * need > there:
         raise MemoryError(
-            f"the system matrix needs about {need / 1e9:.1f} GB to build and {free / 1e9:.1f} GB are free: "
-            "use fewer views, larger pixels or bins, or a machine with more memory"
+            f"the system matrix takes about {in_gigabytes(need)} of memory to build, and {in_gigabytes(there)} are "
+            "available: use fewer views, larger voxels (--operator#spacing), a smaller grid (--operator#shape), or a "
+            "machine with more"
         )
 
 

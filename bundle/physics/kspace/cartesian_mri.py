@@ -24,6 +24,7 @@ from functools import cached_property
 
 import torch
 
+from bundle.files.memory import FLOAT, array_bytes
 from bundle.physics.linear_operator import LinearOperator
 
 
@@ -43,6 +44,7 @@ class CartesianMRI(LinearOperator):
         ValueError: shapes that do not fit, or nothing measured.
     """
 
+    smaller = "a file of fewer slices"
     misfit_limit = 0.12
     """Maps that are estimated from few lines do not explain all of the measurement."""
 
@@ -156,6 +158,19 @@ class CartesianMRI(LinearOperator):
         """The coils combined, zero-filled; air, `background`, has no signal."""
         air = y.new_full(self.domain_shape, self.background)
         return air + self.zero_filled(y - self.forward(air))
+
+    def working_bytes(self) -> float:
+        """Three images of one coil, complex, on the whole field of view."""
+        return 3 * 2 * FLOAT * self.domain_shape[2] * math.prod(self.mask.shape[-2:])
+
+    def kept_bytes(self) -> float:
+        """Of the maps, complex, with the phases of the shifts."""
+        return float(2 * FLOAT * self.maps.numel())
+
+    def starting_bytes(self) -> float:
+        """Air, its k-space and what is left of y; the coils combined; and the squares of the maps."""
+        at_once = max(2 * array_bytes(self.range_shape), array_bytes(self.maps.shape))
+        return 4 * array_bytes(self.domain_shape) + at_once + self.working_bytes()
 
     def noise_norm(self, y: torch.Tensor) -> float:
         """From the median of |y|^2 over measured points, most of which lie far from the centre and hold little else.

@@ -15,7 +15,9 @@ from xml.etree import ElementTree
 import numpy as np
 from monai.utils import optional_import
 
+from bundle.files.limits import Limits
 from bundle.files.scan import Refusal
+from bundle.files.xml_text import parse_xml
 
 ismrmrd, _ = optional_import("ismrmrd")
 
@@ -24,6 +26,8 @@ IGNORED = (
     "SURFACECOILCORRECTIONSCAN_DATA", "PHASE_STABILIZATION_REFERENCE", "PHASE_STABILIZATION",
 )  # fmt: skip
 """Acquisitions with these flags (ACQ_IS_...) are no lines of the image."""
+WORDS = 100
+"""Numbers that the head of an acquisition takes, beside its samples."""
 LARGEST_DEVIATION = 0.01
 """Share of the slice distance by which slices may be out of place."""
 
@@ -51,7 +55,7 @@ def read_header(text: str | bytes) -> Encoding:
         ValueError: not XML, a size is missing or not positive, or the trajectory is not Cartesian.
     """
     try:
-        root = ElementTree.fromstring(text)
+        root = parse_xml(text)
     except ElementTree.ParseError as error:
         raise Refusal(f"the ISMRMRD header is not XML: {error}") from None
     encoding = root.find("{*}encoding")
@@ -81,7 +85,8 @@ def read_header(text: str | bytes) -> Encoding:
     )
 
 
-def read_ismrmrd(path: str | Path, group: str, encoding: Encoding) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def read_ismrmrd(path: str | Path, group: str, encoding: Encoding, limits: Limits | None = None
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
     """k-space complex64 (C, Z, KY, KX) with the readout along KY, its mask (Z, KY, KX), and its affine.
 
     Lines that were measured several times are averaged. Lines for calibration alone fill in where there are no others.
@@ -91,8 +96,10 @@ def read_ismrmrd(path: str | Path, group: str, encoding: Encoding) -> tuple[np.n
         ValueError: the package is missing; several contrasts, repetitions, phases, sets or partitions; lines outside
             of k-space; slices that are not parallel and equally spaced.
     """
+    limits = limits or Limits()
     try:
         with ismrmrd.File(str(path), "r") as file:
+            limits.check((len(file[group].acquisitions), WORDS))
             lines = [line for line in file[group].acquisitions if is_imaging(line)]
     except ImportError:  # of which MONAI's OptionalImportError is one
         raise Refusal("an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0") from None
@@ -105,6 +112,7 @@ def read_ismrmrd(path: str | Path, group: str, encoding: Encoding) -> tuple[np.n
             raise Refusal(f"the acquisitions have {len(found)} {what}: save 2-D slices of one image as a file")
     order, affine = slice_order(lines, encoding)
     shape = (lines[0].active_channels, len(order), encoding.matrix[0], encoding.matrix[1])
+    limits.check(shape, parts=2)
     kspace, count = np.zeros(shape, np.complex64), np.zeros(shape[1:], np.int32)
     calibration = [line for line in lines if calibrates_only(line)]
     add_lines((line for line in lines if not calibrates_only(line)), order, encoding, kspace, count)

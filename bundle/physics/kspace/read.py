@@ -24,20 +24,26 @@ from monai.transforms import MapTransform
 
 from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
+from bundle.files.limits import LARGEST_TEXT, Limits
+from bundle.files.machine import in_gigabytes
 from bundle.files.scan import Refusal
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
+from bundle.physics.kspace.own_data import check_own_data
 from bundle.physics.kspace.scanner import check_kspace
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
+COPIES = 8.0
+"""Of k-space that reading it, estimating the coils' maps and scaling it hold at once, at most (docs/limits.md)."""
 
 
-def read_kspace(path: str | Path, layout: str = "auto") -> MetaTensor:
+def read_kspace(path: str | Path, layout: str = "auto", limits: Limits | None = None) -> MetaTensor:
     """k-space (1, C, Z, KY, KX, 2) of a file, with its mask in `meta` if it was known, and the affine of its volume.
 
     Args:
         layout: of fastMRI files: "auto" finds it from the energy; "as_stored" takes k-space for what is said above;
             "three_d" does the third transform, too, unasked.
+        limits: of the size of a file and of memory.
 
     Raises:
         FileNotFoundError: no file.
@@ -52,7 +58,7 @@ def read_kspace(path: str | Path, layout: str = "auto") -> MetaTensor:
                 f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
                 "them, or add configs/evaluate.json to simulate k-space from volumes"
             )
-        measurement, said = _read(path, layout)
+        measurement, said = _read(path, layout, limits or Limits())
         check_kspace(measurement)
     except Refusal as error:
         raise ValueError(f"{path}: {error}") from None
@@ -63,31 +69,39 @@ def read_kspace(path: str | Path, layout: str = "auto") -> MetaTensor:
     return measurement
 
 
-def _read(path: Path, layout: str) -> tuple[MetaTensor, list[str]]:
+def _read(path: Path, layout: str, limits: Limits) -> tuple[MetaTensor, list[str]]:
     """A measurement, and what was mended of it, in words."""
     encoding, mask, affine, said = None, None, None, []
     with h5py.File(path, "r") as file:
+        check_own_data(file)
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
         if "kspace" in file:
-            kspace, mask, said = _from_fastmri(file, layout)
+            kspace, mask, said = _from_fastmri(file, layout, limits)
             if "ismrmrd_header" in file:
-                encoding = read_header(file["ismrmrd_header"][()])
+                encoding = read_header(_text(file["ismrmrd_header"])[()])
             else:
                 warnings.warn(f"{path}: no ismrmrd_header: voxels are taken to be 1 x 1 x 1 mm", stacklevel=4)
         elif len(groups) == 1:
-            encoding = read_header(file[groups[0]]["xml"][0])
+            encoding = read_header(_text(file[groups[0]]["xml"])[0])
         else:
             raise Refusal(
                 f"the file holds {', '.join(file) or 'nothing'}: expected `kspace` (fastMRI), or one group with `data` "
                 "and `xml` (ISMRMRD)"
             )
     if mask is None and encoding is not None and groups:
-        kspace, mask, affine = read_ismrmrd(path, groups[0], encoding)
+        kspace, mask, affine = read_ismrmrd(path, groups[0], encoding, limits)
         mask = mask[0] if (mask == mask[0]).all() else mask
     return assemble(kspace, mask, encoding, affine), said
 
 
-def _from_fastmri(file: h5py.File, layout: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def _text(stored: h5py.Dataset) -> h5py.Dataset:
+    """A text as it is; raises ValueError for one that is too long to describe anything."""
+    if stored.size * stored.dtype.itemsize > LARGEST_TEXT:
+        raise Refusal(f"{stored.name} is a text of {in_gigabytes(stored.size * stored.dtype.itemsize)}: damaged")
+    return stored
+
+
+def _from_fastmri(file: h5py.File, layout: str, limits: Limits) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """k-space (C, Z, KY, KX), 0 where the mask is 0; the mask, (KY, KX) or (Z, KY, KX), or None; what was mended."""
     stored = file["kspace"]
     compound = set(stored.dtype.names or ()) == {"real", "imag"}  # MATLAB's complex numbers
@@ -97,6 +111,7 @@ def _from_fastmri(file: h5py.File, layout: str) -> tuple[np.ndarray, np.ndarray 
         raise Refusal(
             f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
         )
+    limits.check(stored.shape, parts=2, copies=COPIES)
     kspace = from_compound(stored[()]) if compound else stored[()].astype(np.complex64, copy=False)
     # What is not finite is refused later, and has no energy to go by.
     look = layout != "as_stored" and bool(np.isfinite(kspace).all())
@@ -118,10 +133,10 @@ def _mask_of(file: h5py.File, kspace: np.ndarray) -> np.ndarray | None:
     """The mask of a file, (KY, KX) or (Z, KY, KX), or None, for its k-space (C, Z, KY, KX)."""
     if "mask" not in file:
         return None
-    mask = np.asarray(file["mask"][()]) != 0
-    allowed = [kspace.shape[-n:] for n in (1, 2, 3)]
-    if mask.shape not in allowed:
-        raise Refusal(f"the mask has the shape {mask.shape}: expected one of {', '.join(map(str, allowed))}")
+    allowed, stored = [kspace.shape[-n:] for n in (1, 2, 3)], file["mask"]
+    if stored.shape not in allowed:
+        raise Refusal(f"the mask has the shape {stored.shape}: expected one of {', '.join(map(str, allowed))}")
+    mask = np.asarray(stored[()]) != 0
     return np.broadcast_to(mask, kspace.shape[-2:]) if mask.ndim == 1 else mask
 
 
@@ -179,18 +194,22 @@ class LoadKspaced(MapTransform):
 
     Raises:
         ValueError: an unknown layout.
+
+    Args:
+        limits: of the size of a file and of memory.
     """
 
     suffixes = SUFFIXES
 
-    def __init__(self, keys, layout: str = "auto") -> None:
+    def __init__(self, keys, layout: str = "auto", limits: Limits | None = None) -> None:
         super().__init__(keys)
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
-        self.layout = layout
+        self.layout, self.limits = layout, limits or Limits()
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = read_kspace(d[key], self.layout)
+            d[key] = read_kspace(d[key], self.layout, self.limits)
+            d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from bundle.files.memory import array_bytes
 from bundle.physics.linear_operator import LinearOperator, check_rho
 from bundle.physics.noise_level import noise_norm
 
@@ -72,6 +73,7 @@ class ThroughPlane(LinearOperator):
     """
 
     units = "the volume's own (a weighted mean)"
+    smaller = "larger voxels (--operator#spacing)"
     misfit_limit = 0.05
     misfit_causes = "a thickness, gap or profile that is not the scan's, or a solver that does not follow noisy slices"
 
@@ -140,6 +142,13 @@ class ThroughPlane(LinearOperator):
         k = factors[self.axis]
         weights = F.pad(self.weights, (0, -self.weights.shape[1] % k)).unflatten(1, (-1, k)).sum(2)
         return ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness)
+
+    def working_bytes(self) -> float:
+        return super().working_bytes() if self.axis != 2 else array_bytes(self.range_shape)
+
+    def solving_bytes(self) -> float:
+        """A closed form: the residual, and what is added to x."""
+        return array_bytes(self.domain_shape) + 2 * array_bytes(self.range_shape) + self.working_bytes()
 
     # -- geometry ---------------------------------------------------------------------------------
     def __str__(self) -> str:

@@ -1,0 +1,46 @@
+"""Cases that their inputs do not name: the name of a file or folder may be the patient's.
+
+A case is called by the fingerprint of its data, so that the same data have the same name in every run. Nothing can be
+read from it, but who has the data can tell that they are these.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundle.files.dicom_stack import Stack
+from bundle.files.fingerprint import fingerprint
+
+
+def nameless_case(data: Path | str | Stack) -> str:
+    """`case_` and the fingerprint of a file or a stack; data that cannot be read have none, and are refused later."""
+    return f"case_{fingerprint(data) or 'unreadable'}"
+
+
+def nameless(items: Sequence[Mapping]) -> list[dict]:
+    """Items of a run under names without meaning, which is said on stderr; "named" is what each was called.
+
+    Copies of one file are told apart by their number, in order.
+    """
+    renamed, met = [], Counter()
+    for item in items:
+        case = nameless_case(item["image"])
+        met[case] += 1
+        case += f"_{met[case]}" if met[case] > 1 else ""
+        print(f"{os.fspath(item['image'])} is called {case}", file=sys.stderr, flush=True)
+        renamed.append({**item, "case": case, "named": item["case"]})
+    return renamed
+
+
+def without_paths(settings: Mapping) -> dict:
+    """Settings with the fingerprint of a file that is there in the place of its path."""
+    return {k: fingerprint(v) or v if names_file(v) else v for k, v in settings.items()}
+
+
+def names_file(value: object) -> bool:
+    """Whether a setting is the path of a file that is there."""
+    return isinstance(value, (str, os.PathLike)) and os.path.isfile(value)

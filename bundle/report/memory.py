@@ -1,0 +1,135 @@
+"""Refuses, before any work, what the machine has no memory or disk for.
+
+    memory of a run = OVERHEAD + the largest of
+        sampling      what the inferer says (`working_bytes`) and the measurement, once more
+        results       result and maps, brought back to the scanner's intensities and written
+        page          the same with what the page shows, and what packs it
+        evaluation    the truth, every method, and what the metrics make of one
+
+The constants are fitted to the peaks of runs (docs/limits.md; `python -m scripts.studies.memory`). A run is refused
+only where SURE of the estimate is more than there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from bundle.files.limits import Limits
+from bundle.files.machine import free_disk, in_gigabytes
+from bundle.files.memory import Parts, array_bytes, largest, with_more
+from bundle.files.paths import path_of
+from bundle.files.switch import is_on
+from bundle.physics.measurement import operator_of
+
+OVERHEAD = 350e6
+"""Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
+SURE = 0.9
+"""Share of the estimate that has to fit."""
+RESULT, PER_MAP = 5.0, 3.0
+"""Volumes at once while a result is restored and written, and for each map beside it."""
+PAGE = 3.0
+"""More of them while the page is made."""
+METRICS = 8.0
+"""Volumes that the metrics of one method take."""
+NIFTI, DICOM, SHOWN = 2.0, 2.0, 0.5
+"""Bytes of a voxel on the disk: in compressed NIfTI, less than usual; in DICOM; and in the page."""
+
+
+class CheckMemoryd(MapTransform):
+    """Passes on measurements whose reconstruction fits into memory, and whose results fit onto the disk.
+
+    Args:
+        keys: measurements with their operators, in the prior's range.
+        inferer, network: what will reconstruct them.
+        sampler: its number of draws says how many maps there will be.
+        limits: of memory.
+        device: of the inferer.
+        output_dir, output_format: where results go, and as what.
+        report, evidence: switches of the run: what else is written.
+        baselines: of an evaluation; none where nothing is evaluated.
+
+    Raises:
+        ValueError: too little memory, or disk: the number, what takes it, and what to change.
+    """
+
+    def __init__(self, keys, inferer, network: torch.nn.Module, sampler, limits: Limits,
+                 device: torch.device | str = "cpu", output_dir: str = ".", output_format: str = "nifti",
+                 report: bool | str = True, evidence: bool | str = False,
+                 baselines: Mapping[str, Callable] | None = None) -> None:  # fmt: skip
+        super().__init__(keys)
+        self.inferer, self.network, self.sampler, self.limits = inferer, network, sampler, limits
+        self.device, self.output_dir, self.output_format = torch.device(device), output_dir, output_format
+        self.report, self.evidence = is_on(report, "report"), is_on(evidence, "evidence")
+        self.baselines = baselines
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        for key in self.key_iterator(data):
+            self.check(data[key])
+        return dict(data)
+
+    def check(self, measurement: MetaTensor) -> None:
+        """Raise ValueError as above."""
+        if self.limits.off:
+            return
+        operator = operator_of(measurement)
+        sampling, after = self.estimate(measurement)
+        if self.device.type == "cuda":
+            self._fits(sampling, str(self.device), operator.smaller)
+            self._fits(after, "cpu", operator.smaller)
+        else:
+            self._fits(largest(sampling, after), "cpu", operator.smaller)
+        needed, there = self.disk_bytes(operator.domain_shape), free_disk(path_of("output_dir", self.output_dir))
+        if there is not None and SURE * needed > there:
+            raise ValueError(
+                f"its results take about {in_gigabytes(needed)}, and {in_gigabytes(there)} are free at "
+                f"{self.output_dir}: choose another --output_dir, or write less (--report False, --num_draws 1)"
+            )
+
+    def estimate(self, measurement: MetaTensor) -> tuple[Parts, Parts]:
+        """Bytes that will be taken, by what takes them: while a measurement is sampled, and after."""
+        operator, y = operator_of(measurement), measurement.as_tensor()[0]
+        spacing = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
+        sampling = self.inferer.working_bytes(y, operator, spacing, self.network)
+        sampling = sampling | {"measurement": array_bytes(y.shape), "overhead": OVERHEAD}
+        if self.device.type == "cuda":
+            sampling = with_more(sampling, measurement=array_bytes(y.shape), operator=operator.kept_bytes())
+        volume, maps = array_bytes(operator.domain_shape), (self.sampler.num_draws > 1) + 2 * self.evidence
+        after = {"results": (RESULT + PER_MAP * maps) * volume, "overhead": OVERHEAD}
+        if self.report:
+            after["page"] = PAGE * volume
+        if self.baselines is not None:
+            after["evaluation"] = (1 + len(self.baselines) + METRICS) * volume
+        return sampling, after
+
+    def disk_bytes(self, shape: tuple[int, ...]) -> float:
+        """Bytes that the results take, at least."""
+        voxels, maps = array_bytes(shape) / 4, (self.sampler.num_draws > 1) + 2 * self.evidence
+        each = NIFTI * (self.output_format != "dicom") + DICOM * (self.output_format != "nifti")
+        return voxels * ((1 + maps) * each + self.report * SHOWN * (2 + maps))
+
+    def _fits(self, parts: Parts, device: str, smaller: str) -> None:
+        needed, there = sum(parts.values()), self.limits.memory(device)
+        if SURE * needed <= there:
+            return
+        where = "memory" if device == "cpu" else f"the memory of {device}"
+        told = ((n, name) for name, n in parts.items() if n > 0.05 * needed and name != "overhead")
+        shares = sorted(told, reverse=True)
+        what = ", ".join(f"{name} {in_gigabytes(n)}" for n, name in shares)
+        fixes = [fix for _, name in shares if (fix := self._fix(name))]
+        fixes += [smaller] + ["--device cpu"] * (device != "cpu")
+        raise ValueError(
+            f"to reconstruct it takes about {in_gigabytes(needed)} of {where} ({what}), and {in_gigabytes(there)} are "
+            f"available: {', '.join(fixes)}, or a machine with more (--max_memory off tries it all the same)"
+        )
+
+    def _fix(self, name: str) -> str:
+        """The option that makes a part smaller, if there is one."""
+        if name == "draws":
+            return "--num_draws 1"
+        if name in ("page", "evaluation") and self.report:
+            return "--report False"
+        return "--slice_batch_size 1" if name == "network" else ""
