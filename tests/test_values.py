@@ -58,7 +58,7 @@ TABLE = [
     (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),
     (INFERENCE, "inferer#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),
     (INFERENCE, "inferer#threshold", ["x", float("nan")], "threshold must be a number"),
-    (INFERENCE, "operator#axis", [3, "z"], "axis must be 0, 1, 2"),
+    (INFERENCE, "operator#axis", [3, "z", True], "axis must be 0, 1, 2"),
     (INFERENCE, "operator#thickness", [0, -1, "x", []], "thickness must be a number of mm above 0"),
     (
         INFERENCE,
@@ -93,6 +93,7 @@ TABLE = [
     (KSPACE, "acceleration", [0.5, 0, -4, "x"], "acceleration must be a number from 1"),
     (KSPACE, "num_coils", [0, -1, 2.5, "x"], "num_coils must be a whole number from 1"),
     (KSPACE, "center_fraction", [0, -1, 1.5, "x"], "center_fraction must be a number above 0, up to 1"),
+    (KSPACE, "operator#phase_axis", [2, "x", True], "phase_axis must be 0 or 1"),
     (KSPACE, "pattern", ["spiral", 1], "pattern must be one of"),
     (KSPACE, "kspace_noise", [-1, 1, "x"], "kspace_noise must be a share of the volume's maximum from 0, below 1"),
     (KSPACE, "total_variation_weight", [0, -1, "x"], "weight must be a number above 0"),

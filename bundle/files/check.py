@@ -16,6 +16,9 @@ VOXEL = (0.01, 50.0)
 FIELD = (1.0, 5000.0)
 """mm. The longest side of a volume, from a biopsy to more than a whole body."""
 
+LARGEST = 1e15
+"""Magnitude of a voxel. Those of float32 end at 3e38, and the network's sums of squares would not be numbers."""
+
 MAX_DICOM_SHEAR = 0.05
 """Degrees. DICOM has two direction cosines, and the third is perpendicular to them: no reader sees more shear."""
 
@@ -23,9 +26,9 @@ MAX_DICOM_SHEAR = 0.05
 class CheckVolumed(MapTransform):
     """Passes 3-D single-channel volumes on and refuses everything else, naming the file and the fix.
 
-    Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for
-    an image that is not (1, X, Y, Z), NaN or Inf voxels, a constant image, spacing that is not positive, a size that
-    no scan has (`check_size`), or axes that are off right angles by more than MAX_SHEAR.
+    Expects channel-first images as `LoadVolumed` gives them. Raises ValueError for an image that is not (1, X, Y, Z),
+    voxels that are NaN, Inf or beyond LARGEST, a constant image, spacing that is not positive, a size that no scan has
+    (`check_size`), or axes that are off right angles by more than MAX_SHEAR.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -65,6 +68,12 @@ def check_volume(volume: torch.Tensor) -> None:
     bad = int((~torch.isfinite(volume)).sum())
     if bad:
         raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
+    beyond = int((volume.abs() > LARGEST).sum())
+    if beyond:
+        raise ValueError(
+            f"{name}: {beyond} voxels are beyond {LARGEST:g}, up to {float(volume.abs().max()):.3g}: repair them, or "
+            "divide the volume by a constant"
+        )
     if float(volume.max()) == float(volume.min()):
         raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
 

@@ -38,7 +38,7 @@ def pairs(words: Sequence[str]) -> Iterator[tuple[str | None, str]]:
 
 
 def is_option(word: str) -> bool:
-    """`--name`, `-name`, or `-n`; and no negative number."""
+    """`--name`, `-n`, or, as Python Fire has it, `-inf`; and no negative number."""
     return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 

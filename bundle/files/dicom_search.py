@@ -18,11 +18,10 @@ from bundle.files.dicom_check import TOLERANCE, check_stack
 from bundle.files.dicom_names import in_words, is_called, name_of
 from bundle.files.dicom_slice import DISC_INDEX, Slice, is_dicom, slices_of
 from bundle.files.dicom_stack import Stack, read_pixels
+from bundle.files.find import DICOM_SUFFIXES
 from bundle.files.find import SUFFIXES as VOLUMES
 
 MIN_SLICES = 3
-SUFFIXES = (".dcm", ".ima")
-"""Of files that mean to be DICOM, whatever is in them."""
 MOST_NAMED = 3
 COPY = "a copy of another"
 
@@ -105,7 +104,7 @@ def dicom_slices(path: Path) -> list[tuple]:
         raise ValueError("a link to nothing")
     if is_dicom(path):
         return slices_of(path)
-    if path.name.lower().endswith(SUFFIXES):
+    if path.name.lower().endswith(DICOM_SUFFIXES):
         raise ValueError(
             "no DICOM, damaged perhaps" if path.stat().st_size else "empty, a copy that was cut off perhaps"
         )

@@ -24,6 +24,8 @@ FORMATS = {
 """Suffixes by format. Where header and voxels are two files, the header stands for both."""
 SUFFIXES = tuple(chain(*FORMATS.values()))
 """Volumes. A reader of another kind of measurement states its own."""
+DICOM_SUFFIXES = (".dcm", ".ima")
+"""Of files that mean to be DICOM, whatever is in them."""
 OTHER_HALF = (".img", ".img.gz")
 """Voxels whose header is a .hdr; a file of this name may be named, but a folder's are not looked for."""
 
@@ -48,10 +50,15 @@ def is_dicom_series(folder: Path) -> bool:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """True for a DICOM file that is not hidden, not named as a volume of another format, not the index of a disc."""
+    """True for a DICOM file that is not hidden, not named as a volume of another format, not the index of a disc.
+
+    One that is named as DICOM and is damaged is meant to be DICOM, too: passed over, a case would be lost unsaid.
+    """
     name = path.name
     if name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX or not path.is_file():
         return False
+    if name.lower().endswith(DICOM_SUFFIXES):
+        return True
     try:
         return is_dicom(path)
     except OSError:  # what it is cannot be known: those who read it say why

@@ -13,7 +13,10 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Refusal(ValueError):
-    """What a file lacks to be a volume of ours, in words for its owner; libraries raise plain ValueErrors."""
+    """What is wrong with a file or with what it describes, in words for its owner.
+
+    Libraries raise plain ValueErrors, whose words are for programmers.
+    """
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,20 @@ def test_dicom_folders_stand_beside_files(tmp_path):
     assert names(list_volumes(tmp_path)) == ["z.nii", "a_series"]
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n"])
+def test_a_damaged_dicom_file_is_not_passed_over(tmp_path, content, capsys):
+    """By its name it was a case, which else would be lost without a word."""
+    for name in ("one", "two"):
+        write_volume(tmp_path / "in" / f"{name}.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    damaged = tmp_path / "in" / "series" / "frames.dcm"
+    damaged.parent.mkdir()
+    damaged.write_bytes(content)
+    cases = Cases(tmp_path / "in", READ, reader=READ.transforms[0], output_dir=tmp_path / "out")
+    assert [v["case"] for v in cases.usable] == ["one", "two"]
+    with pytest.raises(SystemExit, match="(?s)1 of 3 volumes.*series: no series of at least 3.*frames.dcm"):
+        cases.finish()
+
+
 def test_hidden_dicom_folders_are_left_out(tmp_path):
     touch(tmp_path, "z.nii")
     dicom(tmp_path / ".trash" / "1")

@@ -30,6 +30,7 @@ def at_home(monkeypatch):
         ("--gap 1.0", "unknown option --gap: did you mean --operator#gap?"),
         ("--operator#gapp 1", "unknown option --operator#gapp: did you mean --operator#gap?"),
         ("--operator::gapp 1", "unknown option --operator::gapp: did you mean --operator#gap?"),
+        ("--operator#gap -inf", "unknown option --inf"),
         ("--qwertz", "unknown option --qwertz: docs/conventions.md lists all"),
         ("--dataset_dir a.nii b.nii c.nii", "these words belong to no option: b.nii c.nii"),
         (

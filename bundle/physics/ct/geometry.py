@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 import torch
 
 from bundle.files.carried import carried
+from bundle.files.scan import Refusal
 
 BEAMS = ("parallel", "fan", "cone")
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -72,18 +73,18 @@ class ScanGeometry:
 
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
-            raise ValueError(f"beam must be one of {BEAMS}, got {self.beam!r}")
+            raise Refusal(f"beam must be one of {BEAMS}, got {self.beam!r}")
         object.__setattr__(self, "angles", _numbers("angles", self.angles))
         if len(self.angles) < 2:
-            raise ValueError(f"a scan needs at least 2 angles, got {list(self.angles)}: check the geometry")
+            raise Refusal(f"a scan needs at least 2 angles, got {list(self.angles)}: check the geometry")
         for name in ("num_columns", "num_rows"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+                raise Refusal(f"{name} must be a positive whole number, got {value!r}")
         for name in ("column_size", "row_size"):
             value = getattr(self, name)
             if not _is_number(value) or not value > 0:
-                raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
+                raise Refusal(f"{name} must be a positive number of mm, got {value!r}")
         distances = ("source_to_isocenter", "source_to_detector")
         for name in PER_VIEW:
             if self.beam == "parallel" and name in distances:
@@ -93,9 +94,9 @@ class ScanGeometry:
         if self.beam != "parallel":
             for name in distances:
                 if not (self.per_view(name) > 0).all():
-                    raise ValueError(f"{name} must be positive (mm), got {getattr(self, name)}")
+                    raise Refusal(f"{name} must be positive (mm), got {getattr(self, name)}")
             if not (self.per_view("source_to_detector") > self.per_view("source_to_isocenter")).all():
-                raise ValueError(
+                raise Refusal(
                     f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
                     f"({self.source_to_isocenter} mm): are the two distances swapped?"
                 )
@@ -104,20 +105,18 @@ class ScanGeometry:
         except (TypeError, ValueError):
             world = torch.zeros(0)
         if world.shape != (4, 4) or not torch.isfinite(world).all() or abs(float(torch.linalg.det(world))) < 1e-9:
-            raise ValueError(f"world must be an invertible 4 x 4 matrix, got {self.world}")
+            raise Refusal(f"world must be an invertible 4 x 4 matrix, got {self.world}")
         object.__setattr__(self, "world", tuple(tuple(float(v) for v in row) for row in self.world))
 
     def _one_per_view(self, name: str) -> float | tuple[float, ...]:
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"a {self.beam} beam needs {name} (mm)")
+            raise Refusal(f"a {self.beam} beam needs {name} (mm)")
         if _is_number(value):
             return float(value)
         values = _numbers(name, value)
         if len(values) != len(self.angles):
-            raise ValueError(
-                f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one"
-            )
+            raise Refusal(f"{name} has {len(values)} values for {len(self.angles)} angles: give one per view, or one")
         return values
 
     def __str__(self) -> str:
@@ -182,15 +181,13 @@ class ScanGeometry:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"the geometry is not JSON: {error}") from None
+            raise Refusal(f"the geometry is not JSON: {error}") from None
         known = {f.name for f in fields(cls)}
         required = {"beam", "angles", "num_columns", "column_size", "num_rows", "row_size"}
         if not isinstance(values, dict) or (missing := required - values.keys()):
-            raise ValueError(
-                f"the geometry lacks {', '.join(sorted(missing)) if isinstance(values, dict) else 'fields'}"
-            )
+            raise Refusal(f"the geometry lacks {', '.join(sorted(missing)) if isinstance(values, dict) else 'fields'}")
         if unknown := values.keys() - known:
-            raise ValueError(
+            raise Refusal(
                 f"the geometry has unknown fields {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
             )
         return cls(**values)
@@ -212,15 +209,24 @@ class Grid:
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
+        if isinstance(self.shape, str) or not hasattr(self.shape, "__iter__"):
+            raise Refusal(f"shape must be three positive whole numbers of voxels, got {self.shape!r}")
         shape, spacing, center = tuple(self.shape), _numbers("spacing", self.spacing), _numbers("center", self.center)
         if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ValueError(f"a grid needs three positive whole numbers of voxels, got {shape}")
+            raise Refusal(f"a grid needs three positive whole numbers of voxels, got {shape}")
         if len(spacing) != 3 or not all(s > 0 for s in spacing):
-            raise ValueError(f"a grid needs three positive voxel sizes in mm, got {spacing}")
+            raise Refusal(f"a grid needs three positive voxel sizes in mm, got {spacing}")
         if len(center) != 3:
-            raise ValueError(f"a grid's center has three coordinates in mm, got {center}")
+            raise Refusal(f"a grid's center has three coordinates in mm, got {center}")
         for name, value in (("shape", shape), ("spacing", spacing), ("center", center)):
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_fields(cls, stated: object) -> Grid:
+        """Of the field "grid" of a geometry file; Refusal for what is no object, and for unknown or missing fields."""
+        if not isinstance(stated, dict) or not {"shape", "spacing"} <= stated.keys() <= {f.name for f in fields(cls)}:
+            raise Refusal(f"grid must have the fields shape and spacing, and perhaps center, got {stated!r}")
+        return cls(**stated)
 
     def coordinates(self, axis: int) -> torch.Tensor:
         """(shape[axis],) voxel centres in mm, float64."""
@@ -251,9 +257,9 @@ def _is_number(value) -> bool:
 
 def _numbers(name: str, values) -> tuple[float, ...]:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise ValueError(f"{name} must be a list of numbers, got {values!r}")
+        raise Refusal(f"{name} must be a list of numbers, got {values!r}")
     values = list(values)
     for i, value in enumerate(values):
         if not _is_number(value):
-            raise ValueError(f"{name}[{i}] is {value!r}, not a finite number")
+            raise Refusal(f"{name}[{i}] is {value!r}, not a finite number")
     return tuple(float(v) for v in values)

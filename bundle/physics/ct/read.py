@@ -88,14 +88,15 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
         else:
             raise FileNotFoundError(f"no geometry beside the projections: expected {described.name} or {rtk.name}")
         if grid is not None:
-            grid = Grid(**grid)
+            grid = Grid.from_fields(grid)
         _check_size(values, geometry)
         if air_counts is not None:
             values = _from_counts(values, air_counts, path)
         _check_line_integrals(values, path)
-    except (ValueError, OSError, TypeError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"{path}: {error}") from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: {error}") from None
+    except Refusal as error:
+        raise ValueError(f"{path}: {error}") from None
     meta = {"filename_or_obj": str(path), "case": case, "geometry": geometry}
     if grid is not None:
         meta["grid"] = grid
@@ -108,10 +109,10 @@ def _readable(read: Callable, path: Path, *others):
     """What `read` returns; a file can be damaged in as many ways as readers can fail."""
     try:
         return read(path, *others)
-    except ValueError:
+    except Refusal:
         raise
     except Exception as error:
-        raise ValueError(f"the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
+        raise Refusal(f"the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
 
 
 def _read_fields(path: Path) -> dict:
@@ -119,10 +120,10 @@ def _read_fields(path: Path) -> dict:
         fields = json.loads(read_text(path))
     except Refusal:
         raise
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise Refusal(f"{path.name} is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"{path.name} is not a JSON object with the fields of a geometry")
+        raise Refusal(f"{path.name} is not a JSON object with the fields of a geometry")
     return fields
 
 
@@ -134,38 +135,36 @@ def _read_array(path: Path, limits: Limits) -> np.ndarray:
         check_npz(path, "projections", limits)
         with np.load(path, allow_pickle=False) as arrays:
             if "projections" not in arrays:
-                raise ValueError(f"the file holds {', '.join(arrays.files) or 'nothing'}, but no array `projections`")
+                raise Refusal(f"the file holds {', '.join(arrays.files) or 'nothing'}, but no array `projections`")
             values = arrays["projections"]
     elif name.endswith((".nii", ".nii.gz")):
         image = nib.load(path)
         if np.issubdtype(image.get_data_dtype(), np.complexfloating):
-            raise ValueError("the projections are complex numbers: save line integrals or counts")
+            raise Refusal("the projections are complex numbers: save line integrals or counts")
         values = image.get_fdata(dtype=np.float32)
     else:
         values = np.ascontiguousarray(itk.array_from_image(itk.imread(str(path))).T)
     if values.ndim == 2:  # one slice
         values = values[..., None]
     if values.ndim != 3:
-        raise ValueError(f"projections are (views, columns, rows), got an array of shape {values.shape}")
+        raise Refusal(f"projections are (views, columns, rows), got an array of shape {values.shape}")
     if np.iscomplexobj(values):
-        raise ValueError("the projections are complex numbers: save line integrals or counts")
+        raise Refusal("the projections are complex numbers: save line integrals or counts")
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _read_stack(path: Path, rtk: Path, limits: Limits) -> tuple[np.ndarray, ScanGeometry]:
     """An RTK projection stack (columns, rows, views) and its geometry; positions come from the image's header."""
     if path.name.lower().endswith(".npz"):
-        raise ValueError(f"{rtk.name} describes an image with spacing and origin, which an .npz lacks: use JSON")
+        raise Refusal(f"{rtk.name} describes an image with spacing and origin, which an .npz lacks: use JSON")
     check_image(path, limits)
     image = itk.imread(str(path))
     values = itk.array_from_image(image)  # views, rows, columns
     if values.ndim != 3:
-        raise ValueError(f"an RTK projection stack has three axes, got {values.shape}")
+        raise Refusal(f"an RTK projection stack has three axes, got {values.shape}")
     spacing, origin = np.asarray(image.GetSpacing()), np.asarray(image.GetOrigin())
     if not np.allclose(np.asarray(image.GetDirection())[:2, :2], np.eye(2)):
-        raise ValueError(
-            "the detector's axes are turned in the image header: save the stack with an identity direction"
-        )
+        raise Refusal("the detector's axes are turned in the image header: save the stack with an identity direction")
     size = (values.shape[2], values.shape[1])
     geometry = read_rtk_geometry(rtk, size, tuple(map(float, spacing[:2])), tuple(map(float, origin[:2])))
     return np.ascontiguousarray(values.transpose(0, 2, 1), dtype=np.float32), geometry
@@ -173,7 +172,7 @@ def _read_stack(path: Path, rtk: Path, limits: Limits) -> tuple[np.ndarray, Scan
 
 def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
     if values.shape != geometry.range_shape:
-        raise ValueError(
+        raise Refusal(
             f"the projections are {values.shape} (views, columns, rows), the geometry says {geometry.range_shape}: "
             "correct one of them"
         )
@@ -181,12 +180,12 @@ def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
 
 def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarray:
     if not isinstance(air_counts, (int, float)) or not air_counts > 0:
-        raise ValueError(f"air_counts must be a positive number, got {air_counts!r}")
+        raise Refusal(f"air_counts must be a positive number, got {air_counts!r}")
     if not np.isfinite(counts).all():
-        raise ValueError(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
+        raise Refusal(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
     empty = int((counts <= 0).sum())
     if empty == counts.size:
-        raise ValueError("every count is zero")
+        raise Refusal("every count is zero")
     lowest = lowest_of(air_counts)
     taken = "half a count" if lowest == LOWEST_COUNT else f"{lowest:g}"
     if empty:
@@ -214,14 +213,14 @@ def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarra
 def _check_line_integrals(values: np.ndarray, path: Path) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise ValueError(f"{bad} values are NaN or infinite; repair the projections, or leave those views out")
+        raise Refusal(f"{bad} values are NaN or infinite; repair the projections, or leave those views out")
     if values.max() > LARGEST_LINE_INTEGRAL or values.min() < -LARGEST_LINE_INTEGRAL:
-        raise ValueError(
+        raise Refusal(
             f"values from {values.min():g} to {values.max():g} are not line integrals (0 to about 10); for counts, "
             "state air_counts in the geometry file"
         )
     if not values.any():
-        raise ValueError("every value is zero")
+        raise Refusal("every value is zero")
     empty = [i for i, view in enumerate(values) if not view.any()]
     if empty:
         warnings.warn(f"{path}: views {empty} are all zero; a view that failed is better left out", stacklevel=4)

@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from bundle.files.limits import check_text
+from bundle.files.scan import Refusal
 from bundle.files.xml_text import parse_xml
 from bundle.physics.ct.geometry import ScanGeometry
 
@@ -42,20 +43,22 @@ def read_rtk_geometry(
     try:
         check_text(path)
         root = parse_xml(path.read_bytes())
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path.name} is not XML: {error}") from None
+    except Refusal:
+        raise
+    except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
+        raise Refusal(f"{path.name} is not XML: {error}") from None
     if root.tag != "RTKThreeDCircularGeometry":
-        raise ValueError(f"{path.name} is not an RTK geometry: its root is <{root.tag}>")
+        raise Refusal(f"{path.name} is not an RTK geometry: its root is <{root.tag}>")
     common = _values(root, path)
     views = [{**common, **_values(p, path)} for p in root.findall("Projection")]
     if not views:
-        raise ValueError(f"{path.name} describes no projection")
+        raise Refusal(f"{path.name} describes no projection")
     for name in REFUSED:
         if any(v.get(name, 0.0) for v in views):
-            raise ValueError(f"{path.name}: {name} is not 0; only flat, upright detectors on a circle are supported")
+            raise Refusal(f"{path.name}: {name} is not 0; only flat, upright detectors on a circle are supported")
     for name in ("GantryAngle", "SourceToIsocenterDistance", "SourceToDetectorDistance"):
         if missing := [i for i, v in enumerate(views) if name not in v]:
-            raise ValueError(f"{path.name}: projection {missing[0]} has no {name}")
+            raise Refusal(f"{path.name}: projection {missing[0]} has no {name}")
     per_view = {ours: tuple(v.get(theirs, 0.0) for v in views) for theirs, ours in FIELDS.items()}
     for name, s, o, n in zip(("column_offset", "row_offset"), spacing, origin, size):
         middle = o + (n - 1) / 2 * s
@@ -80,5 +83,5 @@ def _values(element: ElementTree.Element, path: Path) -> dict[str, float]:
             try:
                 values[child.tag] = float(child.text)
             except (TypeError, ValueError):
-                raise ValueError(f"{path.name}: {child.tag} is {child.text!r}, not a number") from None
+                raise Refusal(f"{path.name}: {child.tag} is {child.text!r}, not a number") from None
     return values

@@ -16,6 +16,7 @@ import numpy as np
 from monai.utils import optional_import
 
 from bundle.files.limits import Limits
+from bundle.files.scan import Refusal
 from bundle.files.xml_text import parse_xml
 
 ismrmrd, _ = optional_import("ismrmrd")
@@ -56,22 +57,22 @@ def read_header(text: str | bytes) -> Encoding:
     try:
         root = parse_xml(text)
     except ElementTree.ParseError as error:
-        raise ValueError(f"the ISMRMRD header is not XML: {error}") from None
+        raise Refusal(f"the ISMRMRD header is not XML: {error}") from None
     encoding = root.find("{*}encoding")
     if encoding is None:
-        raise ValueError("the ISMRMRD header has no encoding")
+        raise Refusal("the ISMRMRD header has no encoding")
     trajectory = encoding.findtext("{*}trajectory", "cartesian").strip()
     if trajectory != "cartesian":
-        raise ValueError(f"the trajectory is {trajectory}: only cartesian k-space can be reconstructed")
+        raise Refusal(f"the trajectory is {trajectory}: only cartesian k-space can be reconstructed")
 
     def triple(name: str) -> tuple[float, ...]:
         texts = [encoding.findtext("/".join(f"{{*}}{part}" for part in (*name.split("/"), axis))) for axis in "xyz"]
         try:
             values = tuple(float(t) for t in texts)
         except (TypeError, ValueError):
-            raise ValueError(f"the ISMRMRD header states {name} as {texts}: expected three numbers") from None
+            raise Refusal(f"the ISMRMRD header states {name} as {texts}: expected three numbers") from None
         if not all(0 < v < 1e5 for v in values):
-            raise ValueError(f"the ISMRMRD header states {name} as {values}: expected three positive numbers")
+            raise Refusal(f"the ISMRMRD header states {name} as {values}: expected three positive numbers")
         return values
 
     matrix = tuple(int(v) for v in triple("encodedSpace/matrixSize"))
@@ -101,14 +102,14 @@ def read_ismrmrd(path: str | Path, group: str, encoding: Encoding, limits: Limit
             limits.check((len(file[group].acquisitions), WORDS))
             lines = [line for line in file[group].acquisitions if is_imaging(line)]
     except ImportError:  # of which MONAI's OptionalImportError is one
-        raise ValueError("an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0") from None
+        raise Refusal("an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0") from None
     if not lines:
-        raise ValueError("the file holds no acquisitions of an image")
+        raise Refusal("the file holds no acquisitions of an image")
     for name in ("contrast", "repetition", "phase", "set", "kspace_encode_step_2"):
         found = sorted({getattr(line.idx, name) for line in lines})
         if len(found) > 1:
             what = "partitions of a 3-D encoding" if name == "kspace_encode_step_2" else f"values of {name}"
-            raise ValueError(f"the acquisitions have {len(found)} {what}: save 2-D slices of one image as a file")
+            raise Refusal(f"the acquisitions have {len(found)} {what}: save 2-D slices of one image as a file")
     order, affine = slice_order(lines, encoding)
     shape = (lines[0].active_channels, len(order), encoding.matrix[0], encoding.matrix[1])
     limits.check(shape, parts=2)
@@ -145,14 +146,14 @@ def add_lines(lines: Iterable, order: dict[int, int], encoding: Encoding, kspace
         data, center = line.data, line.center_sample
         kept = np.arange(line.discard_pre, line.number_of_samples - line.discard_post)
         if line.active_channels != len(kspace):
-            raise ValueError(f"acquisitions have {len(kspace)} and {line.active_channels} coils")
+            raise Refusal(f"acquisitions have {len(kspace)} and {line.active_channels} coils")
         backwards = line.is_flag_set(ismrmrd.ACQ_IS_REVERSE)
         row = rows // 2 + (center - kept if backwards else kept - center)
         inside = (row >= 0) & (row < rows)
         column = columns // 2 + line.idx.kspace_encode_step_1 - encoding.center
         # Of an even number of samples one has no mirror image.
         if not 0 <= column < columns or (~inside).sum() > int(backwards):
-            raise ValueError(
+            raise Refusal(
                 f"line {line.idx.kspace_encode_step_1}, samples {kept[0]} to {kept[-1]} around {center}, lies outside "
                 f"of k-space of {columns} lines of {rows} samples: correct the encoded matrix or the encoding limits"
             )
@@ -181,7 +182,7 @@ def slice_order(lines: Iterable, encoding: Encoding) -> tuple[dict[int, int], np
         worst = max(float(np.linalg.norm(position[s] - e)) for s, e in zip(numbers, expected))
         turned = any(np.abs(np.array(line.slice_dir[:]) - normal).max() > LARGEST_DEVIATION for line in first.values())
         if turned or not distance > 0 or worst > LARGEST_DEVIATION * distance:
-            raise ValueError(
+            raise Refusal(
                 f"the slices are not parallel and equally spaced (up to {worst:.2g} mm out of place, {distance:.3g} mm "
                 "apart): save those that are as a file of their own"
             )

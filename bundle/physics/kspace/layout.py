@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bundle.files.scan import Refusal
+
 PEAKED, PEAKED_IF_SPARSE = 10.0, 3.0
 """Times that the strongest position of a transformed axis has the energy of the median one, at least. Measured: 15 to
 50 with noise of a tenth of the maximum, 1000 and more with usual noise; coils and slices 1 to 3. Where some are not
@@ -66,7 +68,7 @@ def with_coils_second(stored: np.ndarray) -> tuple[np.ndarray, list[str]]:
         )
         stored = stored if stored.ndim == 4 else stored[None]
         return np.ascontiguousarray(np.moveaxis(stored, -1, 1)), [said]
-    raise ValueError(
+    raise Refusal(
         f"k-space of {sizes} has its energy along axes {' and '.join(map(str, axes))}, counted from 0, and not along "
         f"the last two: bring its axes into the order {EXPECTED}"
     )
@@ -233,7 +235,7 @@ def third_transform(kspace: np.ndarray, mask: np.ndarray | None) -> tuple[np.nda
     """Slices (C, Z, KY, KX) of 3-D k-space."""
     measured = (kspace != 0).any(0) if mask is None else np.broadcast_to(mask, kspace.shape[1:])
     if not (measured == measured[0]).all():
-        raise ValueError(
+        raise Refusal(
             "k-space is 3-D and undersampled along its third axis: reconstruct it along that axis, or save 2-D "
             "slices; if it is not 3-D, set --read#0#layout as_stored"
         )

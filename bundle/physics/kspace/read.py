@@ -26,6 +26,7 @@ from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.files.limits import LARGEST_TEXT, Limits
 from bundle.files.machine import in_gigabytes
+from bundle.files.scan import Refusal
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.own_data import check_own_data
@@ -53,13 +54,13 @@ def read_kspace(path: str | Path, layout: str = "auto", limits: Limits | None = 
         raise FileNotFoundError(f"{path} does not exist: name a file of k-space ({', '.join(SUFFIXES)})")
     try:
         if not path.name.lower().endswith(SUFFIXES):
-            raise ValueError(
+            raise Refusal(
                 f"not k-space, which is {', '.join(SUFFIXES)}: set --dataset_dir to a file of k-space or a folder of "
                 "them, or add configs/evaluate.json to simulate k-space from volumes"
             )
         measurement, said = _read(path, layout, limits or Limits())
         check_kspace(measurement)
-    except ValueError as error:
+    except Refusal as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a file can be damaged in as many ways as readers can fail
         raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
@@ -83,7 +84,7 @@ def _read(path: Path, layout: str, limits: Limits) -> tuple[MetaTensor, list[str
         elif len(groups) == 1:
             encoding = read_header(_text(file[groups[0]]["xml"])[0])
         else:
-            raise ValueError(
+            raise Refusal(
                 f"the file holds {', '.join(file) or 'nothing'}: expected `kspace` (fastMRI), or one group with `data` "
                 "and `xml` (ISMRMRD)"
             )
@@ -96,7 +97,7 @@ def _read(path: Path, layout: str, limits: Limits) -> tuple[MetaTensor, list[str
 def _text(stored: h5py.Dataset) -> h5py.Dataset:
     """A text as it is; raises ValueError for one that is too long to describe anything."""
     if stored.size * stored.dtype.itemsize > LARGEST_TEXT:
-        raise ValueError(f"{stored.name} is a text of {in_gigabytes(stored.size * stored.dtype.itemsize)}: damaged")
+        raise Refusal(f"{stored.name} is a text of {in_gigabytes(stored.size * stored.dtype.itemsize)}: damaged")
     return stored
 
 
@@ -105,9 +106,9 @@ def _from_fastmri(file: h5py.File, layout: str, limits: Limits) -> tuple[np.ndar
     stored = file["kspace"]
     compound = set(stored.dtype.names or ()) == {"real", "imag"}  # MATLAB's complex numbers
     if not (compound or np.issubdtype(stored.dtype, np.complexfloating)):
-        raise ValueError(f"kspace is {stored.dtype}: expected complex numbers")
+        raise Refusal(f"kspace is {stored.dtype}: expected complex numbers")
     if stored.ndim not in (3, 4) or min(stored.shape) < 1:
-        raise ValueError(
+        raise Refusal(
             f"kspace has the shape {stored.shape}: expected (slices, coils, readout, phase) or (slices, readout, phase)"
         )
     limits.check(stored.shape, parts=2, copies=COPIES)
@@ -134,7 +135,7 @@ def _mask_of(file: h5py.File, kspace: np.ndarray) -> np.ndarray | None:
         return None
     allowed, stored = [kspace.shape[-n:] for n in (1, 2, 3)], file["mask"]
     if stored.shape not in allowed:
-        raise ValueError(f"the mask has the shape {stored.shape}: expected one of {', '.join(map(str, allowed))}")
+        raise Refusal(f"the mask has the shape {stored.shape}: expected one of {', '.join(map(str, allowed))}")
     mask = np.asarray(stored[()]) != 0
     return np.broadcast_to(mask, kspace.shape[-2:]) if mask.ndim == 1 else mask
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bundle.files.scan import Refusal
 from bundle.files.values import number, whole_number
 from bundle.physics.kspace.cartesian_mri import CartesianMRI
 from bundle.physics.kspace.coil_maps import MIN_HALF_WIDTH, central_block, centre_of, estimate_maps
 from bundle.physics.kspace.simulated_coils import simulated_maps
 
 PATTERNS = ("random", "equispaced")
+MAGNITUDES = (1e-15, 1e15)
+"""Between which the largest value of k-space lies: the squares of others are 0 or infinite in single precision."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ class CartesianSampling:
         number("center_fraction", self.center_fraction, above=0, most=1)
         if self.pattern not in PATTERNS:
             raise ValueError(f"pattern must be one of {PATTERNS}, got {self.pattern!r}")
-        if self.phase_axis not in (0, 1):
+        if self.phase_axis not in (0, 1) or isinstance(self.phase_axis, bool):
             raise ValueError(f"phase_axis must be 0 or 1, the in-plane axes, got {self.phase_axis!r}")
         number("field_of_view", self.field_of_view, 1, 4)
         number("background", self.background, below=1, fix="1 is bright in the prior")
@@ -138,18 +141,24 @@ def calibration(kspace, mask: torch.Tensor) -> torch.Tensor:
 
 
 def check_kspace(kspace) -> None:
-    """Raise ValueError unless k-space is finite, not all 0, and (1, C, Z, KY, KX, 2)."""
+    """Raise Refusal unless k-space is finite, not all 0, of a usual magnitude, and (1, C, Z, KY, KX, 2)."""
     if kspace.ndim != 6 or kspace.shape[0] != 1 or kspace.shape[-1] != 2:
-        raise ValueError(
+        raise Refusal(
             "k-space must be (1, coils, slices, rows, columns, 2) with real and imaginary part last, got "
             f"{tuple(kspace.shape)}: this task takes k-space files, or add configs/evaluate.json to simulate k-space"
         )
     values = kspace.as_tensor()
     bad = values.numel() - int(torch.isfinite(values).sum())
     if bad:
-        raise ValueError(f"{bad} values of k-space are NaN or infinite: repair the file, or set those lines to 0")
+        raise Refusal(f"{bad} values of k-space are NaN or infinite: repair the file, or set those lines to 0")
     if not values.any():
-        raise ValueError("k-space is 0 everywhere: nothing was measured")
+        raise Refusal("k-space is 0 everywhere: nothing was measured")
+    low, high = MAGNITUDES
+    if not low < (largest := float(values.abs().max())) < high:
+        raise Refusal(
+            f"the largest value of k-space is {largest:g}, and must lie between {low:g} and {high:g}, or its "
+            "square is no number: multiply k-space by a constant"
+        )
 
 
 def measured_mask(kspace) -> torch.Tensor:

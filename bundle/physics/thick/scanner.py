@@ -41,7 +41,7 @@ class ThroughPlaneSampling:
     ratio: float | None = None
 
     def __post_init__(self) -> None:
-        if self.axis not in ("auto", 0, 1, 2):
+        if self.axis not in ("auto", 0, 1, 2) or isinstance(self.axis, bool):
             raise ValueError(f'axis must be 0, 1, 2 or "auto", got {self.axis!r}')
         if self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")

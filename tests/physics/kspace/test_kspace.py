@@ -206,6 +206,7 @@ def damaged(what, path):
         "zero": (good * 0, {}), "mask": (good, {"mask": np.ones(7)}), "xml": (good, {"ismrmrd_header": "<a"}),
         "radial": (good, {"ismrmrd_header": header(trajectory="radial")}),
         "no size": (good, {"ismrmrd_header": header().replace("<x>24</x>", "<x>many</x>", 1)}),
+        "huge": (good * np.float32(1e30), {}), "tiny": (good * np.float32(1e-30), {}),
         "negative": (good, {"ismrmrd_header": header().replace("<z>5</z>", "<z>-5</z>")}),
     }  # fmt: skip
     kspace, others = changes[what]
@@ -224,6 +225,8 @@ def damaged(what, path):
         ("xml", "header is not XML"),
         ("radial", "the trajectory is radial: only cartesian"),
         ("no size", "matrixSize as"),
+        ("huge", r"the largest value of k-space is .*e\+30, and must lie between 1e-15 and 1e\+15.*by a constant"),
+        ("tiny", "the largest value of k-space is .*e-30, and must lie between"),
         ("negative", "expected three positive numbers"),
     ],
 )
@@ -290,6 +293,23 @@ def test_ismrmrd_acquisitions_become_kspace_in_place(tmp_path):
     centre = read.affine @ torch.tensor([10.0, 12, 0, 1], dtype=torch.float64)
     np.testing.assert_allclose(centre, [-10, -20, 30 - 8, 1], atol=1e-6)
     np.testing.assert_allclose(read.affine[:3, :3], np.diag([3, -2, 4]), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["samples cut", "no samples", "header a number"])
+def test_acquisitions_that_libraries_cannot_read_are_said_to_be_damaged(change, tmp_path):
+    """What the libraries say stands in brackets, and is not the reason."""
+    kspace = random_kspace(SLICES, COILS, ROWS, COLUMNS)
+    path = write_ismrmrd(tmp_path / "scan.h5", [acquisition(kspace, 0, i) for i in range(COLUMNS)])
+    with h5py.File(path, "a") as file:
+        if change == "header a number":
+            del file["dataset/xml"]
+            file["dataset/xml"] = 3.0
+        else:
+            lines = file["dataset/data"][()]
+            lines["data"][3] = lines["data"][3][: -1 if change == "samples cut" else 0]
+            file["dataset/data"][...] = lines
+    with pytest.raises(ValueError, match=r"scan.h5: the file cannot be read, is it damaged\? \(\w+: .*\)"):
+        read_kspace(path)
 
 
 def test_repeated_lines_are_averaged_and_calibration_fills_in(tmp_path):
