@@ -134,9 +134,12 @@ def _check_voxels(header: dict[str, str], sizes: list[int], size: int, length: i
     check_stored(needed, there, compressed)
     limits.check(sizes)
     if compressed:
-        with file.open("rb") as stream:  # ITK fills up what is missing with anything
+        with file.open("rb") as stream:  # ITK fills up what is missing with anything, and unpacks all that is there
             stream.seek(start)
-            check_stored(needed, min(needed, inflated(stream, needed)))
+            unpacked = inflated(stream, needed)
+        check_stored(needed, unpacked)
+        if unpacked > needed:
+            raise Refusal(f"the file is damaged: it holds more than the {needed} bytes of voxels that its header states")
 
 
 def _is(header: dict[str, str], name: str, default: str) -> bool:
