@@ -139,7 +139,7 @@ def _check_voxels(header: dict[str, str], sizes: list[int], size: int, length: i
             unpacked = inflated(stream, needed)
         check_stored(needed, unpacked)
         if unpacked > needed:
-            raise Refusal(f"the file is damaged: it holds more than the {needed} bytes of voxels that its header states")
+            raise Refusal(f"the file is damaged: more voxels are there than the {needed} bytes that its header states")
 
 
 def _is(header: dict[str, str], name: str, default: str) -> bool:

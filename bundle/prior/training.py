@@ -17,7 +17,6 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from matplotlib import image as image_file
 from monai.engines.utils import DiffusionPrepareBatch
-from monai.handlers import CheckpointLoader
 from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
@@ -30,10 +29,11 @@ WHOLE_NUMBERS = {
     "volumes_per_batch": 1, "num_workers": 0, "seed": 0,
 }  # fmt: skip
 """Settings of a training and their least values."""
+SWITCHES = ("resume", "resample_shear")
 
 
-def check_training(multiple: int = 1, **settings) -> None:
-    """Settings that parts of MONAI and torch take unseen, checked before a volume is read.
+def check_training(multiple: int = 1, **settings) -> dict:
+    """Settings that parts of MONAI and torch take unseen, checked before a volume is read; returns them.
 
     Args:
         multiple: the network takes images whose sides are multiples of it.
@@ -51,7 +51,7 @@ def check_training(multiple: int = 1, **settings) -> None:
         number("ema_momentum", settings["ema_momentum"], above=0, most=1)
     if "cache_rate" in settings:
         number("cache_rate", settings["cache_rate"], 0, 1)
-    for name in ("resume", "resample_shear"):
+    for name in SWITCHES:
         is_on(settings.get(name, False), name)
     size = settings.get("patch_size", multiple)
     if size % multiple:
@@ -60,25 +60,13 @@ def check_training(multiple: int = 1, **settings) -> None:
             f"patch_size must be a multiple of {multiple}, which the network halves to whole pixels, got {size}: take "
             f"{' or '.join(map(str, near))}"
         )
+    return settings | {name: is_on(settings[name], name) for name in SWITCHES if name in settings}
 
 
 def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[dict]:
     """The patches of `volumes` that `transform` draws with `seed`: the same in every epoch and run."""
     transform.set_random_state(seed)
     return [patch for volume in volumes for patch in transform(volume)]
-
-
-def resume_training(trainer: Engine, state: dict, folder: str | Path, enabled: bool | str = True) -> None:
-    """Load the newest `checkpoint_epoch=*.pt` of `folder` into the objects of `state` when `trainer` starts.
-
-    Nothing is loaded where the switch `enabled` is off. Raises FileNotFoundError if the folder holds none.
-    """
-    if not is_on(enabled, "resume"):
-        return
-    found = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"no checkpoint_epoch=*.pt in {folder} to resume from: train without --resume first")
-    CheckpointLoader(str(found[-1]), state).attach(trainer)
 
 
 def cosine_decay(epochs: int, floor: float = 0.02) -> Callable[[int], float]:
@@ -213,12 +201,16 @@ class SampleGrid:
             eps = self.network(x, torch.full((self.num_samples,), int(t), device=self.device))
             x, _ = self.scheduler.step(eps, int(t), x)
         rows = x[:, 0].float().cpu().clamp(-1, 1).unflatten(0, (2, -1)).movedim(2, 1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        image_file.imsave(self.path, rows.flatten(2).flatten(0, 1).numpy(), cmap="gray", vmin=-1, vmax=1)
+        with written_whole(self.path) as partial:
+            image_file.imsave(partial, rows.flatten(2).flatten(0, 1).numpy(), cmap="gray", vmin=-1, vmax=1)
 
 
 class HistoryFile:
-    """Appends one JSON line per validation: epoch, iteration, mean training loss, validation metrics."""
+    """One JSON line per validation: epoch, iteration, mean training loss since the last one, validation metrics.
+
+    A line takes the place of those of its epoch and of later ones, which a training left that went on from before, or
+    one that was in the folder. The losses since the last validation are its state.
+    """
 
     def __init__(self, trainer: Engine, path: str) -> None:
         self.trainer, self.path, self.losses = trainer, Path(path), []
@@ -228,9 +220,8 @@ class HistoryFile:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def keep_loss(self, engine: Engine) -> None:
-        self.losses.append(
-            engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
-        )
+        output = engine.state.output
+        self.losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
 
     def __call__(self, engine: Engine) -> None:
         state = self.trainer.state
@@ -241,6 +232,24 @@ class HistoryFile:
         }
         line |= {k: round(float(v), 6) for k, v in engine.state.metrics.items()}
         self.losses = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        lines = [*lines_before(state.epoch, self.path), json.dumps(line)]
+        with written_whole(self.path) as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"losses": list(self.losses)}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.losses = list(state["losses"])
+
+
+def lines_before(epoch: int, path: Path) -> list[str]:
+    """The lines of a history file that are of earlier epochs; what cannot be read is left out."""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            if json.loads(line)["epoch"] < epoch:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):
+            continue
+    return kept

@@ -15,10 +15,10 @@ from bundle.files.find import one_scan
 from bundle.prior.training import (
     ErrorPerNoiseLevel,
     FixedLevelPrepareBatch,
+    HistoryFile,
     LowNoisePrepareBatch,
     SampleGrid,
     fixed_patches,
-    resume_training,
 )
 from bundle.prior.weights import load_weights
 from tests.support.helpers import GaussianDenoiser, alpha_bars
@@ -115,9 +115,47 @@ def test_fixed_patches_depend_on_the_seed_alone():
     assert not torch.equal(first, patches(2))
 
 
-def test_nothing_to_resume_from_names_the_fix(tmp_path):
-    with pytest.raises(FileNotFoundError, match="to resume from: train without --resume first"):
-        resume_training(Engine(lambda *_: None), {}, tmp_path)
+def line_of(epoch, run=0):
+    return json.dumps({"epoch": epoch, "run": run})
+
+
+@pytest.mark.parametrize(
+    ("there", "epoch", "kept"),
+    [
+        ([line_of(1), line_of(2)], 3, [line_of(1), line_of(2)]),
+        ([line_of(1), line_of(2), line_of(3)], 2, [line_of(1)]),
+        ([line_of(1), '{"epoch": 2, "tra'], 2, [line_of(1)]),  # cut by a kill
+        ([line_of(1), "", "[]", '"x"', "{}", line_of(2)], 3, [line_of(1), line_of(2)]),
+        ([line_of(20)], 1, []),  # of a former training
+        (None, 5, []),
+    ],
+)
+def test_a_line_of_the_history_takes_the_place_of_those_of_its_epoch_and_later_ones(tmp_path, there, epoch, kept):
+    path = tmp_path / "run" / "history.jsonl"
+    if there is not None:
+        path.parent.mkdir()
+        path.write_text("\n".join(there) + "\n", encoding="utf-8")
+    trainer, validator = Engine(lambda *_: {"loss": torch.tensor(0.5)}), Engine(lambda *_: None)
+    HistoryFile(trainer, str(path)).attach(validator)
+    trainer.run([0], max_epochs=1)
+    trainer.state.epoch = epoch
+    validator.run([0])
+    new = {"epoch": epoch, "iteration": 1, "train_loss": 0.5}
+    assert path.read_text(encoding="utf-8").splitlines() == [*kept, json.dumps(new)]
+
+
+def test_the_mean_loss_is_over_all_iterations_since_the_last_validation_of_any_run(tmp_path):
+    """Losses are state: a run that goes on adds to those of the one before."""
+    trainer, validator = Engine(lambda engine, batch: [{"loss": torch.tensor(batch)}]), Engine(lambda *_: None)
+    first, second = (HistoryFile(trainer, str(tmp_path / "h.jsonl")) for _ in range(2))
+    first.attach(validator)
+    trainer.run([1.0, 2.0], max_epochs=1)
+    second.load_state_dict(first.state_dict())
+    assert second.losses == [1.0, 2.0]
+    second.keep_loss(trainer)
+    second(validator)
+    assert json.loads((tmp_path / "h.jsonl").read_text())["train_loss"] == pytest.approx(5 / 3)
+    assert second.state_dict() == {"losses": []}
 
 
 def test_adaptation_is_to_one_scan(tmp_path):

@@ -3,27 +3,35 @@
 Forward, threads share out the fans; backward, the voxel lines, which no two threads then write to. Sums are taken in
 one fixed order, so results do not depend on the number of threads. Tables are [X * Y, Z] and [rays, rows]; both
 functions add to their last argument.
+
+The threads are Python's, and the kernels let go of its lock. numba's own (`parallel=True`) set the number of threads of
+OpenMP, which torch uses too, so that whatever came after a cone beam was computed otherwise; they also end a process
+that forks after using them, as a DataLoader does, or that uses them from two threads at once.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import torch
 
+PARTS = 4
+"""Parts of the work for each thread: the rays of some fans miss the volume, and take no time."""
+SMALL = 1 << 21
+"""Meetings of rays and voxel lines that take less time than it takes to start threads."""
+
 
 def project(fans, table: torch.Tensor, rays: torch.Tensor) -> None:
     """rays += A table, for the rays of `fans`."""
-    with _threads():
-        _project(*_arrays(fans), table.numpy(), rays.numpy())
+    _share_out(_project, fans, len(fans.ray), *_arrays(fans), table.numpy(), rays.numpy())
 
 
 def back_project(fans, rays: torch.Tensor, table: torch.Tensor) -> None:
     """table += A^T rays, for the rays of `fans`."""
-    with _threads():
-        _back_project(*_arrays(fans), rays.numpy(), table.numpy())
+    _share_out(_back_project, fans, len(fans.lines), *_arrays(fans), rays.numpy(), table.numpy())
 
 
 def _arrays(fans) -> tuple:
@@ -36,15 +44,17 @@ def _arrays(fans) -> tuple:
     )
 
 
-class _threads:
-    """As many numba threads as torch uses."""
-
-    def __enter__(self) -> None:
-        self.before = numba.get_num_threads()
-        numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
-
-    def __exit__(self, *_) -> None:
-        numba.set_num_threads(self.before)
+def _share_out(kernel, fans, count: int, *arguments) -> None:
+    """`kernel(begin, end, *arguments)` for parts of range(count), on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1 or fans.rise.numel() * len(fans.lines) < SMALL:
+        kernel(0, count, *arguments)
+        return
+    bounds = np.linspace(0, count, min(PARTS * threads, count) + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        done = [pool.submit(kernel, begin, end, *arguments) for begin, end in zip(bounds, bounds[1:])]
+    for part in done:
+        part.result()  # raises what the part raised
 
 
 @numba.njit(inline="always")
@@ -55,13 +65,16 @@ def _meet(f, i, start, step, start_across, step_across, start_up, lines, scale):
     return across, (start_up[f] - scale[1]) / scale[3], t / scale[3]
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
-def _project(ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, table, rays):
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def _project(
+    begin, end, ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, table, rays
+):
     num_slices, num_rows = table.shape[1], rays.shape[1]
     num_across, stride, stride_across = counts
-    for f in numba.prange(len(ray)):
-        curtain = np.zeros(num_slices + 2, np.float32)
-        total = np.zeros(num_rows, np.float32)
+    curtain = np.zeros(num_slices + 2, np.float32)
+    total = np.empty(num_rows, np.float32)
+    for f in range(begin, end):
+        total[:] = 0
         for i in range(len(lines)):
             across, up0, per_rise = _meet(f, i, start, step, start_across, step_across, start_up, lines, scale)
             lower = int(math.floor(across))
@@ -70,11 +83,14 @@ def _project(ray, start, step, start_across, step_across, start_up, rise, length
             share = np.float32(across - lower)
             first = i * stride + lower * stride_across
             if lower < 0:
-                curtain[1:-1] = share * table[first + stride_across]
+                for k in range(num_slices):
+                    curtain[k + 1] = share * table[first + stride_across, k]
             elif lower == num_across - 1:
-                curtain[1:-1] = (np.float32(1) - share) * table[first]
+                for k in range(num_slices):
+                    curtain[k + 1] = (np.float32(1) - share) * table[first, k]
             else:
-                curtain[1:-1] = (np.float32(1) - share) * table[first] + share * table[first + stride_across]
+                for k in range(num_slices):
+                    curtain[k + 1] = (np.float32(1) - share) * table[first, k] + share * table[first + stride_across, k]
             for r in range(num_rows):
                 up = min(max(up0 + per_rise * rise[f, r], -1.0), float(num_slices))
                 below = min(int(math.floor(up)), num_slices - 1)
@@ -84,14 +100,14 @@ def _project(ray, start, step, start_across, step_across, start_up, rise, length
             rays[ray[f], r] += total[r] * np.float32(length[f, r])
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(nogil=True, fastmath=True, cache=True)
 def _back_project(
-    ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, rays, table
+    begin, end, ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, rays, table
 ):
     num_slices, num_rows = table.shape[1], rays.shape[1]
     num_across, stride, stride_across = counts
-    for i in numba.prange(len(lines)):
-        curtain = np.empty(num_slices + 2, np.float32)
+    curtain = np.empty(num_slices + 2, np.float32)
+    for i in range(begin, end):
         for f in range(len(ray)):
             across, up0, per_rise = _meet(f, i, start, step, start_across, step_across, start_up, lines, scale)
             lower = int(math.floor(across))
@@ -108,6 +124,8 @@ def _back_project(
                 curtain[below + 2] += s * g
             first = i * stride + lower * stride_across
             if lower >= 0:
-                table[first] += (np.float32(1) - share) * curtain[1:-1]
+                for k in range(num_slices):
+                    table[first, k] += (np.float32(1) - share) * curtain[k + 1]
             if lower < num_across - 1:
-                table[first + stride_across] += share * curtain[1:-1]
+                for k in range(num_slices):
+                    table[first + stride_across, k] += share * curtain[k + 1]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from monai.data import MetaTensor
 
 from bundle.files.values import number, whole_number
 from bundle.physics.ct.cone_beam import ConeBeam
@@ -111,14 +112,14 @@ class Tomography:
         grid = projections.meta.get("grid")
         if grid is None or any(choice is not None for choice in (self.shape, self.spacing, self.center)):
             grid = self._chosen_grid(geometry)
-        return build(geometry, grid, self.model, self.backend, self.background)
+        return build(geometry, grid, self.model, self.backend, self.background, name_of(projections))
 
     def for_volume(self, volume) -> SparseRadon | ConeBeam:
         """The operator that measures a volume (1, X, Y, Z) with this scan; the isocenter is the volume's centre."""
         grid = Grid(tuple(volume.shape[1:]), tuple(volume.pixdim.tolist()))
         world = torch.as_tensor(volume.affine, dtype=torch.float64) @ torch.linalg.inv(grid.affine)
         geometry = self._scan(grid, tuple(tuple(row) for row in world.tolist()))
-        return build(geometry, grid, self.model, self.backend, self.background)
+        return build(geometry, grid, self.model, self.backend, self.background, name_of(volume))
 
     def _scan(self, grid: Grid, world) -> ScanGeometry:
         pixel, slice_distance = min(grid.spacing[:2]), grid.spacing[2]
@@ -170,14 +171,20 @@ def chosen(value, default):
     return default if value is None else value
 
 
-def build(geometry: ScanGeometry, grid: Grid, model: str, backend: str, background: float) -> SparseRadon | ConeBeam:
-    """The operator; warns if the scan does not cover the grid."""
+def name_of(image: MetaTensor) -> str:
+    """The file that an image came from."""
+    return image.meta.get("filename_or_obj", "the scan")
+
+
+def build(geometry: ScanGeometry, grid: Grid, model: str, backend: str, background: float, name: str
+          ) -> SparseRadon | ConeBeam:  # fmt: skip
+    """The operator; warns, with the name of the scan, if it does not cover the grid."""
     across, along = shortfall(geometry, grid)
     if max(across, along) > 0.5:
         warnings.warn(
-            f"the detector does not cover the volume: it misses {across:.0f} mm at the sides and {along:.0f} mm at the "
-            "ends; what lies there is not measured, and streaks come from it",
-            stacklevel=1,  # of this line, and so said once however often the operator is built
+            f"{name}: the detector does not cover the volume: it misses {across:.0f} mm at the sides and {along:.0f} "
+            "mm at the ends; what lies there is not measured, and streaks come from it",
+            stacklevel=1,  # of this line, and so said once for each scan, however often its operator is built
         )
     if geometry.beam == "cone":
         return ConeBeam(geometry, grid, backend, background)

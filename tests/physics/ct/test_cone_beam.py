@@ -228,34 +228,6 @@ def test_rays_handled_in_parts_add_up_to_the_same(monkeypatch, chunk):
     torch.testing.assert_close(operator.adjoint(y), aty)
 
 
-def test_numba_gives_the_same_bits_on_any_number_of_threads_and_puts_its_number_back():
-    numba = pytest.importorskip("numba")
-    if numba.config.NUMBA_NUM_THREADS < 2:
-        pytest.skip("numba was started with one thread")
-    operator, before = tiny("numba"), torch.get_num_threads()
-    x, y, own = normal(*operator.domain_shape), normal(*operator.range_shape), numba.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            results.append((operator.forward(x), operator.adjoint(y)))
-            assert numba.get_num_threads() == own
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*results))
-
-
-def test_numba_compiles_once_whichever_way_the_rays_run():
-    pytest.importorskip("numba")
-    compiled = importlib.import_module("bundle.physics.ct.cone_beam_numba")
-    grid = Grid((4, 5, 3), (1.0, 1.0, 1.0))
-    for angles, columns in (((0.0, 90.0), 6), ((0.0, 10.0), 6), ((80.0, 90.0), 6), ((0.0, 90.0), 1)):
-        operator = ConeBeam(scan(angles, columns), grid, "numba")
-        operator.adjoint(operator.forward(normal(4, 5, 3)))
-    # Arrays in another memory layout would make it compile again, for tens of seconds.
-    assert len(compiled._project.signatures) == len(compiled._back_project.signatures) == 1
-
-
 def test_double_precision_never_goes_through_single_precision(backend):
     operator = tiny(backend)
     x, y = normal(*operator.domain_shape, dtype=torch.float64), normal(*operator.range_shape, dtype=torch.float64)

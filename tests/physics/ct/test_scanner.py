@@ -221,16 +221,19 @@ def test_a_grid_above_the_rows_is_warned_of():
         tomography("cone", shape=(24, 24, 16), spacing=2.0, center=(0, 0, 0)).for_measurement(projections(geometry))
 
 
-def test_a_run_says_once_what_a_scan_does_not_cover(capfd):
+def test_a_run_says_once_of_each_scan_what_it_does_not_cover(capfd):
     """By Python's own rule for warnings, whichever way the operator is asked for."""
     settings = tomography(num_columns=8)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
         operator = settings.for_volume(volume())
-        for _ in range(2):
-            settings.for_measurement(projections(operator.geometry, operator.grid))
-    assert capfd.readouterr().err.count("the detector does not cover the volume") == 1
+        for name in ("the scan", "b.npz", "a.npz", "b.npz"):
+            measured = projections(operator.geometry, operator.grid)
+            measured.meta |= {} if name == "the scan" else {"filename_or_obj": name}
+            settings.for_measurement(measured)
+    said = [line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "does not cover" in line]
+    assert said == ["the scan", "b.npz", "a.npz"]
 
 
 # -- the grid of a measurement --------------------------------------------------------------------

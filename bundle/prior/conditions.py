@@ -1,0 +1,100 @@
+"""Under which conditions a training runs: what a resumed one must share with it, and what it had better.
+
+Conditions are kept in its checkpoints as {"fixed": {id: value}, "noted": {name: value}, "max_epochs": number}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import monai
+import numpy as np
+import torch
+
+FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "patches_per_volume",
+         "volumes_per_batch", "resample_shear")  # fmt: skip
+"""Settings without which a training is another one. Those that change no weight, such as val_interval, are free."""
+NOTED = ("num_workers",)
+"""Settings that may change between one machine and the next."""
+
+
+def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence[Sequence[Mapping]],
+                  device: torch.device | str) -> dict:  # fmt: skip
+    """The conditions of a run.
+
+    Args:
+        settings: by the ids of configs/train.json.
+        network: the prior; its attribute `about`, if it has one, says what it is and what it is trained with.
+        volumes: those that are trained on and those that are watched, [{"image": path}, ...] each.
+        device: that it is trained on.
+    """
+    about = dict(flat(getattr(network, "about", {})))
+    return {
+        "fixed": {name: settings[name] for name in FIXED if name in settings} | about,
+        "noted": {name: settings[name] for name in NOTED if name in settings} | {
+            "the data": " and ".join(fingerprint_of(v) for v in volumes),
+            "the device": torch.device(device).type,
+            "the number of threads": torch.get_num_threads(),
+            "torch": str(torch.__version__), "monai": monai.__version__, "numpy": np.__version__,
+        },
+        "max_epochs": settings["max_epochs"],
+    }  # fmt: skip
+
+
+def flat(about: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """("network#channels", [16, 32]), ... of {"network": {"channels": [16, 32]}}."""
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}#")
+        else:
+            yield prefix + name, value
+
+
+def fingerprint_of(volumes: Sequence[Mapping]) -> str:
+    """How many volumes, and 16 hexadecimal digits of their names and sizes, in order; wherever they lie."""
+    told = []
+    for item in volumes:
+        path = Path(item["image"])
+        files = list(path.rglob("*")) if path.is_dir() else [path]
+        sizes = [p.stat().st_size for p in files if p.is_file()]
+        told.append(f"{path.name} {len(sizes)} {sum(sizes)}")
+    return f"{len(volumes)} volumes ({hashlib.sha256(chr(10).join(told).encode()).hexdigest()[:16]})"
+
+
+def compare(path: Path, before: Mapping, now: Mapping) -> None:
+    """Tell in which conditions a run differs from the one that wrote the checkpoint at `path`.
+
+    Raises:
+        ValueError: a fixed one differs.
+    """
+    if changed := _changed(before["fixed"], now["fixed"]):
+        ids = ", ".join(name for name, *_ in changed)
+        raise ValueError(
+            f"{path} was trained otherwise than this run: {_in_words(changed)}; give {ids} as before to go on, or "
+            "train anew in another output_dir"
+        )
+    if changed := _changed(before["noted"], now["noted"]):
+        warnings.warn(
+            f"{path}: {_in_words(changed)}; the training goes on, but not to the same bits as one that was never "
+            "interrupted",
+            stacklevel=3,
+        )
+    if before["max_epochs"] != now["max_epochs"]:
+        warnings.warn(
+            f"{path}: max_epochs was {before['max_epochs']} and is {now['max_epochs']}: from here on the learning rate "
+            f"follows the cosine over {now['max_epochs']} epochs; what was trained before did not",
+            stacklevel=3,
+        )
+
+
+def _changed(before: Mapping, now: Mapping) -> list[tuple[str, object, object]]:
+    """(name, value before, value now) of what differs; None where there is no value."""
+    values = ((name, before.get(name), now.get(name)) for name in {**before, **now})
+    return [(name, a, b) for name, a, b in values if a != b]
+
+
+def _in_words(changed: Sequence[tuple[str, object, object]]) -> str:
+    return ", ".join(f"{name} was {before} and is {now}" for name, before, now in changed)
