@@ -84,7 +84,7 @@ def pieces(part: object) -> list:
         return [part.co_code, part.co_consts, part.co_names]
     if isinstance(part, (type, types.BuiltinFunctionType, types.ModuleType)):
         name = getattr(part, "__qualname__", part.__name__)
-        return [name, code_of(getattr(part, "__module__", None) or part.__name__)]
+        return [name, code_of(getattr(part, "__module__", None) or part.__name__), getattr(part, "__self__", None)]
     if isinstance(part, torch.nn.Module):
         return [piece for name, module in part.named_modules() for piece in (name, *layer(module))]
     if hasattr(part, "__wrapped__"):  # a cache of results around a function

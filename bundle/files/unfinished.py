@@ -84,7 +84,7 @@ class Unfinished:
             due = now - self._started >= self.seconds or (self._path is not None and self._path.exists())
         else:
             left = (now - self._started) / (state["done"] - self._first) * (self._total - state["done"])
-            due = now - self._last >= self.seconds and left > self.seconds
+            due = now - self._last >= self.seconds and left >= self.seconds
         if due:
             self._save(state)
             self._last = time.monotonic()
