@@ -133,7 +133,7 @@ class Unfinished:
 
     def _found(self, device: torch.device) -> dict | None:
         """The state of an earlier run, if this one is to go on with it."""
-        states = sorted(self.folder.glob("*.pt"))
+        states = sorted(self.folder.glob("*"))
         state = None
         if states and (path := self._file()) in states:
             try:
@@ -170,13 +170,13 @@ class Unfinished:
 
     def _say_old(self) -> None:
         before = time.time() - FORGOTTEN * 86400
-        found = [p.stat() for p in self.folder.glob("*.pt")]
+        found = [p.stat() for p in self.folder.glob("*")]
         old = [f.st_size for f in found if f.st_mtime < before]
         if old:
             self._say_once(
                 "old",
-                f"{len(old)} unfinished reconstructions in {self.folder}, {sum(old) / 1e9:.1f} GB, are older than "
-                f"{FORGOTTEN} days: delete them if no run is to go on with them",
+                f"{len(old)} files of unfinished reconstructions in {self.folder}, {sum(old) / 1e9:.1f} GB, are older "
+                f"than {FORGOTTEN} days: delete them if no run is to go on with them",
             )
 
 

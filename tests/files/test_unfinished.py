@@ -322,6 +322,12 @@ def test_halves_that_a_kill_has_left_go_with_the_state(tmp_path):
     half.write_bytes(b"half")
     keeper.forget()
     assert not list(tmp_path.iterdir())
+    half.parent.mkdir()
+    half.write_bytes(b"of a run that was killed while it saved for the first time")
+    keeper = Unfinished(tmp_path, resume=True)
+    assert begin(keeper) is None
+    keeper.forget()
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_states_are_named_once_and_left(tmp_path, capsys):
@@ -333,7 +339,7 @@ def test_old_states_are_named_once_and_left(tmp_path, capsys):
     keeper = Unfinished(tmp_path)
     for scan in ("one", "two"):
         begin(keeper, scan)
-    assert capsys.readouterr().err.count("1 unfinished reconstructions in") == 1
+    assert capsys.readouterr().err.count("1 files of unfinished reconstructions in") == 1
     assert path.exists()
 
 
