@@ -10,6 +10,7 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 
 from bundle.files.state_file import read_state
 from bundle.files.unfinished import FOLDER
@@ -139,6 +140,18 @@ def test_an_evaluation_goes_on_with_the_field_that_was_under_way(run_here, tiny_
     metrics = [json.loads((tmp_path / f / "head/metrics.json").read_text()) for f in ("results", "whole")]
     assert metrics[0] == metrics[1]
     assert alike(results(tmp_path / "results"), results(tmp_path / "whole"))
+
+
+def test_who_takes_the_inferer_alone_saves_nothing(tiny_overrides, thick_file, monkeypatch):
+    """As servers do, which write no results, so that nothing would ever be forgotten."""
+    monkeypatch.chdir(ROOT)
+    parser = ConfigParser()
+    parser.read_config(INFERENCE)
+    parser.update(tiny_overrides(thick_file, save_minutes=0))
+    parser.get_parsed_content("inferer")
+    assert parser.get_parsed_content("sampler").keeper is None
+    parser.get_parsed_content("handlers")
+    assert parser.get_parsed_content("sampler").keeper is parser.get_parsed_content("unfinished")
 
 
 def test_a_trajectory_shows_every_step_or_is_refused(run_here, tiny_overrides, thick_file, tmp_path):
