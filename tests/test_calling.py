@@ -17,7 +17,7 @@ from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 PAGE = (ROOT / "docs/calling.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()
             if line.startswith("python")]  # fmt: skip
-WORKFLOW, PARTS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+WORKFLOW, PARTS, KEPT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -101,3 +101,16 @@ def test_the_parts_by_hand_are_few_and_run(scan):
 
     volume, affine = torch.load(Path(scan) / "volume.pt", weights_only=True)
     check_result(volume.numpy(), affine.numpy())
+
+
+@pytest.mark.slow
+def test_a_long_reconstruction_by_hand_is_saved_and_forgotten(scan):
+    every_step = KEPT.replace("resume=True", "resume=True, save_minutes=0")
+    assert every_step != KEPT
+    show = "first = volume\n{0}\nassert volume.equal(first), 'another result'\nassert not keeper.kept"
+    out = python_elsewhere(f"{PARTS}\n{show.format(every_step)}\nprint(inferer.prior.calls)", scan)
+    killed = every_step.replace("keeper.forget()", "import os; os._exit(0)")
+    python_elsewhere(f"{PARTS}\n{killed}", scan)
+    assert list((scan / "results").glob(".unfinished/*.pt"))
+    again = python_elsewhere(f"{PARTS}\n{show.format(every_step)}\nprint(inferer.prior.calls)", scan)
+    assert 2 * int(again) == int(out) and not list((scan / "results").glob(".unfinished/*"))

@@ -45,6 +45,8 @@ TABLE = [
     (INFERENCE, "report", ["x", 2], "report is on or off"),
     (INFERENCE, "deidentify", ["x", 2], "deidentify is on or off"),
     (INFERENCE, "skip_finished", ["x", 2], "skip_finished is on or off"),
+    (INFERENCE, "resume", ["x", 2], "resume is on or off"),
+    (INFERENCE, "save_minutes", [-1, "x", float("inf")], "save_minutes must be a number of minutes from 0"),
     (INFERENCE, "modality", ["XX", 5], "modality must be one of MR, CT"),
     (INFERENCE, "output_format", ["dcm", 5], "output_format must be one of nifti, dicom, both"),
     (INFERENCE, "max_gigabytes", [0, -1, "x", float("nan")], "max_gigabytes must be a number of GB above 0"),

@@ -24,6 +24,7 @@ class Findings:
         noise: the noise field, in words.
         num_draws: samples that the result is the mean of.
         relative_residual: |A x - y| / |y|, A x of the result and y measured.
+        resumed_after: steps of the sampler that an interrupted run had done.
         doubts: what is doubtful about it, in words (bundle.physics.judge).
         maps: name, one of MAPS, -> (1, X, Y, Z) on the grid and in the unit of the result.
     """
@@ -32,6 +33,7 @@ class Findings:
     noise: str = ""
     num_draws: int = 1
     relative_residual: float = 0.0
+    resumed_after: int = 0
     doubts: tuple[str, ...] = ()
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
 

@@ -39,7 +39,7 @@ class SlicePrior:
         prediction: what the network's output means: "epsilon", "v_prediction" or "sample" (the clean image), as in
             MONAI's schedulers. For variance-exploding networks see `bundle.prior.variance_exploding`.
 
-    The attribute `calls` counts network calls.
+    `calls` counts network calls; `batch_sizes` holds what was timed, by the shape and device of the slices.
     """
 
     def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = 8, multiple: int = 8,
@@ -53,9 +53,18 @@ class SlicePrior:
             raise ValueError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
         self.alpha_bars = [float(a) for a in alphas_cumprod]
         self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
-        self.prediction, self.calls = prediction, 0
-        self._probed: dict[tuple, int] = {}
+        self.prediction = prediction
+        # What is counted, timed and asked does not tell one prior from another (bundle.files.digest).
+        self._calls, self._batch_sizes = 0, {}
         self._asked: dict[tuple, float] = {}
+
+    @property
+    def calls(self) -> int:
+        return self._calls
+
+    @property
+    def batch_sizes(self) -> dict[tuple, int]:
+        return self._batch_sizes
 
     @torch.no_grad()
     def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
@@ -103,7 +112,7 @@ class SlicePrior:
         padding = (0, -w % self.multiple, 0, -h % self.multiple)
         image = F.pad(batch[:, None], padding, mode="replicate") if any(padding) else batch[:, None]
         image = image.contiguous(memory_format=torch.channels_last)
-        self.calls += 1
+        self._calls += 1
         output = network(image, torch.full((len(batch),), t, device=batch.device, dtype=torch.long))
         return output[:, 0, :h, :w].to(batch.dtype)
 
@@ -125,9 +134,9 @@ class SlicePrior:
         if self.slice_batch_size != "auto":
             return self.slice_batch_size
         key = (tuple(slices.shape), str(slices.device))
-        if key not in self._probed:
+        if key not in self._batch_sizes:
             seconds = {}
-            calls = self.calls
+            calls = self._calls
             for size in (n for n in PROBED_BATCH_SIZES if n <= len(slices)):
                 self._output(network, slices[:size], 0)  # the first call of a shape pays for its set-up
                 start = time.perf_counter()
@@ -135,9 +144,9 @@ class SlicePrior:
                 if slices.is_cuda:
                     torch.cuda.synchronize(slices.device)
                 seconds[size] = (time.perf_counter() - start) / size
-            self.calls = calls
-            self._probed[key] = min(seconds, key=seconds.get)
-        return self._probed[key]
+            self._calls = calls
+            self._batch_sizes[key] = min(seconds, key=seconds.get)
+        return self._batch_sizes[key]
 
 
 class OdePrior:
@@ -155,6 +164,10 @@ class OdePrior:
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         self.prior, self.num_steps, self.alpha_bars = prior, num_steps, prior.alpha_bars
+
+    @property
+    def batch_sizes(self) -> dict[tuple, int]:
+        return self.prior.batch_sizes
 
     def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
         steps = time_steps(t + 1, min(self.num_steps, t + 1))

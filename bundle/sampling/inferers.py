@@ -18,7 +18,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 
@@ -37,6 +37,7 @@ from bundle.physics.foreground import foreground_box
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
+from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
 from bundle.sampling.volume_noise import VolumeNoise
 
@@ -52,7 +53,8 @@ class Reconstruction:
         noise: the draws, along any axis of the volume.
         start: what a warm start begins from, (X, Y, Z); None for the operator's linear reconstruction, which is remade
             for every draw: that saves memory.
-        advance: called after each step.
+        state: how far it has come.
+        advance: called after each step, with `state` as the next one will find it.
     """
 
     y: torch.Tensor
@@ -60,6 +62,7 @@ class Reconstruction:
     network: Callable
     noise: VolumeNoise
     start: torch.Tensor | None = None
+    state: State = field(default_factory=State)
     advance: Callable[[], object] = lambda: None
 
 
@@ -124,6 +127,8 @@ class DiffusionInverseInferer(VolumeInferer):
         observer: sees every step (bundle.sampling.Trajectory), or None: begin(affine) is called once with the affine
             (4, 4) of the volume, then observer(draw, step, t, slice_axis, x_t, x0_hat).
         progress: show a bar with the time left.
+        keeper: is offered the state after every step, and may know one to go on from (bundle.files.unfinished), or
+            None. `keeper`, like `observer`, changes nothing of the result.
     """
 
     SETTINGS = (
@@ -135,7 +140,7 @@ class DiffusionInverseInferer(VolumeInferer):
                  start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
                  slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 4, seed: int = 0,
                  timesteps: Sequence[int] | None = None, start=None, finish=None, eps_after_data: bool = False,
-                 observer=None, progress: bool = True) -> None:  # fmt: skip
+                 observer=None, progress: bool = True, keeper: Keeper | None = None) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
             raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
@@ -176,6 +181,16 @@ class DiffusionInverseInferer(VolumeInferer):
         self.finish = callable_or_none("finish", finish, "@data_consistency")
         self.eps_after_data = is_on(eps_after_data, "eps_after_data")
         self.observer, self.progress = observer, is_on(progress, "progress")
+        self.kept_by(keeper)
+
+    def kept_by(self, keeper: Keeper | None) -> None:
+        """Offer the states of reconstructions to `keeper` from now on; raises ValueError if an observer forbids it."""
+        if keeper is not None and keeper.resume and self.observer is not None:
+            raise ValueError(
+                "resume goes on where a run stopped, and an observer (configs/trajectory.json) has to see every step: "
+                "leave out one of them"
+            )
+        self.keeper = keeper
 
     @property
     def settings(self) -> dict:
@@ -188,18 +203,19 @@ class DiffusionInverseInferer(VolumeInferer):
         run = self.begin(y, operator, network, affine[:3, :3].norm(dim=0).tolist())
         if self.observer is not None:
             self.observer.begin(affine)
-        mean, deviations = None, None
         total = self.num_draws * self.num_steps
-        with tqdm(total=total, desc="sampling", unit="step", disable=not self.progress) as bar:
-            run.advance = bar.update
-            for draw in range(self.num_draws):
-                sample = self.sample(run, draw)
-                mean, deviations = welford(draw, sample, mean, deviations)
-                del sample
+        run.state = self._kept(run, total)
+        resumed_after = run.state.done
+        with tqdm(total=total, initial=resumed_after, desc="sampling", unit="step", disable=not self.progress) as bar:
+            run.advance = partial(self._advance, run.state, bar)
+            for draw in range(run.state.draw, self.num_draws):
+                run.state.add(self.sample(run, draw))
+                run.advance()
+        mean, deviations = run.state.take()
         if self.finish is not None:
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
         misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
-        found = Findings(str(operator), str(run.noise.field), self.num_draws, misfit)
+        found = Findings(str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after)
         if deviations is not None:
             found = found.with_map("std", deviations.div_(self.num_draws - 1).sqrt_()[None])
         return reconstructed(mean, measurement, found)
@@ -215,31 +231,51 @@ class DiffusionInverseInferer(VolumeInferer):
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
         """One sample (X, Y, Z) of the volume. `draw` tells samples of one seed apart."""
         steps, ab, axes, sigma_of = self.timesteps, self.alpha_bars, self._axes(run, draw), SIGMA_RULES[self.sigma_rule]
-        number = draw * (len(ab) + 1)  # of the step, in the keys of its draws: no two steps share one
-        x = self._noisy_start(run, axes[0], number)
-        memory: dict = {}
-        for i, t in enumerate(steps):
-            number, last = number + 1, i == len(steps) - 1
+        state, first = run.state, draw * (len(ab) + 1)  # first of its steps, in the keys of draws: no two share one
+        x = self._noisy_start(run, axes[0], first) if state.x is None else state.x
+        for i, t in enumerate(steps[state.step :], state.step):
+            number, last = first + 1 + i, i == len(steps) - 1
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = sigma_of(ab[t], ab_s, self.eta)
             keeps = not last and sigma**2 < 1 - ab_s - 1e-12
             x0 = self.prior(run.network, x, t, axes[i])
             eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
             step = Step(
-                ab[t], ab_s, sigma, axes[i], Key(self.seed, number, Purpose.MEASUREMENT), x, memory=memory,
+                ab[t], ab_s, sigma, axes[i], Key(self.seed, number, Purpose.MEASUREMENT), x, memory=state.memory,
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
                 noise=partial(run.noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
             x0 = self.data_consistency(x0, run.y, run.operator, step)
             if self.observer is not None:
                 self.observer(draw, i, t, axes[i], x, x0)
+            if last:
+                state.step, state.x, state.memory = 0, None, {}
+                return x0
+            if keeps and self.eps_after_data:
+                eps = predict_eps(x, x0, ab[t], out=x)
+            x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, number, step.let_in)
+            x0 = eps = None  # or they would live on beside the next x0
+            state.step, state.x = i + 1, x
             run.advance()
-            if not last:
-                if keeps and self.eps_after_data:
-                    eps = predict_eps(x, x0, ab[t], out=x)
-                x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, number, step.let_in)
-                x0 = eps = None  # or they would live on beside the next x0
-        return x0
+
+    def _kept(self, run: Reconstruction, total: int) -> State:
+        """The state to go on from, of an interrupted run that did the same; else that of the beginning."""
+        if self.keeper is None:
+            return State()
+        of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper")}
+        scan, others = (run.y, run.operator, run.noise.spacing), (of_result, run.network)
+        state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
+        if state.batch_sizes:
+            self.prior.batch_sizes.update(state.batch_sizes)
+        return state
+
+    def _advance(self, state: State, bar: tqdm) -> None:
+        """A step is done."""
+        state.done += 1
+        bar.update()
+        if self.keeper is not None:
+            state.batch_sizes = getattr(self.prior, "batch_sizes", {})
+            self.keeper.offer(vars(state))
 
     def working_bytes(
         self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
@@ -349,13 +385,3 @@ def axes_in(slice_axis) -> bool:
     if isinstance(slice_axis, tuple):
         return len(slice_axis) > 0 and all(a in (0, 1, 2) for a in slice_axis)
     return slice_axis in (0, 1, 2)
-
-
-def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares: torch.Tensor | None):
-    """Mean, and sum of squared deviations from it, of `count` + 1 samples (Welford, 1962); (sample, None) of one."""
-    if mean is None:
-        return sample, None
-    before = sample - mean
-    mean.add_(before, alpha=1 / (count + 1))
-    product = before.mul_(sample.sub_(mean))
-    return mean, product if squares is None else squares.add_(product)
