@@ -29,7 +29,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-from bundle.files.cases import root_cause
+from bundle.files.root_cause import root_cause
 from bundle.noise.auto_length import AutoLength
 from bundle.noise.named import FIELDS
 from bundle.physics.ct import Tomography

@@ -18,6 +18,7 @@ from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.fingerprint import fingerprint
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
+from bundle.files.root_cause import root_cause
 from bundle.files.switch import is_on
 
 SAME = "same"
@@ -176,10 +177,3 @@ def _say(text: str) -> None:
 
 def _list(refused: dict[str, str]) -> str:
     return "\n".join(f"  {path}: {reason}" for path, reason in refused.items())
-
-
-def root_cause(error: BaseException) -> str:
-    """The message of the innermost exception: what went wrong, without the transforms it passed through."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip() or type(error).__name__

@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from fire.parser import DefaultParseValue
+
+
+def is_run(words: Sequence[str]) -> bool:
+    """Whether sys.argv is that of `python -m monai.bundle run`."""
+    return len(words) > 1 and words[0].endswith(str(Path("monai", "bundle", "__main__.py"))) and words[1] == "run"
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -260,7 +260,7 @@ def test_an_axis_that_there_is_not_is_refused(slice_axis):
 
 
 def test_the_name_of_a_field_is_no_field():
-    with pytest.raises(TypeError, match="choose one by name with --noise auto"):
+    with pytest.raises(UsageError, match="choose one by name with --noise auto"):
         sampler("auto")
 
 

@@ -27,6 +27,7 @@ from bundle.files.find import case_name
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.scanner import check_kspace
+from bundle.usage import UsageError
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
 
@@ -185,7 +186,7 @@ class LoadKspaced(MapTransform):
     def __init__(self, keys, layout: str = "auto") -> None:
         super().__init__(keys)
         if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
+            raise UsageError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
         self.layout = layout
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
