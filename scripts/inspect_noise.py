@@ -19,6 +19,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bundle.files.last_words import plain_endings
 from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
@@ -136,4 +137,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

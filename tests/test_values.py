@@ -7,8 +7,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from bundle.files.failure import failure_of
 from bundle.prior.training import check_training
-from tests.support.scans import ROOT, whole_message
+from tests.support.scans import ROOT
 
 INFERENCE = ["inference"]
 EVALUATE = ["inference", "evaluate"]
@@ -48,7 +49,8 @@ TABLE = [
     (INFERENCE, "modality", ["XX", 5], "modality must be one of MR, CT"),
     (INFERENCE, "output_format", ["dcm", 5], "output_format must be one of nifti, dicom, both"),
     (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
-    (INFERENCE, "device", ["x"], "device"),
+    (INFERENCE, "device", ["x", "cuda:99", 5.5], "device .* cannot be used .*: leave --device out"),
+    (INFERENCE, "debug", ["x", 2], "debug is on or off"),
     (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
     (INFERENCE, "prior#prediction", ["x"], "prediction must be one of"),
     (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
@@ -116,6 +118,7 @@ TABLE = [
     (TRAIN, "num_workers", [-1, 2.5], "num_workers must be a whole number from 0"),
     (TRAIN, "cache_rate", [-1, 2, "x"], "cache_rate must be a number from 0, up to 1"),
     (TRAIN, "resume", ["x", 2], "resume is on or off"),
+    (TRAIN, "debug", ["x", 2], "debug is on or off"),
     (TRAIN, "resample_shear", ["x", 2], "resample_shear is on or off"),
     (TRAIN_CT, "hu_window", [[1000, -1000], [0], 5], "hu_window must be two rising numbers"),
     (ADAPT, "max_epochs", [0, -1], "max_epochs must be a whole number from 1"),
@@ -145,11 +148,15 @@ def test_a_value_without_sense_ends_the_run_before_any_work(names, option, value
     parser.read_config([f"configs/{name}.json" for name in names])
     parser.update({"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), option: value})
     with pytest.raises(Exception, match="") as refused:
+        parser.get_parsed_content("initialize")
         parser.get_parsed_content("run")
-    message = whole_message(refused.value)
-    assert re.search(words, message), message
-    assert repr(value) in message or str(value) in message, message
     assert not list(tmp_path.iterdir())
+    failure = failure_of(refused.value, ["inference", f"--{option}", str(value)])
+    last = failure.said.splitlines()[-1]
+    assert failure.status == 2 and not failure.fault, failure
+    assert re.search(words, last), last
+    assert repr(value) in last or str(value) in last, last
+    assert option in last, last
 
 
 def plain_ids():

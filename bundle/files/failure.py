@@ -46,6 +46,13 @@ LESS = "lower --slice_batch_size (in training --patches_per_volume), take a smal
 WORKER_ENDED = re.compile(r"DataLoader worker \(pid")
 
 
+UNREADABLE = (
+    "ImageFileError", "HeaderDataError", "BadZipFile", "ReadError", "JSONDecodeError", "InvalidDicomError", "EOFError",
+    "UnpicklingError", "UnicodeDecodeError", "ParseError",
+)  # fmt: skip
+"""Exceptions by which nibabel, pydicom and Python refuse a damaged file."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM, as by `docker stop` or a scheduler."""
 
@@ -96,6 +103,9 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
         return Failure(1, f"error: {message}: pip install -r requirements.txt, and requirements-dev.txt for studies")
     if WORKER_ENDED.search(message):
         return Failure(1, f"error: a process that reads data ended ({message.splitlines()[0]}): lower --num_workers")
+    if kind in UNREADABLE or "zlib" in type(cause).__module__:
+        file = _file(frames)
+        return Failure(1, f"error: {file}cannot be read, is it damaged? ({kind}: {message})")
     if _on_purpose(cause):
         return Failure(1, f"error: {message}")
     if built and re.split("::|#", built[0])[0] not in RUNS and not _own_after(frames):
@@ -164,6 +174,15 @@ def _system(error: OSError) -> str:
     name = next((os.fspath(n) for n in (error.filename2, error.filename) if isinstance(n, (str, os.PathLike))), "")
     said = ": ".join(part for part in (name, error.strerror) if part)
     return f"{said}: {FIXES[error.errno]}" if error.errno in FIXES else said
+
+
+def _file(frames: Sequence[tuple[FrameType, int]]) -> str:
+    """The file that was being read, by what the innermost call with a path calls it."""
+    for frame, _ in reversed(frames):
+        for name in ("path", "filename", "file_map", "filepath"):
+            if isinstance(path := frame.f_locals.get(name), (str, os.PathLike)) and str(path):
+                return f"{path} "
+    return "a file "
 
 
 def _is_resolver(frame: FrameType) -> bool:

@@ -46,9 +46,12 @@ def begin(words: Sequence[str], debug: bool | str = False, go_on: str = "") -> N
     Raises:
         UsageError: the switch is neither on nor off.
     """
-    if is_run(words):
-        _hook(words[2:], go_on, debug=False)
-        _hook(words[2:], go_on, is_on(debug, "debug"))
+    on = False
+    try:
+        on = is_on(debug, "debug")
+    finally:
+        if is_run(words):
+            _hook(words[2:], go_on, on)
 
 
 def _hook(words: Sequence[str], go_on: str, debug: bool) -> None:

@@ -22,16 +22,15 @@ from .bundle_folder import find_bundle  # noqa: E402
 
 
 def main() -> None:
-    """Run the application; ends the process with status 1 and the reason where it fails."""
+    """Run the application; where it fails, the process ends as scripts of the bundle do."""
     context = Application.init_app_context()
     try:
         bundle = find_bundle(context.model_path)
-        sys.path.insert(0, str(bundle))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    sys.path.insert(0, str(bundle))
+    with importlib.import_module("bundle.files.last_words").plain_endings():
         importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
-    except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
-        while error.__cause__ is not None:
-            error = error.__cause__
-        raise SystemExit(f"no result: {str(error).strip() or type(error).__name__}") from None
 
 
 if __name__ == "__main__":

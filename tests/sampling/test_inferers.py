@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.sampling import volume_noise
+from bundle.usage import UsageError
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampled, sampler, scan
 
 AB = alpha_bars()
