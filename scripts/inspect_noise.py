@@ -128,8 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.num_slices < 2:
         parser.error(f"--num_slices must be at least 2, got {args.num_slices}")
-    if not 0 < args.spacing < float("inf"):
-        parser.error(f"--spacing must be a positive number of mm, got {args.spacing}")
+    for name in ("length", "spacing"):
+        if not 0 < (value := getattr(args, name)) < float("inf"):
+            parser.error(f"--{name} must be a positive number of mm, got {value}")
     figure = inspect(args.length, args.spacing, args.num_slices, args.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100)

@@ -109,7 +109,7 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
     if _on_purpose(cause):
         return Failure(1, f"error: {message}")
     if built and re.split("::|#", built[0])[0] not in RUNS and not _own_after(frames):
-        return Failure(2, f"error: {built[0]} cannot be made: {kind}: {message}{_asked(built, words, '')}")
+        return Failure(2, f"error: {built[0]} cannot be made: {kind}: {message}")
     where = next((f"{p}:{n}" for p, n in reversed(_places(error)) if p), "outside of the project's code")
     return Failure(1, f"this is a fault of the program, please report it: {kind} at {where}: {message}", fault=True)
 

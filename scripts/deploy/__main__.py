@@ -22,15 +22,19 @@ from .bundle_folder import find_bundle  # noqa: E402
 
 
 def main() -> None:
-    """Run the application; where it fails, the process ends as scripts of the bundle do."""
+    """Run the application; ends the process with status 1 and the reason where it fails."""
     context = Application.init_app_context()
     try:
         bundle = find_bundle(context.model_path)
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"no result: {error}") from None
     sys.path.insert(0, str(bundle))
     with importlib.import_module("bundle.files.last_words").plain_endings():
-        importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
+        try:
+            importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
+        except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
+            cause = importlib.import_module("bundle.files.root_cause").root_cause(error)
+            raise SystemExit(f"no result: {cause}") from None
 
 
 if __name__ == "__main__":
