@@ -108,6 +108,8 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
         return Failure(1, f"error: {file}cannot be read, is it damaged? ({kind}: {message})")
     if _on_purpose(cause):
         return Failure(1, f"error: {message}")
+    if built and (name := _unknown_id(frames)):
+        return Failure(2, f"error: {built[0]} refers to @{name}, and no id is called that")
     if built and re.split("::|#", built[0])[0] not in RUNS and not _own_after(frames):
         return Failure(2, f"error: {built[0]} cannot be made: {kind}: {message}")
     where = next((f"{p}:{n}" for p, n in reversed(_places(error)) if p), "outside of the project's code")
@@ -194,6 +196,14 @@ def _built(frames: Sequence[tuple[FrameType, int]]) -> tuple[str, str] | None:
     for frame, _ in reversed(frames):
         if _is_resolver(frame):
             return str(frame.f_locals.get("id", "")), str(frame.f_locals.get("item_config", ""))
+    return None
+
+
+def _unknown_id(frames: Sequence[tuple[FrameType, int]]) -> str | None:
+    """The id that a config refers to and does not have."""
+    for (caller, _), (frame, _) in zip(frames, frames[1:]):
+        if _is_resolver(caller) and frame.f_code.co_name == "look_up_option":
+            return str(frame.f_locals.get("opt_str", ""))
     return None
 
 

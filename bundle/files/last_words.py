@@ -126,8 +126,8 @@ def _prepare(debug: bool) -> None:
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     atexit.register(_flush)
-    for name in REPEATED:
-        logger = logging.getLogger(name)
+    known = logging.root.manager.loggerDict  # MONAI gives its loggers a handler only where they are not there yet
+    for logger in (logging.getLogger(name) for name in REPEATED if name in known or not name.startswith("monai")):
         logger.removeFilter(_is_news)
         if not debug:
             logger.addFilter(_is_news)

@@ -73,9 +73,13 @@ def test_texts_that_are_no_paths_to_monai_are_refused(words, said):
 
 @pytest.mark.parametrize(
     ("run_id", "config", "known"),
-    [("train", "train", "`run training`"), ("seed", "train", "`run training`"), ("infer", "inference", "`run inference`"),
-     ("run#9", "inference", "`run inference`")],
-)  # fmt: skip
+    [
+        ("train", "train", "`run training`"),
+        ("seed", "train", "`run training`"),
+        ("infer", "inference", "`run inference`"),
+        ("run#9", "inference", "`run inference`"),
+    ],
+)
 def test_what_does_nothing_when_it_is_run_is_refused(run_id, config, known):
     """MONAI ends well, without a word, where the id of a part such as `train` is run."""
     with pytest.raises(UsageError, match=f"there is no {run_id} to run: these configs have {known}"):
