@@ -194,7 +194,9 @@ def test_good_settings_of_a_training_pass():
 def test_by_command_line_nothing_is_left_behind(option, tmp_path, run_bundle, tiny_overrides, thick_file):
     finished = run_bundle("inference", "configs/inference.json", tiny_overrides(thick_file) | option)
     name = next(iter(option))
-    assert finished.returncode != 0 and re.search(rf"ValueError: {name} (must be|is on or off)", finished.stderr)
+    assert finished.returncode == 2 and re.search(
+        rf"^error: {name} (must be|is on or off)", finished.stderr, re.MULTILINE
+    )
     assert not (tmp_path / "results").exists()
 
 

@@ -43,6 +43,7 @@ if hasattr(errno, "EDQUOT"):
     FIXES[errno.EDQUOT] = FIXES[errno.ENOSPC]
 NO_MEMORY = re.compile("(?i)out of memory|can't allocate memory|not enough memory|cannot allocate memory")
 LESS = "lower --slice_batch_size (in training --patches_per_volume), take a smaller volume, or a machine with more"
+MONAI_BUNDLE, NO_TARGET = os.path.join("monai", "bundle") + os.sep, "Cannot locate class"
 WORKER_ENDED = re.compile(r"DataLoader worker \(pid")
 
 
@@ -84,16 +85,14 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
         said = str(error) or "files that were written before are whole" + (f"; {go_on}" if go_on else "")
         return Failure(143 if isinstance(error, Terminated) else 130, f"interrupted: {said}")
     cause, remote = innermost(error), sent(innermost(error))
-    if isinstance(cause, BrokenPipeError):  # `| head` has read enough
+    if isinstance(cause, BrokenPipeError) and not _raised_in(cause, "multiprocessing"):  # `| head` has read enough
         return Failure(1, "")
     kind, message = remote.kind if remote else type(cause).__name__, root_cause(error)
     if isinstance(cause, KeyError) and not remote:
         message = str(cause.args[0]) if cause.args else kind
     frames = list(_frames(error))
     built = _built(frames)
-    if isinstance(cause, UsageError):
-        return Failure(2, f"error: {message}{_asked(built, words, message)}")
-    if _of_config(cause):
+    if isinstance(cause, UsageError) or _of_config(cause):
         return Failure(2, f"error: {message}{_asked(built, words, message)}")
     if isinstance(cause, OSError):
         return Failure(1, f"error: {_system(cause) if not remote else message}")
@@ -163,10 +162,16 @@ def _on_purpose(cause: BaseException) -> bool:
 
 def _of_config(cause: BaseException) -> bool:
     """Whether MONAI's parser of configs raised the exception, or an expression in a config did."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    expression = frames[-1:] == ["<string>"] and MONAI_BUNDLE in "".join(frames[-2:-1])
+    refused = _raised_in(cause, MONAI_BUNDLE) or isinstance(cause, SyntaxError) or NO_TARGET in str(cause)
+    return expression or refused
+
+
+def _raised_in(cause: BaseException, folder: str) -> bool:
+    """Whether the code that raised an exception lies in a folder of this name."""
     frames = list(traceback.walk_tb(cause.__traceback__))
-    path = frames[-1][0].f_code.co_filename if frames else ""
-    folder = os.path.join("monai", "bundle") + os.sep
-    return path == "<string>" or folder in path or isinstance(cause, SyntaxError) or "Cannot locate class" in str(cause)
+    return bool(frames) and folder in frames[-1][0].f_code.co_filename
 
 
 def _system(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 
 import nibabel as nib
@@ -142,6 +143,22 @@ def test_other_exceptions_are_faults_of_the_program(call, kind):
     failure = failure_of(caught(call))
     assert failure.status == 1 and failure.fault
     assert failure.said.startswith("this is a fault of the program, please report it: ") and kind in failure.said
+
+
+def test_a_pipe_to_another_process_is_not_that_of_the_screen():
+    def send():
+        ours, theirs = multiprocessing.Pipe()
+        theirs.close()
+        for _ in range(2):
+            ours.send("text")
+
+    failure = failure_of(caught(send))
+    assert failure.status == 1 and failure.said.startswith("error: ")
+
+
+def test_generated_code_is_no_expression_of_a_config():
+    error = caught(lambda: setattr(failure_of(KeyboardInterrupt()), "status", 0))
+    assert failure_of(error).fault and "FrozenInstanceError" in failure_of(error).said
 
 
 def test_a_fault_says_where():
