@@ -217,6 +217,7 @@ def _asked(built: tuple[str, str] | None, words: Sequence[str], message: str) ->
     if built is None:
         return ""
     part, config = built[0].replace("::", "#"), built[1]
+    refused = message.rpartition("got ")[2]
     found = []
     for key, text in parse(words)[1].items():
         option = key.replace("::", "#")
@@ -225,8 +226,10 @@ def _asked(built: tuple[str, str] | None, words: Sequence[str], message: str) ->
             or part.startswith(f"{option}#")
             or re.search(rf"@{re.escape(key)}\b", config)
         )
-        if reaches and any(value in message for value in (text, str(becomes(text)))):
-            found.append(f"--{option} {text}")
+        values = "|".join(re.escape(value) for value in (text, str(becomes(text))))
+        if reaches and re.search(rf"(?<![\w.-])({values})(?![\w.])", refused):
+            found.append((option, text))
+    found = [o for o in found if re.search(rf"\b{re.escape(o[0].split('#')[-1])}\b", message)] or found
     if found:
-        return f" ({', '.join(found)})"
+        return f" ({', '.join(f'--{option} {text}' for option, text in found)})"
     return "" if part.split("#")[0] in (*RUNS, "initialize") else f" (in {part})"

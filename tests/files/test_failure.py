@@ -35,14 +35,16 @@ def building(config, part="part"):
     return caught(lambda: parser.get_parsed_content(part))
 
 
-PART = {"_target_": "bundle.sampling.Proximal", "rho": "@weight", "iterations": "@number"}
+PART = {"_target_": "bundle.sampling.Proximal", "rho": "@weight", "iterations": "@count"}
 
 
 @pytest.mark.parametrize(
     ("words", "clause"),
     [
-        (["--weight", "-1", "--number", "3"], " (--weight -1)"),
+        (["--weight", "-1", "--count", "3"], " (--weight -1)"),
         (["--weight=-1"], " (--weight -1)"),
+        (["--count", "1", "--weight", "-1"], " (--weight -1)"),  # the 1 of -1 is not that of the count
+        (["--count", "-1", "--part#rho", "-1"], " (--part#rho -1)"),  # rho is what the message speaks of
         (["--part#rho", "-1"], " (--part#rho -1)"),
         (["--part::rho", "-1", "--other", "-1"], " (--part#rho -1)"),
         (["--other", "-1"], " (in part)"),
@@ -50,7 +52,7 @@ PART = {"_target_": "bundle.sampling.Proximal", "rho": "@weight", "iterations": 
     ],
 )
 def test_the_option_that_was_refused_is_named(words, clause):
-    failure = failure_of(building({"part": PART, "weight": -1, "number": 3}), words)
+    failure = failure_of(building({"part": PART, "weight": -1, "count": 3}), words)
     assert failure.status == 2 and not failure.fault
     assert failure.said == f"error: rho must be a number above 0, got -1; for rho -> 0 use NullSpace{clause}"
 
