@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from collections import Counter
 import torch
 from monai.bundle import ConfigWorkflow
 
+from bundle.files.last_words import plain_endings
 from bundle.files.run_record import peak_memory_mb
 
 
@@ -161,4 +161,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with plain_endings():
+        main()

@@ -29,7 +29,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-from bundle.files.cases import root_cause
+from bundle.files.last_words import plain_endings
+from bundle.files.root_cause import root_cause
 from bundle.noise.auto_length import AutoLength
 from bundle.noise.named import FIELDS
 from bundle.physics.ct import Tomography
@@ -231,4 +232,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

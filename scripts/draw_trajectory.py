@@ -22,6 +22,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle.files.find import list_volumes
+from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
 from bundle.report.trajectory.paths import agreement, distance
@@ -244,4 +245,5 @@ def main(argv: list[str] | None = None, task: Task | None = None, **overrides) -
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

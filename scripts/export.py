@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
+from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.prior.tracing import example_inputs, traced
 from bundle.prior.weights import Weights, load_weights
@@ -210,24 +211,22 @@ def main(argv: list[str] | None = None) -> None:
         )
     for path in (p for p in args.config_file if not p.is_file()):
         parser.error(f"--config_file {path} does not exist")
-    try:
-        for path in paths.values():
-            check_output(path)
-        if paths.keys() & {"torchscript", "onnx"}:
-            network = read_network(args.config_file, args.checkpoint)
-            configs = {f"{p.stem}.json": ConfigParser.load_config_file(p) for p in args.config_file}
-        for kind, path in paths.items():
-            if kind == "zip":
-                count, digest = write_zip(path)
-                report = f"{count} files, SHA-256 {digest}"
-            else:
-                write = write_torchscript if kind == "torchscript" else write_onnx
-                difference = write(path, network, metadata, configs)
-                report = f"largest difference from the network {difference:.2g}"
-            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {report})", flush=True)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"export: {error}") from None
+    for path in paths.values():
+        check_output(path)
+    if paths.keys() & {"torchscript", "onnx"}:
+        network = read_network(args.config_file, args.checkpoint)
+        configs = {f"{p.stem}.json": ConfigParser.load_config_file(p) for p in args.config_file}
+    for kind, path in paths.items():
+        if kind == "zip":
+            count, digest = write_zip(path)
+            report = f"{count} files, SHA-256 {digest}"
+        else:
+            write = write_torchscript if kind == "torchscript" else write_onnx
+            difference = write(path, network, metadata, configs)
+            report = f"largest difference from the network {difference:.2g}"
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB; {report})", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

@@ -19,6 +19,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bundle.files.last_words import plain_endings
 from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
@@ -127,8 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.num_slices < 2:
         parser.error(f"--num_slices must be at least 2, got {args.num_slices}")
-    if not 0 < args.spacing < float("inf"):
-        parser.error(f"--spacing must be a positive number of mm, got {args.spacing}")
+    for name in ("length", "spacing"):
+        if not 0 < (value := getattr(args, name)) < float("inf"):
+            parser.error(f"--{name} must be a positive number of mm, got {value}")
     figure = inspect(args.length, args.spacing, args.num_slices, args.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output, dpi=100)
@@ -136,4 +138,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bundle.files.last_words import plain_endings
 from scripts.data.synthesise_bodies import BodySynthesiser, pieces
 from scripts.data.synthesise_heads import HeadSynthesiser
 
@@ -221,4 +222,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings("the same command goes on after the last whole volume in --output_dir"):
+        main()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
+from bundle.files.last_words import plain_endings
 from scripts.studies import evidence_grid
 from scripts.studies.grid_tables import write_evidence
 from scripts.studies.tables import write_tables
@@ -118,4 +119,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings("the same command goes on after the last complete run in --work_dir"):
+        main()

@@ -18,15 +18,16 @@ from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes
 from bundle.files.fingerprint import fingerprint
+from bundle.files.last_words import reason_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
+from bundle.files.root_cause import root_cause
 from bundle.files.switch import is_on
+from bundle.files.unfinished import Unfinished
 
 SAME = "same"
 """Data of an earlier run."""
-INTERRUPTED = 130
-"""Exit status of programs that were stopped from the keyboard."""
 
 
 class Cases:
@@ -170,11 +171,11 @@ class Cases:
         self.refused[path] = why = why.removeprefix(f"{path}: ")
         _say(f"skipped {path}: {why}")
 
-    def run(self, evaluator: Engine) -> None:
+    def run(self, evaluator: Engine, unfinished: Unfinished | None = None) -> None:
         """Reconstruct the usable volumes with MONAI's evaluator; what goes wrong with one does not end the others.
 
         Raises:
-            SystemExit: with status 130, on an interrupt from the keyboard; says what is written.
+            KeyboardInterrupt: says what is written, and how to go on: by `unfinished`, in the midst of a case.
         """
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.written.append(waiting.pop(0)["case"]))
         waiting = list(self.usable)
@@ -183,17 +184,18 @@ class Cases:
             evaluator.state.epoch_length = len(waiting)
             try:
                 evaluator.run()
-            except KeyboardInterrupt:
-                raise SystemExit(self._interrupted()) from None
+            except KeyboardInterrupt as stop:
+                raise type(stop)(self._interrupted(unfinished)) from None
             except Exception as error:  # in a case's data, in its reconstruction, or on the disk
                 path = os.fspath(waiting.pop(0)["image"])
-                self.failed[path] = root_cause(error).removeprefix(f"{path}: ")
+                self.failed[path] = reason_of(error).removeprefix(f"{path}: ")
                 _say(f"failed {path}: {self.failed[path]}")
 
-    def _interrupted(self) -> int:
-        done = f"{len(self.written)} of {len(self.usable)} are written to {self.output_dir}"
-        _say(f"stopped: {done} {', '.join(self.written)}".rstrip() + "; --skip_finished True goes on with the others")
-        return INTERRUPTED
+    def _interrupted(self, unfinished: Unfinished | None) -> str:
+        done = f"{len(self.written)} of {len(self.usable)} volumes are written to {self.output_dir}"
+        named = f" ({', '.join(self.written)})" if self.written else ""
+        midst = " --resume True," if unfinished is not None and unfinished.kept else ""
+        return f"{done}{named}; go on with{midst} --skip_finished True"
 
     def finish(self) -> None:
         """End the process with status 1, naming what was refused or has failed, if there is any."""
@@ -226,10 +228,3 @@ def _say(text: str) -> None:
 
 def _list(refused: dict[str, str]) -> str:
     return "\n".join(f"  {path}: {reason}" for path, reason in refused.items())
-
-
-def root_cause(error: BaseException) -> str:
-    """The message of the innermost exception: what went wrong, without the transforms it passed through."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip() or type(error).__name__

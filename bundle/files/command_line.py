@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fire.parser import DefaultParseValue
 
 SEPARATOR = re.compile("#|::")
 """Between the parts of an id."""
+
+
+def is_run(words: Sequence[str]) -> bool:
+    """Whether sys.argv is that of `python -m monai.bundle run`."""
+    return len(words) > 1 and words[0].endswith(str(Path("monai", "bundle", "__main__.py"))) and words[1] == "run"
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from bundle.files.command_line import SEPARATOR, becomes, pairs
+from bundle.files.command_line import SEPARATOR, becomes, is_run, pairs
+from bundle.usage import UsageError
 
 PATHS = (
     "bundle_root", "sample_dir", "run_dir", "dataset_dir", "output_dir", "checkpoint", "region_dir", "validation_dir",
@@ -29,16 +29,19 @@ NOTHING = "$None"
 
 
 def check_names(words: Sequence[str]) -> None:
-    """End the process with status 1 where a command of `monai.bundle` would run what is meant as a name.
+    """Refuse a command line `monai.bundle run` that would run what is meant as a name.
 
     Args:
         words: sys.argv. Of other programs nothing is looked at.
+
+    Raises:
+        UsageError: names each, and how to write it.
     """
-    if len(words) < 2 or not words[0].endswith(str(Path("monai", "bundle", "__main__.py"))):
+    if not is_run(words):
         return
     said = [line for name, text in pairs(words[2:]) if name is not None and (line := would_run(name, text))]
     if said:
-        raise SystemExit("\n".join(said))
+        raise UsageError("\n".join(said))
 
 
 def would_run(name: str, text: str) -> str | None:

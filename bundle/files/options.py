@@ -8,13 +8,13 @@ import re
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from pydoc import locate
 
 from monai.bundle import ConfigParser, run
 
-from bundle.files.command_line import SEPARATOR, becomes, parse
+from bundle.files.command_line import SEPARATOR, becomes, is_run, parse
 from bundle.files.never_run import PATHS, check_names
+from bundle.usage import UsageError
 
 OWN = tuple(inspect.signature(run).parameters)
 """Arguments of `monai.bundle run` itself, in their order as words without a name."""
@@ -24,17 +24,20 @@ EXTENDED = ("bundle_root", "sample_dir", "run_dir")
 
 
 def check_options(words: Sequence[str]) -> None:
-    """End the process with status 1 where a command line asks for what no config knows.
+    """Refuse a command line that asks for what no config knows.
 
     Args:
         words: sys.argv. What is no `monai.bundle run` is not looked at.
+
+    Raises:
+        UsageError: says all that is wrong, and what may have been meant.
     """
-    if len(words) < 2 or not words[0].endswith(str(Path("monai", "bundle", "__main__.py"))) or words[1] != "run":
+    if not is_run(words):
         return
     check_names(words)
     surplus, options = parse(words[2:])
     if len(surplus) > 1:
-        raise SystemExit(
+        raise UsageError(
             f"these words belong to no option: {' '.join(surplus[1:])}\n"
             "an option takes one value: where a pattern such as scans/*.nii.gz was meant, give the folder"
         )
@@ -44,6 +47,10 @@ def check_options(words: Sequence[str]) -> None:
     if "config_file" not in options:
         return
     config = ConfigParser.load_config_files(as_value(options["config_file"]))
+    run_id = options.get("run_id", surplus[0] if surplus else "run")
+    if not runs(config, run_id):
+        known = ", ".join(f"`run {name}`" for name, value in config.items() if value == "$@run")
+        raise UsageError(f"there is no {run_id} to run: these configs have {known or '`run`'}")
     given = [key for key in options if key not in OWN]
     said = [line for key in given if (line := complaint(key, config, options))]
     said += [
@@ -60,7 +67,20 @@ def check_options(words: Sequence[str]) -> None:
         if key.replace("::", "#") in simulated
     ]
     if said:
-        raise SystemExit("\n".join(said))
+        raise UsageError("\n".join(said))
+
+
+def runs(config: Mapping, run_id: str) -> bool:
+    """Whether an id does something when it is run: MONAI runs others, such as the part `train`, without a word."""
+    node = config
+    for part in SEPARATOR.split(run_id):
+        if isinstance(node, Sequence) and not isinstance(node, str) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, Mapping) and part in node:
+            node = node[part]
+        else:
+            return False
+    return "_target_" in node if isinstance(node, Mapping) else isinstance(node, list) or str(node)[:1] in ("$", "@")
 
 
 def no_path(key: str, text: str, config: Mapping, options: Mapping) -> str | None:

@@ -9,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 
 from bundle.files.command_line import is_made_of, parse
+from bundle.usage import UsageError
 
 
 def path_of(name: str, value: object, words: Sequence[str] | None = None) -> Path:
@@ -20,15 +21,15 @@ def path_of(name: str, value: object, words: Sequence[str] | None = None) -> Pat
     whole number given from Python is its digits.
 
     Raises:
-        ValueError: no text, or a value that no command line made of text.
+        UsageError: no text, or a value that no command line made of text.
     """
     text = parse(sys.argv if words is None else words)[1].get(name)
     if text and is_made_of(value, text):
         return Path(text)
     if isinstance(value, (str, os.PathLike)):
         if not str(value):
-            raise ValueError(f"{name} must name a file or a folder, got {value!r}; for this folder give .")
+            raise UsageError(f"{name} must name a file or a folder, got {value!r}; for this folder give .")
         return Path(value)
     if isinstance(value, Integral) and not isinstance(value, bool):
         return Path(str(value))
-    raise ValueError(f"{name} must be a path, got {value!r}: give it as text, or begin it with ./")
+    raise UsageError(f"{name} must be a path, got {value!r}: give it as text, or begin it with ./")

@@ -1,7 +1,7 @@
 """Values of options: checked where they are used first, before any work, in words that say what is allowed.
 
 Numbers from a command line may be anything that Python can write: a list, text, NaN. Each check returns the value or
-raises ValueError with the option's name, the value, and what is allowed.
+raises UsageError with the option's name, the value, and what is allowed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
+from bundle.usage import UsageError
+
 
 def whole_number(name: str, value: object, least: int = 0, fix: str = "") -> int:
     """A whole number from `least`; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}{_after(fix)}")
+        raise UsageError(f"{name} must be a whole number from {least}, got {value!r}{_after(fix)}")
     return int(value)
 
 
@@ -34,7 +36,7 @@ def number(name: str, value: object, least: float | None = None, most: float | N
         and (below is None or value < below)
     ):
         allowed = f"{kind} {', '.join(limits)}".rstrip()
-        raise ValueError(f"{name} must be {allowed}, got {value!r}{_after(fix)}")
+        raise UsageError(f"{name} must be {allowed}, got {value!r}{_after(fix)}")
     return value
 
 
@@ -42,21 +44,21 @@ def rising_pair(name: str, value: object) -> tuple[float, float]:
     """Two finite numbers, the second above the first: what becomes black and what white."""
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()
     if len(pair) != 2 or not all(isinstance(v, Real) and math.isfinite(v) for v in pair) or not pair[1] > pair[0]:
-        raise ValueError(f"{name} must be two rising numbers, such as [-1.0, 1.0], got {value!r}")
+        raise UsageError(f"{name} must be two rising numbers, such as [-1.0, 1.0], got {value!r}")
     return pair
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """One of the words `allowed`."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     return value
 
 
 def callable_or_none(name: str, value: object, such_as: str) -> Callable | None:
     """Nothing, or what can be called: on a command line a reference, `such_as`."""
     if value is not None and not callable(value):
-        raise ValueError(f"{name} must be nothing or refer to a part of the config, such as {such_as}, got {value!r}")
+        raise UsageError(f"{name} must be nothing or refer to a part of the config, such as {such_as}, got {value!r}")
     return value
 
 

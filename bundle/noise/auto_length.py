@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.noise.markov import MarkovNoise, MaternNoise
+from bundle.usage import UsageError
 
 MAX_LAG = 12
 """Slices."""
@@ -38,7 +39,7 @@ class AutoLength:
 
     def __init__(self, field: MarkovNoise | None = None, factor: float = 10.0) -> None:
         if not 0 < factor < math.inf:
-            raise ValueError(f"factor must be positive, got {factor}")
+            raise UsageError(f"factor must be positive, got {factor}")
         self.field = MaternNoise() if field is None else field
         self.factor = factor
 

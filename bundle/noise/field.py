@@ -32,6 +32,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from bundle.usage import UsageError
+
 Positions = int | Sequence[float] | torch.Tensor
 """Where the slices of a whole stack lie, in mm from its beginning; a number S stands for S slices 1 mm apart."""
 Scheduled = float | Sequence[float]
@@ -103,7 +105,7 @@ def _numbers(name: str, value: Scheduled, allowed: str, low: float, high: float)
     """One number, or two as a tuple, within limits."""
     ends = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(ends) not in (1, 2) or not all(isinstance(v, Real) and low <= v <= high for v in ends):
-        raise ValueError(
+        raise UsageError(
             f"{name} must be a number {allowed}, or two (at pure noise, at the clean image), got {value!r}"
         )
     return float(ends[0]) if len(ends) == 1 else tuple(float(v) for v in ends)
@@ -235,7 +237,7 @@ class SlerpNoise(NoiseField):
 
     def __init__(self, angle: str = "orthogonal") -> None:
         if angle not in ("orthogonal", "empirical"):
-            raise ValueError(f'angle must be "orthogonal" or "empirical", got {angle!r}')
+            raise UsageError(f'angle must be "orthogonal" or "empirical", got {angle!r}')
         self.angle = angle
 
     @staticmethod
@@ -272,9 +274,9 @@ class PiecewiseSlerpNoise(NoiseField):
 
     def __init__(self, anchors: int | None = None, spacing: Scheduled | None = None) -> None:
         if (anchors is None) == (spacing is None):
-            raise ValueError(f"give either anchors or spacing, got anchors {anchors} and spacing {spacing}")
+            raise UsageError(f"give either anchors or spacing, got anchors {anchors} and spacing {spacing}")
         if anchors is not None and (not isinstance(anchors, int) or anchors < 2):
-            raise ValueError(f"anchors must be a whole number from 2, got {anchors}")
+            raise UsageError(f"anchors must be a whole number from 2, got {anchors}")
         self.anchors = anchors
         self.spacing = None if spacing is None else check_positive("spacing", spacing)
 

@@ -18,6 +18,7 @@ from bundle.noise.field import (
     SlerpNoise,
 )
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from bundle.usage import UsageError
 
 FIELDS: dict[str, Callable[..., NoiseField]] = {
     "slerp": SlerpNoise,
@@ -45,5 +46,5 @@ def named_noise(name: str | Sequence[str], **settings) -> NoiseField:
     """
     chosen = name[0] if isinstance(name, (list, tuple)) and name else name
     if not isinstance(chosen, str) or chosen not in FIELDS:
-        raise ValueError(f"noise must be one of {', '.join(FIELDS)}, got {chosen!r}")
+        raise UsageError(f"noise must be one of {', '.join(FIELDS)}, got {chosen!r}")
     return FIELDS[chosen](**settings)

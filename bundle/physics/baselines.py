@@ -18,6 +18,7 @@ from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.thick import ThroughPlane
 from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
+from bundle.usage import UsageError
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Interpolation:
 
     def __post_init__(self) -> None:
         if whole_number("order", self.order) > 5:
-            raise ValueError(f"order must be a whole number from 0 to 5, got {self.order}")
+            raise UsageError(f"order must be a whole number from 0 to 5, got {self.order}")
 
     def __call__(self, y: torch.Tensor, operator: ThroughPlane) -> torch.Tensor:
         return (interpolate_consistently if self.consistent else interpolate)(y, operator, self.order)

@@ -198,9 +198,7 @@ def run_training(trainer: Engine, folder: str | Path) -> None:
     """Run `trainer` to its end. KeyboardInterrupt says what is written and how to go on."""
     try:
         trainer.run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         last = next(iter(checkpoints_in(path_of("run_dir", folder)).values()), None)
         done = f"{last} holds all before: go on with --resume True" if last else "nothing is written yet: begin anew"
-        raise KeyboardInterrupt(
-            f"stopped in epoch {trainer.state.epoch} of {trainer.state.max_epochs}; {done}"
-        ) from None
+        raise type(stop)(f"stopped in epoch {trainer.state.epoch} of {trainer.state.max_epochs}; {done}") from None

@@ -17,6 +17,8 @@ from numbers import Integral, Real
 
 import torch
 
+from bundle.usage import UsageError
+
 SigmaRule = Callable[[float, float, float], float]
 
 
@@ -80,14 +82,14 @@ def time_steps(num_train_timesteps: int, num_steps: int, start_fraction: float =
             timesteps.
     """
     if not isinstance(num_steps, Integral) or not isinstance(start_fraction, Real):
-        raise ValueError(
+        raise UsageError(
             f"num_steps must be a whole number and start_fraction a number, got {num_steps!r}, {start_fraction!r}"
         )
     if not 0 < start_fraction <= 1:
-        raise ValueError(f"start_fraction must lie in (0, 1], got {start_fraction}; 1 starts from pure noise")
+        raise UsageError(f"start_fraction must lie in (0, 1], got {start_fraction}; 1 starts from pure noise")
     first = round(start_fraction * num_train_timesteps) - 1
     if not 1 <= num_steps <= first + 1:
-        raise ValueError(
+        raise UsageError(
             f"num_steps must lie between 1 and {first + 1} (start_fraction {start_fraction} of "
             f"{num_train_timesteps} timesteps), got {num_steps}"
         )
@@ -98,5 +100,5 @@ def check_time_steps(timesteps: Sequence[int], num_train_timesteps: int) -> list
     """An explicit grid of timesteps: raises ValueError unless it descends strictly within [0, T)."""
     steps = [int(t) for t in timesteps]
     if not steps or any(a <= b for a, b in zip(steps, steps[1:])) or steps[0] >= num_train_timesteps or steps[-1] < 0:
-        raise ValueError(f"timesteps must descend strictly within [0, {num_train_timesteps}), got {steps}")
+        raise UsageError(f"timesteps must descend strictly within [0, {num_train_timesteps}), got {steps}")
     return steps

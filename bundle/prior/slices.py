@@ -20,6 +20,7 @@ from bundle.files.memory import array_bytes
 from bundle.files.values import rising_pair, whole_number
 from bundle.prior.activations import activation_bytes
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
+from bundle.usage import UsageError
 
 PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -50,7 +51,7 @@ class SlicePrior:
         if clip is not None:
             rising_pair("clip", clip)
         if prediction not in X0_FROM:
-            raise ValueError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
+            raise UsageError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
         self.alpha_bars = [float(a) for a in alphas_cumprod]
         self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
         self.prediction = prediction

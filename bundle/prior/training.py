@@ -23,6 +23,7 @@ from monai.transforms import Compose
 from bundle.files.switch import is_on
 from bundle.files.values import number, whole_number
 from bundle.files.whole import written_whole
+from bundle.usage import UsageError
 
 WHOLE_NUMBERS = {
     "max_epochs": 1, "val_interval": 1, "epoch_length": 1, "patch_size": 1, "patches_per_volume": 1,
@@ -56,7 +57,7 @@ def check_training(multiple: int = 1, **settings) -> dict:
     size = settings.get("patch_size", multiple)
     if size % multiple:
         near = [n for n in (size // multiple * multiple, -(-size // multiple) * multiple) if n]
-        raise ValueError(
+        raise UsageError(
             f"patch_size must be a multiple of {multiple}, which the network halves to whole pixels, got {size}: take "
             f"{' or '.join(map(str, near))}"
         )
@@ -87,7 +88,7 @@ class LowNoisePrepareBatch(DiffusionPrepareBatch):
     def __init__(self, num_train_timesteps: int, power: float = 1.5) -> None:
         super().__init__(num_train_timesteps=num_train_timesteps)
         if power <= 0:
-            raise ValueError(f"power must be positive, got {power}")
+            raise UsageError(f"power must be positive, got {power}")
         self.power = power
 
     def get_timesteps(self, images: torch.Tensor) -> torch.Tensor:
@@ -104,7 +105,7 @@ class FixedLevelPrepareBatch(DiffusionPrepareBatch):
     def __init__(self, num_train_timesteps: int, levels: Sequence[int], seed: int = 0) -> None:
         super().__init__(num_train_timesteps=num_train_timesteps)
         if not levels or not all(0 <= t < num_train_timesteps for t in levels):
-            raise ValueError(f"levels must lie in [0, {num_train_timesteps}), got {list(levels)}")
+            raise UsageError(f"levels must lie in [0, {num_train_timesteps}), got {list(levels)}")
         self.levels = torch.tensor(list(levels))
         self.seed = seed
 

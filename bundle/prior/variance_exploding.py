@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import torch
 
+from bundle.usage import UsageError
+
 
 def noise_from_score(z: torch.Tensor, score: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """n of a score network: score = -n / sigma."""
@@ -52,7 +54,7 @@ class FromVarianceExploding(torch.nn.Module):
                  condition: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:  # fmt: skip
         super().__init__()
         if output not in NOISE_FROM:
-            raise ValueError(f"output must be one of {sorted(NOISE_FROM)}, got {output!r}")
+            raise UsageError(f"output must be one of {sorted(NOISE_FROM)}, got {output!r}")
         self.network, self.output, self.condition = network, output, condition
         self.register_buffer("alphas_cumprod", torch.as_tensor(alphas_cumprod).float(), persistent=False)
 

@@ -40,6 +40,7 @@ from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, t
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
 from bundle.sampling.volume_noise import VolumeNoise
+from bundle.usage import UsageError
 
 
 @dataclass
@@ -143,13 +144,13 @@ class DiffusionInverseInferer(VolumeInferer):
                  observer=None, progress: bool = True, keeper: Keeper | None = None) -> None:  # fmt: skip
         super().__init__()
         if sigma_rule not in SIGMA_RULES:
-            raise ValueError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
+            raise UsageError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
         number("eta", eta, 0, 1)
         given, slice_axis = slice_axis, tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
         if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
-            raise ValueError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {given!r}')
+            raise UsageError(f'slice_axis must be 0, 1, 2, a list of them, "auto" or "alternate", got {given!r}')
         if isinstance(noise_field, str):
-            raise TypeError(
+            raise UsageError(
                 f"noise_field must be a noise field, got {noise_field!r}: choose one by name with --noise {noise_field}"
             )
         turning = slice_axis == "alternate" or (isinstance(slice_axis, tuple) and len(set(slice_axis)) > 1)
@@ -162,7 +163,7 @@ class DiffusionInverseInferer(VolumeInferer):
                 stacklevel=2,
             )
         if observer is not None and not hasattr(observer, "begin"):
-            raise ValueError(f"observer must be nothing or a bundle.sampling.Trajectory, got {observer!r}")
+            raise UsageError(f"observer must be nothing or a bundle.sampling.Trajectory, got {observer!r}")
         self.prior = prior
         self.data_consistency, self.noise_field = data_consistency, noise_field
         self.alpha_bars = prior.alpha_bars

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from bundle.planes import PLANES
+from bundle.usage import UsageError
 
 CENTRAL = {"axial": 0.5, "coronal": 0.5, "sagittal": 0.5}
 KINDS = ("x_t", "x0_hat")
@@ -87,19 +88,19 @@ class Trajectory:
     def __init__(self, planes: Mapping[str, float] = CENTRAL, neighbours: int = 5,
                  steps: Sequence[int] | None = None, draw: int = 0) -> None:  # fmt: skip
         if not planes or not set(planes) <= set(PLANES):
-            raise ValueError(f"planes must name some of {', '.join(CENTRAL)}, got {list(planes)}")
+            raise UsageError(f"planes must name some of {', '.join(CENTRAL)}, got {list(planes)}")
         for plane, position in planes.items():
             if not _is_index(position) and not (isinstance(position, float) and 0 <= position <= 1):
-                raise ValueError(
+                raise UsageError(
                     f"the {plane} slice must be a fraction from 0.0 to 1.0, or the index of a slice from 0, "
                     f"got {position!r}"
                 )
         if not _is_index(neighbours) or neighbours < 1:
-            raise ValueError(f"neighbours must be a whole number of slices, at least 1, got {neighbours!r}")
+            raise UsageError(f"neighbours must be a whole number of slices, at least 1, got {neighbours!r}")
         if steps is not None and (len(steps) == 0 or not all(_is_index(i) for i in steps)):
-            raise ValueError(f"steps must be a list of indices from 0, or null for all steps, got {steps!r}")
+            raise UsageError(f"steps must be a list of indices from 0, or null for all steps, got {steps!r}")
         if not _is_index(draw):
-            raise ValueError(f"draw must be an index from 0, got {draw!r}")
+            raise UsageError(f"draw must be an index from 0, got {draw!r}")
         self.planes, self.neighbours, self.draw = dict(planes), neighbours, draw
         self.steps = None if steps is None else sorted(set(steps))
         self.records: list[Observed] = []
@@ -107,12 +108,12 @@ class Trajectory:
     def check(self, num_steps: int, num_draws: int) -> None:
         """Raise ValueError if a sampler with so many steps and draws never comes to what is to be kept."""
         if self.steps and self.steps[-1] >= num_steps:
-            raise ValueError(
+            raise UsageError(
                 f"trajectory: step {self.steps[-1]} is not among the sampler's {num_steps} steps, 0 to "
                 f"{num_steps - 1}: choose among these, or raise num_steps"
             )
         if self.draw >= num_draws:
-            raise ValueError(
+            raise UsageError(
                 f"trajectory: draw {self.draw} is not among the sampler's {num_draws} draws, 0 to "
                 f"{num_draws - 1}: choose among these, or raise num_draws"
             )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from bundle.files.last_words import plain_endings
 from bundle.physics.ct import Tomography
 from bundle.physics.ct.attenuation import HounsfieldScale
 from bundle.physics.thick.through_plane import slice_weights
@@ -75,4 +76,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

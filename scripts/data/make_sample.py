@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from bundle.files.last_words import plain_endings
 from bundle.physics.thick import ThroughPlaneSampling
 
 BOX = (slice(6, 174), slice(4, 212), slice(45, 125))
@@ -54,4 +55,5 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray, dtype: type) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

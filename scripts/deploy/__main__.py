@@ -26,12 +26,15 @@ def main() -> None:
     context = Application.init_app_context()
     try:
         bundle = find_bundle(context.model_path)
-        sys.path.insert(0, str(bundle))
-        importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
-    except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
-        while error.__cause__ is not None:
-            error = error.__cause__
-        raise SystemExit(f"no result: {str(error).strip() or type(error).__name__}") from None
+    except ValueError as error:
+        raise SystemExit(f"no result: {error}") from None
+    sys.path.insert(0, str(bundle))
+    with importlib.import_module("bundle.files.last_words").plain_endings():
+        try:
+            importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
+        except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
+            cause = importlib.import_module("bundle.files.root_cause").root_cause(error)
+            raise SystemExit(f"no result: {cause}") from None
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from itk import RTK as rtk
 from skimage.transform import iradon, radon
 
+from bundle.files.last_words import plain_endings
 from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
 
 FAR = 1e6
@@ -142,4 +143,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.report.metrics import calibration
 from scripts.studies.evidence_grid import NOISES, PIECES, SAMPLES, TASKS, Bench, cut, task_kind
@@ -93,4 +94,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

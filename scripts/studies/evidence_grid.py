@@ -25,6 +25,7 @@ from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
 from bundle.files.find import list_volumes
+from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
@@ -209,4 +210,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings("the same command goes on after the last complete run in --work_dir"):
+        main()

@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from bundle.files.last_words import plain_endings
 from bundle.noise.field import IndependentNoise
 from bundle.physics import operator_of
 from bundle.physics.baselines import TotalVariation, smooth
@@ -104,4 +105,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings("--output holds the settings that were tuned"):
+        main()

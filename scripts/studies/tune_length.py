@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bundle.files.find import list_volumes
+from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.noise.auto_length import AutoLength
 from bundle.noise.markov import MaternNoise
@@ -65,4 +66,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

@@ -11,9 +11,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.files.cases import root_cause
 from bundle.files.check import CheckVolumed, check_size, check_volume
 from bundle.files.read import LoadVolumed
+from bundle.files.root_cause import root_cause
 from bundle.physics import Measured, operator_of
 from bundle.physics.thick import ThroughPlaneSampling
 from tests.support.scans import cut_short, thick_voxels, write_volume

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from bundle.files import save_results
-from bundle.files.cases import INTERRUPTED
 from bundle.files.read import LoadVolumed
+from bundle.prior import SlicePrior
 from bundle.sampling import DiffusionInverseInferer
 from tests.support.kill import forks
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
@@ -148,19 +148,39 @@ def test_a_name_too_long_for_its_results_is_refused_and_the_others_are_done(run_
     assert results(tmp_path / "results").keys() == {"a", "c"}
 
 
-def test_an_interrupt_says_what_is_written_and_how_to_go_on(run_here, tiny_overrides, tmp_path, monkeypatch, capfd):
+def test_an_interrupt_says_what_is_written_and_how_to_go_on(run_here, tiny_overrides, tmp_path, monkeypatch):
     def interrupt(original, *_):
         raise KeyboardInterrupt
 
     whole = DiffusionInverseInferer.reconstruct
     monkeypatch.setattr(DiffusionInverseInferer, "reconstruct", of_second(whole, interrupt))
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(KeyboardInterrupt) as end:
         run_here("inference", INFERENCE, tiny_overrides(scans(tmp_path / "in")))
-    assert end.value.code == INTERRUPTED
-    last = capfd.readouterr().err.rstrip().splitlines()[-1]
-    assert (
-        last == f"stopped: 1 of 3 are written to {tmp_path / 'results'} a; --skip_finished True goes on with the others"
-    )
+    results = tmp_path / "results"
+    assert str(end.value) == f"1 of 3 volumes are written to {results} (a); go on with --skip_finished True"
+
+
+def test_an_interrupt_in_the_midst_of_a_long_case_says_that_it_can_go_on_from_there(
+    run_here, tiny_overrides, tmp_path, monkeypatch
+):
+    steps, step = [], SlicePrior.__call__
+
+    def interrupted(self, *args):
+        steps.append(1)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    overrides = tiny_overrides(scans(tmp_path / "in", "a"), save_minutes=0)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(KeyboardInterrupt, match="with --resume True, --skip_finished"),
+    ):
+        patched.setattr(SlicePrior, "__call__", interrupted)
+        run_here("inference", INFERENCE, overrides)
+    run_here("inference", INFERENCE, overrides | {"resume": True})
+    record = json.loads((tmp_path / "results" / "a" / "run.json").read_text(encoding="utf-8"))
+    assert record["resumed_after"] == 1 and sorted(p.name for p in (tmp_path / "results").iterdir()) == ["a"]
 
 
 def test_a_set_that_is_not_whole_is_done_again(run_here, tiny_overrides, tmp_path, capfd):

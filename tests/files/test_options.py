@@ -8,6 +8,7 @@ from monai.bundle import ConfigParser
 
 from bundle.files.command_line import parse
 from bundle.files.options import check_options
+from bundle.usage import UsageError
 from tests.support.scans import ROOT
 
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
@@ -41,7 +42,7 @@ def at_home(monkeypatch):
     ],
 )
 def test_what_no_config_knows_ends_the_run(words, said):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(UsageError) as ended:
         check_options([*RUN, *INFERENCE, *words.split()])
     assert said in str(ended.value)
 
@@ -67,13 +68,33 @@ def test_what_a_config_knows_passes(words):
     ],
 )
 def test_texts_that_are_no_paths_to_monai_are_refused(words, said):
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(UsageError, match=said):
         check_options([*RUN, *INFERENCE, *words])
+
+
+@pytest.mark.parametrize(
+    ("run_id", "config", "known"),
+    [
+        ("train", "train", "`run training`"),
+        ("seed", "train", "`run training`"),
+        ("infer", "inference", "`run inference`"),
+        ("run#9", "inference", "`run inference`"),
+    ],
+)
+def test_what_does_nothing_when_it_is_run_is_refused(run_id, config, known):
+    """MONAI ends well, without a word, where the id of a part such as `train` is run."""
+    with pytest.raises(UsageError, match=f"there is no {run_id} to run: these configs have {known}"):
+        check_options([*RUN, run_id, "--config_file", f"configs/{config}.json"])
+
+
+@pytest.mark.parametrize("words", [["inference"], ["run"], [], ["--run_id", "inference"], ["run#0"]])
+def test_what_can_be_run_passes(words):
+    check_options([*RUN, *words, "--config_file", "configs/inference.json"])
 
 
 def test_the_output_dir_of_training_is_used_as_it_arrives():
     training = [*RUN, "training", "--config_file", "configs/train.json", "--output_dir"]
-    with pytest.raises(SystemExit, match="--output_dir results#2 arrives as 'results'"):
+    with pytest.raises(UsageError, match="--output_dir results#2 arrives as 'results'"):
         check_options([*training, "results#2"])
     check_options([*training, "1001"])
 
@@ -111,7 +132,7 @@ def test_every_command_of_the_documentation_has_options_that_exist():
 @pytest.mark.slow
 def test_a_run_ends_before_it_makes_anything(run_bundle, tmp_path):
     done = run_bundle("inference", INFERENCE[2], {"output_dir": str(tmp_path / "out"), "num_draw": 8})
-    assert done.returncode == 1 and "did you mean --num_draws?" in done.stderr
+    assert done.returncode == 2 and "did you mean --num_draws?" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -126,7 +147,7 @@ def test_a_run_ends_before_it_makes_anything(run_bundle, tmp_path):
 def test_settings_of_simulations_are_refused_where_nothing_is_simulated(task, words):
     files = ["configs/inference.json", *([f"configs/{task}.json"] if task else [])]
     name = words.split()[0]
-    with pytest.raises(SystemExit, match=f"{name} describes simulated scans, .* or add configs/evaluate.json"):
+    with pytest.raises(UsageError, match=f"{name} describes simulated scans, .* or add configs/evaluate.json"):
         check_options([*RUN, "inference", "--config_file", str(files), *words.split()])
     check_options([*RUN, "inference", "--config_file", str([*files, "configs/evaluate.json"]), *words.split()])
 

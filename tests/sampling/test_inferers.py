@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.sampling import volume_noise
+from bundle.usage import UsageError
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampled, sampler, scan
 
 AB = alpha_bars()
@@ -260,7 +261,7 @@ def test_an_axis_that_there_is_not_is_refused(slice_axis):
 
 
 def test_the_name_of_a_field_is_no_field():
-    with pytest.raises(TypeError, match="choose one by name with --noise auto"):
+    with pytest.raises(UsageError, match="choose one by name with --noise auto"):
         sampler("auto")
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from bundle.files.cases import root_cause
+from bundle.files.root_cause import root_cause
 from bundle.noise.field import SlerpNoise
 from bundle.physics.thick import ThroughPlane
 from scripts import doctor

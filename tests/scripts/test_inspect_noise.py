@@ -22,7 +22,8 @@ def test_a_picture_is_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("num_slices", "1"), ("spacing", "0"), ("spacing", "nan"), ("spacing", "inf")]
+    ("option", "value"),
+    [("num_slices", "1"), ("length", "0"), ("spacing", "0"), ("spacing", "nan"), ("spacing", "inf")],
 )
 def test_settings_without_a_picture_are_refused(option, value, tmp_path, capsys):
     with pytest.raises(SystemExit):

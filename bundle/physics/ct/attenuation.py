@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.files.values import number
+from bundle.usage import UsageError
 
 LOWEST_COUNT = 0.5
 """Counts below it are raised to it before the logarithm: no photon arrived, but nothing is infinitely dense."""
@@ -41,9 +42,9 @@ class HounsfieldScale:
         number("low", self.low, kind="a number of HU")
         number("high", self.high, kind="a number of HU")
         if not self.high > self.low:
-            raise ValueError(f"the HU window must rise, got {self.low:g} to {self.high:g}")
+            raise UsageError(f"the HU window must rise, got {self.low:g} to {self.high:g}")
         if not self.water > 0:
-            raise ValueError(f"the attenuation of water must be positive (1/mm), got {self.water}")
+            raise UsageError(f"the attenuation of water must be positive (1/mm), got {self.water}")
 
     @property
     def slope(self) -> float:

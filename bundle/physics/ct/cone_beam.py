@@ -23,6 +23,7 @@ from bundle.physics.ct import cone_beam_torch
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
 from bundle.physics.ct.sparse_radon import rays_in_plane
+from bundle.usage import UsageError
 
 BACKENDS = ("auto", "torch", "numba")
 
@@ -99,7 +100,7 @@ class ConeBeam(RayTransform):
         if geometry.beam != "cone":
             raise ValueError(f'ConeBeam is for a "cone" beam, got {geometry.beam!r}: use SparseRadon')
         if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+            raise UsageError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if backend == "numba" and not has_numba():
             raise ImportError('backend "numba" needs numba: pip install numba, or use backend "torch"')
         iso, det = geometry.per_view("source_to_isocenter"), geometry.per_view("source_to_detector")

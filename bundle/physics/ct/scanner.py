@@ -14,6 +14,7 @@ from bundle.files.values import number, whole_number
 from bundle.physics.ct.cone_beam import ConeBeam
 from bundle.physics.ct.geometry import BEAMS, Grid, ScanGeometry
 from bundle.physics.ct.sparse_radon import SparseRadon
+from bundle.usage import UsageError
 
 MULTIPLE = 8
 """Derived grids have a multiple of this many voxels in-plane."""
@@ -71,14 +72,14 @@ class Tomography:
 
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
-            raise ValueError(f"beam must be one of {BEAMS}, got {self.beam!r}")
+            raise UsageError(f"beam must be one of {BEAMS}, got {self.beam!r}")
         sizes = ["column_size", "row_size"]
         if self.beam != "parallel":
             sizes += ["source_to_isocenter", "source_to_detector"]
         for name in sizes:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(f"{name} must be a positive number of mm, got {value!r}")
+                raise UsageError(f"{name} must be a positive number of mm, got {value!r}")
         for name in ("num_columns", "num_rows"):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, 1)

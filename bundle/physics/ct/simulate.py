@@ -16,6 +16,7 @@ from bundle.files.values import number, whole_number
 from bundle.physics.ct.attenuation import HounsfieldScale, line_integrals_of
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.measurement import Scanner, origin_of
+from bundle.usage import UsageError
 
 
 class SimulateProjectionsd(MapTransform):
@@ -37,7 +38,7 @@ class SimulateProjectionsd(MapTransform):
                  electronic_noise: float = 0.0, seed: int = 0, label_key: str = "label") -> None:  # fmt: skip
         super().__init__(keys)
         if electronic_noise and photons is None:
-            raise ValueError(f"electronic_noise is {electronic_noise} counts, but photons is not set: give both")
+            raise UsageError(f"electronic_noise is {electronic_noise} counts, but photons is not set: give both")
         self.scanner, self.scale, self.label_key = scanner, scale, label_key
         self.photons = photons if photons is None else number("photons", photons, above=0)
         self.electronic_noise = number("electronic_noise", electronic_noise, 0, kind="a number of counts")

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from bundle.files.machine import available_memory, in_gigabytes
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
+from bundle.usage import UsageError
 
 MODELS = ("auto", "joseph", "strip")
 BYTES_PER_ENTRY = 40
@@ -49,7 +50,7 @@ class SparseRadon(RayTransform):
         if geometry.beam not in ("parallel", "fan"):
             raise ValueError(f'SparseRadon is for "parallel" and "fan" beams, got {geometry.beam!r}: use ConeBeam')
         if model not in MODELS:
-            raise ValueError(f"model must be one of {MODELS}, got {model!r}")
+            raise UsageError(f"model must be one of {MODELS}, got {model!r}")
         if grid.shape[2] != geometry.num_rows:
             raise ValueError(
                 f"the volume has {grid.shape[2]} slices, the projections have {geometry.num_rows} rows: "

@@ -31,6 +31,7 @@ from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.own_data import check_own_data
 from bundle.physics.kspace.scanner import check_kspace
+from bundle.usage import UsageError
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
 COPIES = 8.0
@@ -204,7 +205,7 @@ class LoadKspaced(MapTransform):
     def __init__(self, keys, layout: str = "auto", limits: Limits | None = None) -> None:
         super().__init__(keys)
         if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
+            raise UsageError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}: correct --read#0#layout")
         self.layout, self.limits = layout, limits or Limits()
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:

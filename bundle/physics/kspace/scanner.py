@@ -13,6 +13,7 @@ from bundle.files.values import number, whole_number
 from bundle.physics.kspace.cartesian_mri import CartesianMRI
 from bundle.physics.kspace.coil_maps import MIN_HALF_WIDTH, central_block, centre_of, estimate_maps
 from bundle.physics.kspace.simulated_coils import simulated_maps
+from bundle.usage import UsageError
 
 PATTERNS = ("random", "equispaced")
 MAGNITUDES = (1e-15, 1e15)
@@ -59,9 +60,9 @@ class CartesianSampling:
             self.center_fraction = min(1.0, 0.32 / self.acceleration)
         number("center_fraction", self.center_fraction, above=0, most=1)
         if self.pattern not in PATTERNS:
-            raise ValueError(f"pattern must be one of {PATTERNS}, got {self.pattern!r}")
+            raise UsageError(f"pattern must be one of {PATTERNS}, got {self.pattern!r}")
         if self.phase_axis not in (0, 1) or isinstance(self.phase_axis, bool):
-            raise ValueError(f"phase_axis must be 0 or 1, the in-plane axes, got {self.phase_axis!r}")
+            raise UsageError(f"phase_axis must be 0 or 1, the in-plane axes, got {self.phase_axis!r}")
         number("field_of_view", self.field_of_view, 1, 4)
         number("background", self.background, below=1, fix="1 is bright in the prior")
 

@@ -9,6 +9,7 @@ from numbers import Real
 
 from bundle.files.values import number
 from bundle.physics.thick.through_plane import MIN_RATIO, PROFILES, SLACK, ThroughPlane, slice_weights
+from bundle.usage import UsageError
 
 MAX_RATIO, RATIO = 10.0, 5.0
 MAX_OVERLAP = 4.0
@@ -42,9 +43,9 @@ class ThroughPlaneSampling:
 
     def __post_init__(self) -> None:
         if self.axis not in ("auto", 0, 1, 2) or isinstance(self.axis, bool):
-            raise ValueError(f'axis must be 0, 1, 2 or "auto", got {self.axis!r}')
+            raise UsageError(f'axis must be 0, 1, 2 or "auto", got {self.axis!r}')
         if self.profile not in PROFILES:
-            raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
+            raise UsageError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         for name in ("thickness", "spacing"):
             if (value := getattr(self, name)) is not None:
                 number(name, value, above=0, kind="a number of mm")
@@ -53,7 +54,7 @@ class ThroughPlaneSampling:
         if self.ratio is not None:
             self._check_ratio(self.ratio)
             if self.spacing is not None:
-                raise ValueError(f"set the spacing ({self.spacing:g} mm) or the ratio ({self.ratio:g}), not both")
+                raise UsageError(f"set the spacing ({self.spacing:g} mm) or the ratio ({self.ratio:g}), not both")
 
     def for_measurement(self, scan) -> ThroughPlane:
         """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
@@ -169,8 +170,8 @@ class ThroughPlaneSampling:
     @staticmethod
     def _check_ratio(ratio: float, what: str = "ratio") -> None:
         if not isinstance(ratio, Real):
-            raise ValueError(f"ratio must be a number from {MIN_RATIO} to {MAX_RATIO:g}, got {ratio!r}")
+            raise UsageError(f"ratio must be a number from {MIN_RATIO} to {MAX_RATIO:g}, got {ratio!r}")
         if not MIN_RATIO - SLACK <= ratio <= MAX_RATIO + SLACK:
-            raise ValueError(
+            raise UsageError(
                 f"{what}: ratio {ratio:.3g} is outside {MIN_RATIO} to {MAX_RATIO:g}; set the spacing to reconstruct at"
             )

@@ -1,0 +1,21 @@
+"""The device that the network runs on: there, or refused before any work."""
+
+from __future__ import annotations
+
+import torch
+
+from bundle.files.root_cause import root_cause
+from bundle.usage import UsageError
+
+
+def check_device(device: torch.device | str) -> None:
+    """Compute something on `device`.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none that works.
+    """
+    try:
+        torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        why = root_cause(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"device {device} cannot be used ({why}): leave --device out, or give --device cpu") from None
