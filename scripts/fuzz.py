@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from bundle import __version__
+from bundle.files.last_words import plain_endings
 from scripts.fuzzing import scans
 from scripts.fuzzing.child import MEMORY, SECONDS, threads
 from scripts.fuzzing.report import summary, write_table
@@ -160,4 +161,5 @@ def work(inputs: Sequence[tuple[str, int]], options: argparse.Namespace, folder:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with plain_endings():
+        sys.exit(main())

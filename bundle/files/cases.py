@@ -186,6 +186,8 @@ class Cases:
                 evaluator.run()
             except KeyboardInterrupt as stop:
                 raise type(stop)(self._interrupted(unfinished)) from None
+            except BrokenPipeError:  # nobody reads any more what is said
+                raise
             except Exception as error:  # in a case's data, in its reconstruction, or on the disk
                 path = os.fspath(waiting.pop(0)["image"])
                 self.failed[path] = reason_of(error).removeprefix(f"{path}: ")

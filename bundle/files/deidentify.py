@@ -29,6 +29,7 @@ from pydicom.valuerep import DSfloat
 from bundle.files.dicom_code import coded
 from bundle.files.dicom_kept import DATES, DEVICE_TEXT, NUMBERS, TERMS, TIMES, UIDS
 from bundle.files.switch import is_on
+from bundle.usage import UsageError
 
 SHIFT_DATES = "shift_dates"
 REMOVED, MODIFIED = "REMOVED", "MODIFIED"
@@ -61,7 +62,7 @@ def dates_of(value: object) -> str | None:
     try:
         return REMOVED if is_on(value, "deidentify") else None
     except ValueError as error:
-        raise ValueError(f"{error}; {SHIFT_DATES} is on, too, and keeps intervals between dates") from None
+        raise UsageError(f"{error}; {SHIFT_DATES} is on, too, and keeps intervals between dates") from None
 
 
 def run_uid(text: str) -> str:

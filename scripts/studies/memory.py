@@ -25,6 +25,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from bundle.files.last_words import plain_endings
 from bundle.files.machine import GIGA
 from bundle.physics.ct.scanner import Tomography
 from bundle.physics.kspace.scanner import CartesianSampling
@@ -148,4 +149,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        main()

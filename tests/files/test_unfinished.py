@@ -270,7 +270,7 @@ def test_sizes_count_every_tensor():
 
 
 def engine_of(keeper, cases, fails=()):
-    """An engine that reconstructs cases, and whose writer, attached after the keeper, fails for some of them."""
+    """An engine that reconstructs cases, and whose writer, attached before the keeper, fails for some of them."""
     there = []
 
     def step(engine, case):
@@ -285,8 +285,8 @@ def engine_of(keeper, cases, fails=()):
             raise OSError("disk full")
 
     engine = Engine(step)
-    keeper.attach(engine)
     engine.add_event_handler(Events.ITERATION_COMPLETED, write)
+    keeper.attach(engine)
     return SimpleNamespace(run=lambda: engine.run(cases, max_epochs=1), there=there)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.scans import ROOT
 
-PROGRAMS = [p for p in sorted((ROOT / "scripts").rglob("*.py")) if "__main__" in p.read_text(encoding="utf-8")]
+PROGRAMS = [p for p in sorted((ROOT / "scripts").rglob("*.py")) if "if __name__ ==" in p.read_text(encoding="utf-8")]
 FAST = [
     ("scripts.prepare_data", ["--sources", "MISSING"], 1, "MISSING: No such file or directory"),
     ("scripts.prepare_data", ["--sources", "BROKEN"], 1, r"a file cannot be read, is it damaged? (JSONDecodeError: "),
