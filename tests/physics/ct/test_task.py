@@ -48,8 +48,8 @@ def test_the_order_of_task_and_evaluation_does_not_matter(order):
     task = ["configs/task_svct.json", EVALUATE]
     parser.read_config([INFERENCE, *(task if order == "task first" else task[::-1])])
     names = [type(t).__name__ for t in parser.get_parsed_content("preprocessing").transforms]
-    wanted = [
-        "CheckHounsfieldd",
+    wanted = ["CheckHounsfieldd", "SimulateProjectionsd", "Measured", "CheckOutputd", "ScaleProjectionsd"]
+    assert names[-6:] == [*wanted, "CheckMemoryd"]
         "SimulateProjectionsd",
         "Measured",
         "CheckOutputd",
