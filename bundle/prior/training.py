@@ -43,6 +43,7 @@ def check_training(multiple: int = 1, **settings) -> dict:
     Raises:
         ValueError: a value makes no sense, or the network does not take patches of this size.
     """
+    whole_number("multiple", multiple, 1)
     for name, least in WHOLE_NUMBERS.items():
         if name in settings:
             whole_number(name, settings[name], least)

@@ -2,6 +2,7 @@
 
     plain refusal   status 1 or 2; the last lines name the file or the option, and say why in our words
     accepted        status 0; a result is written, and finite
+    by MONAI        MONAI's parser refused an option before any line of ours ran; in its words, and nothing is begun
     unclear         a traceback, or a library's words, or nothing that names the file or the option
     lost            the good case beside is not there bit for bit; a hidden or half-written file is left; an older
                     result is gone, or half replaced
@@ -21,13 +22,15 @@ from dataclasses import dataclass
 from scripts.fuzzing.child import MEMORY, SECONDS, Outcome
 from scripts.fuzzing.words import GENERAL, is_ours
 
-PLAIN, ACCEPTED, LATE, UNCLEAR, LOST, CRASH, SLOW = (
-    "plain refusal", "accepted", "late", "unclear", "lost", "crash", "slow",
+PLAIN, ACCEPTED, EARLY, LATE, UNCLEAR, LOST, CRASH, SLOW = (
+    "plain refusal", "accepted", "by MONAI", "late", "unclear", "lost", "crash", "slow",
 )  # fmt: skip
-VERDICTS = (PLAIN, ACCEPTED, LATE, UNCLEAR, LOST, CRASH, SLOW)
+VERDICTS = (PLAIN, ACCEPTED, EARLY, LATE, UNCLEAR, LOST, CRASH, SLOW)
 FAILURES = (LATE, UNCLEAR, LOST, CRASH, SLOW)
 LAST_LINES = 12
 TRACEBACK = "Traceback (most recent call last)"
+OF_MONAI, OF_OURS = re.compile(r'File "[^"]*/monai/bundle/'), re.compile(r'File "[^"]*(?<!monai)/bundle/\w+/')
+"""Lines of a traceback that lie in MONAI's runner, and in the rooms of the bundle."""
 NO_MEMORY = re.compile(r"MemoryError|Unable to allocate|can't allocate memory|bad_alloc|Cannot allocate memory")
 CODE = re.compile(r"^(\s{4,}|  File \")")
 """Lines of a traceback that show sources, where our sentences stand as code."""
@@ -74,6 +77,8 @@ def judge(outcome: Outcome, found: Found, name: str, ours: Sequence[re.Pattern[s
         return UNCLEAR, f"status {outcome.status}"
     if TRACEBACK not in outcome.text and (reason := plain_reason(outcome.text, name, ours)):
         return PLAIN, reason
+    if TRACEBACK in outcome.text and OF_MONAI.search(outcome.text) and not OF_OURS.search(outcome.text):
+        return EARLY, last_lines(outcome.text)
     if lenient and (reason := plain_reason(outcome.text, name, ours, anywhere=True)):
         return LATE, reason
     return UNCLEAR, last_lines(outcome.text)

@@ -13,7 +13,7 @@ import pytest
 
 from scripts.fuzzing.child import run_child
 from scripts.fuzzing.damage.weights import MARK
-from scripts.fuzzing.judge import ACCEPTED, CRASH, LATE, LOST, PLAIN, SLOW, UNCLEAR, Found, judge
+from scripts.fuzzing.judge import ACCEPTED, EARLY, CRASH, LATE, LOST, PLAIN, SLOW, UNCLEAR, Found, judge
 from scripts.fuzzing.place import Place, contents
 from scripts.fuzzing.words import is_ours, sentences
 from tests.support.scans import ROOT, STRAIGHT, head_voxels
@@ -53,6 +53,12 @@ def test_a_refusal_in_our_words_that_names_the_file_is_plain(ended):
     assert ended(leave("reading", f"error: {REASON}")) == PLAIN
     assert ended(leave(f"error: {REASON}", status=2)) == PLAIN
     assert ended(leave("1 of 2 volumes were skipped:", f"  {REASON}")) == PLAIN
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [("", EARLY), ('  File "/x/bundle/files/read.py", line 3', UNCLEAR)])
+def test_what_monai_refuses_before_any_line_of_ours_is_not_ours(ended, ours, verdict):
+    lines = ["Traceback (most recent call last):", '  File "/env/site-packages/monai/bundle/scripts.py", line 9', ours]
+    assert ended(leave(*lines, "KeyError: 'query key: operatoor'")) == verdict
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def damaged_command_line(rng: np.random.Generator, root: Path) -> CommandLine:
     elif way == "no value":
         words = (f"--{name}",)
     else:
-        words = (f"--{name}", "x", f"--{name}", value)
+        words = (f"--{name}", "x", f"--{name}={value}")
     return CommandLine(configs, TASKS[configs], words, name)
 
 
