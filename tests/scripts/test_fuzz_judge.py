@@ -13,7 +13,7 @@ import pytest
 
 from scripts.fuzzing.child import run_child
 from scripts.fuzzing.damage.weights import MARK
-from scripts.fuzzing.judge import ACCEPTED, EARLY, CRASH, LATE, LOST, PLAIN, SLOW, UNCLEAR, Found, judge
+from scripts.fuzzing.judge import ACCEPTED, CRASH, EARLY, LATE, LOST, PLAIN, SLOW, UNCLEAR, Found, judge
 from scripts.fuzzing.place import Place, contents
 from scripts.fuzzing.words import is_ours, sentences
 from tests.support.scans import ROOT, STRAIGHT, head_voxels
