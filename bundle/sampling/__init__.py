@@ -7,7 +7,8 @@ from bundle.sampling.data_consistency import (
     TotalVariationProximal,
     Unconditional,
 )
-from bundle.sampling.inferers import DiffusionInverseInferer, ForegroundInferer
+from bundle.sampling.foreground import ForegroundInferer
+from bundle.sampling.inferers import DiffusionInverseInferer
 from bundle.sampling.known_spacing import KnownSpacingInferer
 from bundle.sampling.posterior_steps import (
     GaussianPosterior,

@@ -25,15 +25,13 @@ from itertools import cycle, islice
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
-from monai.transforms import SpatialCrop
 from tqdm import tqdm
 
-from bundle.files.findings import Findings, findings_of
+from bundle.files.findings import Findings
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.switch import is_on
 from bundle.files.values import callable_or_none, number, whole_number
 from bundle.noise.field import Key, Purpose
-from bundle.physics.foreground import foreground_box
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
@@ -325,60 +323,6 @@ def step_bytes(step: Callable | None, operator: LinearOperator) -> float:
 def working_bytes(part: Callable | None, operator: LinearOperator, otherwise: float) -> float:
     """What a part says that it takes, or what those take that do not say it."""
     return part.working_bytes(operator) if hasattr(part, "working_bytes") else otherwise
-
-
-PLANE = 0.005
-"""Part of the fullest plane's voxels of subject that a plane of the box has: fewer are noise, or wrong."""
-
-
-class ForegroundInferer(VolumeInferer):
-    """Runs another inferer on the bounding box of the subject and fills the rest with the linear reconstruction.
-
-    Only for operators that treat every in-plane position alike, as thick slices do: the box is cut in-plane.
-
-    Args:
-        inferer: reconstructs the box.
-        threshold: voxels of the measurement above it are the subject (air is near -1).
-        margin: voxels kept around the box.
-    """
-
-    def __init__(self, inferer: VolumeInferer, threshold: float = -0.8, margin: int = 8) -> None:
-        super().__init__()
-        self.inferer, self.threshold = inferer, number("threshold", threshold)
-        self.margin = whole_number("margin", margin)
-
-    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
-        y, operator = measurement.as_tensor(), operator_of(measurement)
-        box = self._box(y, operator)
-        inside = SpatialCrop(roi_slices=box)(measurement)
-        inside.meta["operator"] = operator.on(box)
-        inner = self.inferer.reconstruct(inside, network)
-        volume = operator.linear_reconstruction(y[0].float())
-        volume[box] = inner.as_tensor()[0]
-
-        def placed(part: torch.Tensor) -> torch.Tensor:
-            whole = torch.zeros_like(volume)[None]
-            whole[(slice(None), *box)] = part
-            return whole
-
-        return reconstructed(volume, measurement, findings_of(inner).with_maps(placed))
-
-    def working_bytes(
-        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
-    ) -> Parts:
-        """See `VolumeInferer`."""
-        box = self._box(y[None], operator)
-        inside, volume = operator.on(box), array_bytes(operator.domain_shape)
-        part = array_bytes(inside.domain_shape)
-        return largest(
-            with_more(self.inferer.working_bytes(y[box], inside, spacing, network), volumes=array_bytes(y[box].shape)),
-            {"volumes": 2 * part + 3 * volume, "start": operator.starting_bytes() - volume},
-        )
-
-    def _box(self, y: torch.Tensor, operator: LinearOperator) -> tuple[slice, ...]:
-        """Slices of the subject's bounding box; the whole extent along axes that the operator couples."""
-        box = foreground_box(y[0] > self.threshold, PLANE, self.margin)
-        return tuple(s if axis in operator.slice_axes else slice(None) for axis, s in enumerate(box))
 
 
 def axes_in(slice_axis) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bundle.physics.foreground import foreground_box, foreground_threshold
 from bundle.physics.intensity import intensity_range
 from bundle.physics.thick import ScalePercentilesd
-from bundle.sampling.inferers import ForegroundInferer
+from bundle.sampling.foreground import ForegroundInferer
 from tests.support.helpers import measured, repeatable
 from tests.support.scans import ROOT, head_voxels
 

@@ -5,7 +5,8 @@ import torch
 
 from bundle.noise.field import SlerpNoise
 from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling.inferers import ForegroundInferer, VolumeInferer
+from bundle.sampling.foreground import ForegroundInferer
+from bundle.sampling.inferers import VolumeInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler, scan
 
 NETWORK = BlurringDenoiser(alpha_bars())

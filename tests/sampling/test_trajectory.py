@@ -13,7 +13,7 @@ from PIL import Image
 from bundle.files.findings import findings_of
 from bundle.noise.field import IndependentNoise, SlerpNoise
 from bundle.report.trajectory.write import WriteTrajectory
-from bundle.sampling.inferers import ForegroundInferer
+from bundle.sampling.foreground import ForegroundInferer
 from bundle.sampling.trajectory import KINDS, Trajectory
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 from tests.support.scans import EVALUATE, INFERENCE, OBLIQUE, head_voxels, thick_voxels, write_volume

@@ -16,7 +16,7 @@ from bundle.physics import LinearOperator, Measured, operator_of
 from bundle.physics.evidence import SplitEvidenced, measured_part
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.report.metrics import calibration
-from bundle.sampling.inferers import ForegroundInferer
+from bundle.sampling.foreground import ForegroundInferer
 from bundle.sampling.state import welford
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, repeatable, sampled, sampler, scan
 from tests.support.scans import EVALUATE, INFERENCE, chest_voxels, head_voxels, write_volume
