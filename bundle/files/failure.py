@@ -232,4 +232,4 @@ def _asked(built: tuple[str, str] | None, words: Sequence[str], message: str) ->
     found = [o for o in found if re.search(rf"\b{re.escape(o[0].split('#')[-1])}\b", message)] or found
     if found:
         return f" ({', '.join(f'--{option} {text}' for option, text in found)})"
-    return "" if part.split("#")[0] in (*RUNS, "initialize") else f" (in {part})"
+    return "" if part.split("#")[0] in (*RUNS, "initialize", "command_line") else f" (in {part})"
