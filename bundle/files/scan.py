@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 
 import numpy as np
 
@@ -17,6 +18,12 @@ class Refusal(ValueError):
 
     Libraries raise plain ValueErrors, whose words are for programmers.
     """
+
+
+def unreadable(error: Exception) -> str:
+    """What is said of a file that a library cannot read: a line with that library's reason."""
+    said = shorten(f"{type(error).__name__}: {error}", 200)
+    return f"the file cannot be read, is it damaged? ({said})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 
 import numpy as np
 from monai.data import ImageReader
@@ -22,7 +21,7 @@ from bundle.files.metaimage_read import check_metaimage, read_metaimage
 from bundle.files.mgh_read import read_mgh
 from bundle.files.nifti_read import open_nifti, read_nifti
 from bundle.files.nrrd_read import check_nrrd, read_nrrd
-from bundle.files.scan import Refusal, Scan
+from bundle.files.scan import Refusal, Scan, unreadable
 from bundle.files.sidecar import read_sidecar, sidecar_of
 from bundle.files.source import Source
 
@@ -61,8 +60,7 @@ class VolumeReader(ImageReader):
         except Refusal as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a file can be damaged in as many ways as readers can fail
-            said = shorten(f"{type(error).__name__}: {error}", 200)
-            raise ValueError(f"{path}: the file cannot be read, is it damaged? ({said})") from None
+            raise ValueError(f"{path}: {unreadable(error)}") from None
         sidecar = read_sidecar(path, voxel_sizes(scan.affine))
         self.source = Source(nifti=scan.nifti, modality=sidecar.modality)
         for doubt in (*scan.doubts, *sidecar.doubts):

@@ -8,6 +8,7 @@ import pytest
 
 from bundle.files.check import check_volume
 from bundle.files.read import LoadVolumed
+from bundle.files.scan import unreadable
 from bundle.files.volume_read import READERS
 from tests.support.scans import thick_voxels
 
@@ -131,3 +132,9 @@ def test_the_link_of_a_file_that_was_not_fetched_is_named(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.nii does not exist"):
         load(tmp_path / "none.nii")
+
+
+def test_a_library_s_reason_is_one_line_however_long_it_is():
+    said = unreadable(RuntimeError("/src/reader.cxx:102:\nITK ERROR: it cannot be read.\n" + "Reason: damaged " * 50))
+    assert said.startswith("the file cannot be read, is it damaged? (RuntimeError: /src/reader.cxx:102: ITK ERROR: it")
+    assert "\n" not in said and len(said) < 260 and said.endswith(")")

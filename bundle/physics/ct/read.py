@@ -26,7 +26,7 @@ from monai.transforms import MapTransform
 from bundle.files.find import case_name
 from bundle.files.limits import Limits, read_text
 from bundle.files.npz import check_npz
-from bundle.files.scan import Refusal
+from bundle.files.scan import Refusal, unreadable
 from bundle.files.volume_read import check_image
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
@@ -112,7 +112,7 @@ def _readable(read: Callable, path: Path, *others):
     except Refusal:
         raise
     except Exception as error:
-        raise Refusal(f"the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
+        raise Refusal(unreadable(error)) from None
 
 
 def _read_fields(path: Path) -> dict:

@@ -26,7 +26,7 @@ from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.files.limits import LARGEST_TEXT, Limits
 from bundle.files.machine import in_gigabytes
-from bundle.files.scan import Refusal
+from bundle.files.scan import Refusal, unreadable
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.own_data import check_own_data
@@ -64,7 +64,7 @@ def read_kspace(path: str | Path, layout: str = "auto", limits: Limits | None = 
     except Refusal as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a file can be damaged in as many ways as readers can fail
-        raise ValueError(f"{path}: the file cannot be read, is it damaged? ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{path}: {unreadable(error)}") from None
     measurement.meta |= {"filename_or_obj": str(path), "case": case_name(path, SUFFIXES)}
     add_doubts(measurement, *said)
     return measurement

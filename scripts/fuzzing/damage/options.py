@@ -28,7 +28,8 @@ TASKS = {
 }  # fmt: skip
 """Configs, and the data that they are run on."""
 PARTS_OF_MONAI = {
-    "imports", "initialize", "command_line", "run", "inference", "training", "adaptation", "evaluator", "dataset", "dataloader",
+    "imports", "initialize", "command_line", "run", "inference", "training", "adaptation", "evaluator", "dataset",
+    "dataloader",
     "handlers", "preprocessing", "postprocessing", "evaluation", "read", "read_truth", "simulate", "cases",
     "run_record", "network",
     "settings", "weights", "scheduler", "displayable_configs", "bundle_root", "of_simulations", "network_def", "train",
