@@ -34,7 +34,7 @@ from bundle import __version__
 from bundle.files.last_words import plain_endings
 from scripts.fuzzing import scans
 from scripts.fuzzing.child import MEMORY, SECONDS, threads
-from scripts.fuzzing.report import summary, write_table
+from scripts.fuzzing.report import read, summary, write_table
 from scripts.fuzzing.runs import Record, Runs, available
 
 ROOT = Path(__file__).parents[1]
@@ -54,11 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     kinds = [k for k in available() if k in (options.kinds or available())]
     numbers = options.only if options.only is not None else range(options.count)
-    inputs = (
-        [(kinds[n % len(kinds)], n) for n in numbers]
-        if options.only is None
-        else [(k, n) for k in kinds for n in numbers]
-    )
+    before = None if options.again is None else read(options.again)
+    if before is not None:
+        options.seed = before["seed"]
+        inputs = [(f["kind"], f["number"]) for f in before["failures"]]
+    elif options.only is None:
+        inputs = [(kinds[n % len(kinds)], n) for n in numbers]
+    else:
+        inputs = [(k, n) for k in kinds for n in numbers]
     if options.keep is not None:
         options.keep = options.keep.absolute()
         options.keep.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if record.failed and options.verbose:
                 tqdm.write(f"{record.kind} {record.number}: {record.verdict}: {record.what}: {record.why[:400]}")
     records.sort(key=lambda r: (r.kind, r.number))
-    content = summary(records, options.seed, __version__)
+    content = summary(records, options.seed, __version__, before)
     print(content["table"])
     if options.output is not None:
         options.output.write_text(json.dumps(content["record"], indent=1) + "\n", encoding="utf-8")
@@ -86,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--kinds", nargs="+", choices=available(), help="by default all")
     made.add_argument("--only", type=int, nargs="+", help="numbers of inputs, of each of the kinds")
+    made.add_argument("--again", type=Path, help="JSON of a campaign: run its failures again, for their verdicts now")
     made.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes side by side")
     made.add_argument("--seconds", type=float, default=SECONDS, help="limit of a run")
     made.add_argument("--memory", type=float, default=MEMORY / 2**30, help="limit of a run, in GB")

@@ -18,7 +18,7 @@ from scripts.fuzzing.child import MEMORY, SECONDS, Outcome, bundle_command, run_
 from scripts.fuzzing.damage.odd import pick
 from scripts.fuzzing.damage.options import damaged_command_line
 from scripts.fuzzing.damage.weights import damage_weights
-from scripts.fuzzing.judge import ACCEPTED, PLAIN, judge
+from scripts.fuzzing.judge import FAILURES, judge
 from scripts.fuzzing.kinds import ALL, KINDS, KSPACE, PROJECTIONS, SCAN, WEIGHTS, Kind
 from scripts.fuzzing.known import SMALL, Known, configs_of, words_of
 from scripts.fuzzing.place import Place, copy
@@ -65,7 +65,7 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        return self.verdict not in (PLAIN, ACCEPTED)
+        return self.verdict in FAILURES
 
     def to_json(self) -> dict:
         return asdict(self)

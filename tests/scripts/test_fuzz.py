@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from scripts.fuzz import main, parser
-from scripts.fuzzing.judge import ACCEPTED, FAILURES, PLAIN, VERDICTS
+from scripts.fuzzing.judge import ACCEPTED, EARLY, FAILURES, PLAIN, VERDICTS
 from scripts.fuzzing.kinds import ALL
 from scripts.fuzzing.report import MARKER, summary, table_of, write_table
 from scripts.fuzzing.runs import Record, Runs
@@ -53,18 +53,28 @@ def test_the_table_counts_kinds_and_verdicts():
     records += [record("dicom", 4, "slow", 61.0, 5000)]
     made = summary(records, 3, "0.7.0")
     assert made["record"]["kinds"]["nifti"] == {
-        PLAIN: 2, ACCEPTED: 1, "unclear": 0, "lost": 1, "crash": 0, "slow": 0,
+        PLAIN: 2, ACCEPTED: 1, EARLY: 0, "unclear": 0, "lost": 1, "crash": 0, "slow": 0,
     }  # fmt: skip
     assert (made["record"]["longest_s"], made["record"]["largest_mb"]) == (61.0, 5000)
     assert [f["number"] for f in made["record"]["failures"]] == [3, 4]
     lines = made["table"].splitlines()
-    assert lines[0] == "| kind | inputs | plain refusal | accepted | unclear | lost | crash | slow |"
+    assert lines[0] == "| kind | inputs | plain refusal | accepted | by MONAI | unclear | lost | crash | slow |"
     assert lines[-3:] == [
-        "| nifti | 4 | 2 | 1 | 0 | 1 | 0 | 0 |", "| dicom | 1 | 0 | 0 | 0 | 0 | 0 | 1 |",
-        "| all | 5 | 2 | 1 | 0 | 1 | 0 | 1 |",
+        "| nifti | 4 | 2 | 1 | 0 | 0 | 1 | 0 | 0 |", "| dicom | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |",
+        "| all | 5 | 2 | 1 | 0 | 0 | 1 | 0 | 1 |",
     ]  # fmt: skip
     assert "late" in table_of(summary([record("rtk", 0, "late")], 0, "0")["record"])
     assert set(VERDICTS) >= {PLAIN, ACCEPTED, *FAILURES}
+
+
+def test_failures_that_were_run_again_are_counted_as_they_ended_then():
+    records = [record("nifti", 0, PLAIN), record("nifti", 1, "lost", 9.0), record("rtk", 2, "slow", 61.0)]
+    first = summary(records, 3, "1")
+    then = summary([record("nifti", 1, PLAIN), record("rtk", 2, "unclear")], 3, "2", first["record"])["record"]
+    assert then["kinds"]["nifti"][PLAIN] == 2 and then["kinds"]["nifti"]["lost"] == then["kinds"]["rtk"]["slow"] == 0
+    assert (then["inputs"], then["run_again"], then["kinds"]["rtk"]["unclear"]) == (3, 2, 1)
+    assert [f["number"] for f in then["failures"]] == [2] and then["longest_s"] == 61
+    assert summary([record("rtk", 2, PLAIN)], 3, "3", then)["record"]["run_again"] == 3
 
 
 def test_the_table_goes_between_the_markers(tmp_path):
