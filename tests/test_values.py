@@ -86,7 +86,7 @@ TABLE = [
     (CT, "electronic_noise", [-1, "x"], "electronic_noise"),
     (CT, "total_variation_weight", [0, -1, "x"], "weight must be a number above 0"),
     (CT, "hounsfield#low", [1000, "x"], "HU"),
-    (CT, "hounsfield#water", [0, -1], "attenuation of water must be positive"),
+    (CT, "hounsfield#water", [0, -1, None], "water must be an attenuation in 1/mm above 0"),
     (CT, "finish#rho", [0, -1, "x"], "rho must be a number above 0"),
     (CT, "finish#iterations", [0, -1], "iterations must be a whole number from 1"),
     (CT, "data_consistency#rho", [0, -1, "x"], "rho must be a number above 0"),

@@ -16,6 +16,7 @@ from monai.transforms import MapTransform
 
 from bundle.files.findings import Findings
 from bundle.physics.linear_operator import LinearOperator
+from bundle.usage import UsageError
 
 ORIGIN = ("filename_or_obj", "case", "source")
 """What says where a volume is from: its file, the name of the case, and what else that file says (Source)."""
@@ -44,23 +45,36 @@ class Measured(MapTransform):
     Args:
         keys: measurements.
         scanner: builds the operator.
+        label_key: the truth of a simulation (1, X, Y, Z), where there is one.
 
     Raises:
-        ValueError: the scanner's, with the name of the file.
+        ValueError: the scanner's, with the name of the file; or the truth lies on another grid.
     """
 
-    def __init__(self, keys, scanner: Scanner) -> None:
+    def __init__(self, keys, scanner: Scanner, label_key: str = "label") -> None:
         super().__init__(keys)
-        self.scanner = scanner
+        self.scanner, self.label_key = scanner, label_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             try:
-                d[key].meta["operator"] = d[key].meta.pop(SIMULATED, None) or self.scanner.for_measurement(d[key])
+                operator = d[key].meta.pop(SIMULATED, None) or self.scanner.for_measurement(d[key])
+                check_grid(operator, d.get(self.label_key))
+                d[key].meta["operator"] = operator
             except ValueError as error:
                 raise ValueError(f"{d[key].meta.get('filename_or_obj', 'the image')}: {error}") from None
         return d
+
+
+def check_grid(operator: LinearOperator, truth: torch.Tensor | None) -> None:
+    """Raise UsageError where a result could not be compared with its truth (1, X, Y, Z)."""
+    if truth is not None and tuple(truth.shape[1:]) != tuple(operator.domain_shape):
+        grid, other = (" x ".join(map(str, shape)) for shape in (operator.domain_shape, truth.shape[1:]))
+        raise UsageError(
+            f"the grid to reconstruct on is {grid}, and the truth has {other} voxels: leave the options of the grid out "
+            "where the scan is simulated (--operator#spacing, --operator#shape)"
+        )
 
 
 def operator_of(measurement: torch.Tensor) -> LinearOperator:

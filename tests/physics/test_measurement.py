@@ -1,21 +1,25 @@
 """A measurement carries its operator: built once when it was read, whole through batches, copies and workers."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose, SpatialCrop
 
 from bundle.files.carried import carried
 from bundle.files.findings import Findings
+from bundle.files.root_cause import innermost, root_cause
 from bundle.files.source import Source
 from bundle.physics import LinearOperator, Measured, operator_of
 from bundle.physics.ct import Tomography
 from bundle.physics.kspace import CartesianSampling
 from bundle.physics.measurement import origin_of, reconstructed
 from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from bundle.usage import UsageError
 from tests.support.helpers import measured, normal, scan
 from tests.support.scans import EVALUATE, INFERENCE, chest_voxels, head_voxels, thick_voxels, write_volume
 
@@ -242,3 +246,16 @@ def test_a_part_of_thick_slices_is_measured_as_the_whole(axis):
 def test_what_is_scaled_still_carries_it():
     y = measured(normal(6, 5, 3))
     assert operator_of(ScalePercentilesd("image")({"image": y})["image"]) is operator_of(y)
+
+
+def test_a_grid_on_which_the_truth_does_not_lie_is_refused_before_the_work(tmp_path):
+    """Else it is found out after the reconstruction, by a metric."""
+    parser = ConfigParser()
+    parser.read_config([INFERENCE, "configs/task_svct.json", EVALUATE])
+    parser.update({"num_views": 6, "operator#spacing": [3.0, 3.0, 3.0]})
+    truth = write_volume(tmp_path / "chest.nii.gz", chest_voxels((24, 24, 6)))
+    with pytest.raises(RuntimeError) as refused:
+        parser.get_parsed_content("preprocessing")({"image": str(truth)})
+    said = root_cause(refused.value)
+    assert re.search(r"the grid to reconstruct on is \d+ x \d+ x \d+, and the truth has 24 x 24 x 6 voxels", said)
+    assert isinstance(innermost(refused.value), UsageError)

@@ -43,8 +43,7 @@ class HounsfieldScale:
         number("high", self.high, kind="a number of HU")
         if not self.high > self.low:
             raise UsageError(f"the HU window must rise, got {self.low:g} to {self.high:g}")
-        if not self.water > 0:
-            raise UsageError(f"the attenuation of water must be positive (1/mm), got {self.water}")
+        number("water", self.water, above=0, kind="an attenuation in 1/mm")
 
     @property
     def slope(self) -> float:

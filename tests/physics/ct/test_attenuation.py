@@ -111,9 +111,9 @@ def test_attenuation_is_linear_in_the_prior_s_value(scale, hu):
         ({"low": 100.0, "high": 100.0}, "the HU window must rise, got 100 to 100"),
         ({"low": 1000.0, "high": -1000.0}, "the HU window must rise"),
         ({"low": math.nan}, "low must be a number of HU, got nan"),
-        ({"water": 0.0}, r"attenuation of water must be positive \(1/mm\), got 0.0"),
-        ({"water": -0.02}, "attenuation of water must be positive"),
-        ({"water": math.nan}, "attenuation of water must be positive"),
+        ({"water": 0.0}, "water must be an attenuation in 1/mm above 0, got 0.0"),
+        ({"water": None}, "water must be an attenuation in 1/mm above 0, got None"),
+        ({"water": math.nan}, "water must be an attenuation in 1/mm above 0, got nan"),
     ],
 )
 def test_scales_that_are_none_are_refused(values, message):
