@@ -16,7 +16,6 @@ from monai.transforms import MapTransform
 
 from bundle.files.findings import Findings
 from bundle.physics.linear_operator import LinearOperator
-from bundle.usage import UsageError
 
 ORIGIN = ("filename_or_obj", "case", "source")
 """What says where a volume is from: its file, the name of the case, and what else that file says (Source)."""
@@ -68,12 +67,12 @@ class Measured(MapTransform):
 
 
 def check_grid(operator: LinearOperator, truth: torch.Tensor | None) -> None:
-    """Raise UsageError where a result could not be compared with its truth (1, X, Y, Z)."""
+    """Raise ValueError where a result could not be compared with its truth (1, X, Y, Z)."""
     if truth is not None and tuple(truth.shape[1:]) != tuple(operator.domain_shape):
         grid, other = (" x ".join(map(str, shape)) for shape in (operator.domain_shape, truth.shape[1:]))
-        raise UsageError(
-            f"the grid to reconstruct on is {grid}, and the truth has {other} voxels: leave the options of the grid out "
-            "where the scan is simulated (--operator#spacing, --operator#shape)"
+        raise ValueError(
+            f"the grid to reconstruct on is {grid}, and the truth has {other} voxels: leave out the options of the "
+            "grid where the scan is simulated (--operator#spacing, --operator#shape)"
         )
 
 
