@@ -20,6 +20,7 @@ from bundle.files.find import case_of
 from bundle.files.paths import path_of
 from bundle.files.whole import HIDDEN, folder_written_whole, put_back
 from bundle.files.write import check_writable
+from bundle.usage import UsageError
 
 RECORD = "run.json"
 LONGEST_NAME = 255
@@ -53,6 +54,8 @@ class WriteCases:
 
     def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer) -> None:
         self.output_dir, self.writers = check_writable(output_dir), [*writers, record]
+        if strange := [w for w in self.writers if not hasattr(w, "write")]:
+            raise UsageError(f"writers must be a list of bundle.files.case_folder.Writer, got {strange[0]!r}")
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda _: take_away_stale(self.output_dir))

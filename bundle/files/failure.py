@@ -44,6 +44,8 @@ if hasattr(errno, "EDQUOT"):
 NO_MEMORY = re.compile("(?i)out of memory|can't allocate memory|not enough memory|cannot allocate memory")
 LESS = "lower --slice_batch_size (in training --patches_per_volume), take a smaller volume, or a machine with more"
 MONAI_BUNDLE, NO_TARGET = os.path.join("monai", "bundle") + os.sep, "Cannot locate class"
+CIRCLE = re.compile("detected circular references '(.+?)' for id='(.+?)'")
+"""MONAI's words for an id that needs itself."""
 WORKER_ENDED = re.compile(r"DataLoader worker \(pid")
 
 
@@ -92,6 +94,10 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
         message = str(cause.args[0]) if cause.args else kind
     frames = list(_frames(error))
     built = _built(frames)
+    if circle := CIRCLE.match(message):
+        name, of = circle.groups()
+        given = _refers(name, words) or _refers(of, words)
+        return Failure(2, f"error: {of} refers to @{name}, which needs it itself: give a value{given}")
     if isinstance(cause, UsageError) or _of_config(cause):
         return Failure(2, f"error: {message}{_asked(built, words, message)}")
     if isinstance(cause, OSError):
@@ -108,7 +114,7 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
     if _on_purpose(cause):
         return Failure(1, f"error: {message}")
     if built and (name := _unknown_id(frames)):
-        return Failure(2, f"error: {built[0]} refers to @{name}, and no id is called that")
+        return Failure(2, f"error: {built[0]} refers to @{name}, and no id is called that{_refers(name, words)}")
     if built and re.split("::|#", built[0])[0] not in RUNS and not _own_after(frames):
         return Failure(2, f"error: {built[0]} cannot be made: {kind}: {message}")
     where = next((f"{p}:{n}" for p, n in reversed(_places(error)) if p), "outside of the project's code")
@@ -210,6 +216,12 @@ def _unknown_id(frames: Sequence[tuple[FrameType, int]]) -> str | None:
         if _is_resolver(caller) and frame.f_code.co_name == "look_up_option":
             return str(frame.f_locals.get("opt_str", ""))
     return None
+
+
+def _refers(name: str, words: Sequence[str]) -> str:
+    """In brackets, the options that refer to an id."""
+    given = [f"--{key} {text}" for key, text in parse(words)[1].items() if re.search(rf"@{re.escape(name)}\b", text)]
+    return f" ({', '.join(given)})" if given else ""
 
 
 def _asked(built: tuple[str, str] | None, words: Sequence[str], message: str) -> str:

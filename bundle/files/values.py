@@ -50,7 +50,7 @@ def rising_pair(name: str, value: object) -> tuple[float, float]:
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """One of the words `allowed`."""
-    if value not in allowed:
+    if value not in tuple(allowed):  # a mapping would ask for the hash of a list
         raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     return value
 

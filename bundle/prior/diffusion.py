@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from operator import index
 
 import torch
 
@@ -98,7 +99,10 @@ def time_steps(num_train_timesteps: int, num_steps: int, start_fraction: float =
 
 def check_time_steps(timesteps: Sequence[int], num_train_timesteps: int) -> list[int]:
     """An explicit grid of timesteps: raises ValueError unless it descends strictly within [0, T)."""
-    steps = [int(t) for t in timesteps]
+    try:
+        steps = [index(t) for t in timesteps]
+    except TypeError:  # no list, or not of whole numbers
+        steps = []
     if not steps or any(a <= b for a, b in zip(steps, steps[1:])) or steps[0] >= num_train_timesteps or steps[-1] < 0:
-        raise UsageError(f"timesteps must descend strictly within [0, {num_train_timesteps}), got {steps}")
+        raise UsageError(f"timesteps must descend strictly within [0, {num_train_timesteps}), got {timesteps!r}")
     return steps

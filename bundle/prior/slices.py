@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from bundle.files.memory import array_bytes
-from bundle.files.values import rising_pair, whole_number
+from bundle.files.values import choice, rising_pair, whole_number
 from bundle.prior.activations import activation_bytes
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
-from bundle.usage import UsageError
 
 PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -50,8 +49,7 @@ class SlicePrior:
         whole_number("multiple", multiple, 1)
         if clip is not None:
             rising_pair("clip", clip)
-        if prediction not in X0_FROM:
-            raise UsageError(f"prediction must be one of {sorted(X0_FROM)}, got {prediction!r}")
+        choice("prediction", prediction, X0_FROM)
         self.alpha_bars = [float(a) for a in alphas_cumprod]
         self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
         self.prediction = prediction

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from bundle.files.findings import Findings
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.switch import is_on
-from bundle.files.values import callable_or_none, number, whole_number
+from bundle.files.values import callable_or_none, choice, number, whole_number
 from bundle.noise.field import Key, Purpose
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
@@ -141,8 +141,7 @@ class DiffusionInverseInferer(VolumeInferer):
                  timesteps: Sequence[int] | None = None, start=None, finish=None, eps_after_data: bool = False,
                  observer=None, progress: bool = True, keeper: Keeper | None = None) -> None:  # fmt: skip
         super().__init__()
-        if sigma_rule not in SIGMA_RULES:
-            raise UsageError(f"sigma_rule must be one of {sorted(SIGMA_RULES)}, got {sigma_rule!r}")
+        choice("sigma_rule", sigma_rule, SIGMA_RULES)
         number("eta", eta, 0, 1)
         given, slice_axis = slice_axis, tuple(slice_axis) if isinstance(slice_axis, (list, tuple)) else slice_axis
         if not (slice_axis in ("auto", "alternate") or axes_in(slice_axis)):
@@ -328,5 +327,5 @@ def working_bytes(part: Callable | None, operator: LinearOperator, otherwise: fl
 def axes_in(slice_axis) -> bool:
     """Whether this is an axis, or a list of axes."""
     if isinstance(slice_axis, tuple):
-        return len(slice_axis) > 0 and all(a in (0, 1, 2) for a in slice_axis)
-    return slice_axis in (0, 1, 2)
+        return len(slice_axis) > 0 and all(axes_in(a) for a in slice_axis)
+    return slice_axis in (0, 1, 2) and not isinstance(slice_axis, bool)

@@ -77,6 +77,18 @@ def test_what_a_config_cannot_mean_is_usage(config, said):
     assert said in failure.said
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"part": {"_target_": "builtins.dict", "a": "@nothing"}}, "part refers to @nothing, and no id is called that"),
+        ({"part": "@nothing", "nothing": "@part"}, "refers to @part, which needs it itself: give a value"),
+    ],
+)
+def test_the_option_that_refers_to_what_cannot_be_is_named(config, said):
+    failure = failure_of(building(config), ["--other", "@nothing2", "--part#a", "@nothing"])
+    assert failure.status == 2 and failure.said.endswith(f"{said} (--part#a @nothing)"), failure.said
+
+
 def test_a_check_outside_of_configs_is_usage():
     failure = failure_of(caught(lambda: whole_number("n", 0, 1)), ["--n", "0"])
     assert (failure.status, failure.said) == (2, "error: n must be a whole number from 1, got 0")

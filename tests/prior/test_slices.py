@@ -171,7 +171,7 @@ def test_a_prediction_taken_for_another_is_another_estimate():
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0", "score", None])
 def test_unknown_predictions_are_refused(prediction):
-    with pytest.raises(ValueError, match=r"prediction must be one of \['epsilon', 'sample', 'v_prediction'\], got"):
+    with pytest.raises(ValueError, match=r"prediction must be one of epsilon, v_prediction, sample, got"):
         SlicePrior(AB, prediction=prediction)
 
 

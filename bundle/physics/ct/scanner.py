@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from monai.data import MetaTensor
 
+from bundle.files.scan import Refusal
 from bundle.files.values import number, whole_number
 from bundle.physics.ct.cone_beam import ConeBeam
 from bundle.physics.ct.geometry import BEAMS, Grid, ScanGeometry
@@ -86,6 +87,10 @@ class Tomography:
         for name in ("column_offset", "row_offset"):
             number(name, getattr(self, name), kind="a number of mm")
         number("background", self.background)
+        try:  # before a file is read
+            Grid(chosen(self.shape, (1, 1, 1)), cube(chosen(self.spacing, 1.0)), chosen(self.center, (0.0, 0.0, 0.0)))
+        except Refusal as error:
+            raise UsageError(str(error)) from None
         if self.angles is None:
             whole_number("num_views", self.num_views, 2)
             number("start_angle", self.start_angle, kind="a number of degrees")
@@ -152,10 +157,7 @@ class Tomography:
         """The grid that the user chose; what was not chosen follows from the field of view."""
         size = geometry.column_size / geometry.magnification
         height = geometry.row_size / (geometry.magnification if geometry.beam == "cone" else 1.0)
-        spacing = self.spacing if self.spacing is not None else (size, size, height)
-        spacing = (spacing,) * 3 if isinstance(spacing, (int, float)) else tuple(spacing)
-        if len(spacing) != 3 or not all(isinstance(s, (int, float)) and s > 0 and math.isfinite(s) for s in spacing):
-            raise ValueError(f"spacing must be one positive voxel size in mm, or three, got {self.spacing}")
+        spacing = tuple(cube(chosen(self.spacing, (size, size, height))))
         middle = float(geometry.rows.mean()) * height / geometry.row_size
         center = (0.0, 0.0, middle) if self.center is None else tuple(self.center)
         if geometry.beam != "cone":  # the rows are the slices
@@ -165,6 +167,11 @@ class Tomography:
             across = [MULTIPLE * max(1, round(2 * geometry.field_radius / s / MULTIPLE)) for s in spacing[:2]]
             shape = (*across, max(1, round(geometry.num_rows * height / spacing[2])))
         return Grid(tuple(shape), spacing, center)
+
+
+def cube(spacing):
+    """One number for all three axes, or what is given."""
+    return (spacing,) * 3 if isinstance(spacing, (int, float)) else spacing
 
 
 def chosen(value, default):
