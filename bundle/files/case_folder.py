@@ -12,12 +12,14 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 
 from bundle.files.find import case_of
 from bundle.files.paths import path_of
+from bundle.files.unfinished import FOLDER as STATES
 from bundle.files.whole import HIDDEN, folder_written_whole, put_back
 from bundle.files.write import check_writable
 from bundle.usage import UsageError
@@ -64,8 +66,10 @@ class WriteCases:
 
     def write(self, engine: Engine) -> None:
         for result in engine.state.output:
-            folder = self.output_dir / case_of(result["image"])
-            with folder_written_whole(folder, keep=others_in(folder)) as new:
+            case = case_of(result["image"])
+            check_case(case)
+            folder = self.output_dir / case
+            with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
                 for writer in self.writers:
                     writer.write(result, new)
                 names = [described(path) for path in sorted(new.iterdir())]
@@ -75,7 +79,7 @@ class WriteCases:
 def described(path: Path) -> str:
     """Name of a file with its size, or of a folder with the number of its files."""
     if path.is_dir():
-        return f"{path.name}/ ({sum(p.is_file() for p in path.rglob('*'))} files)"
+        return f"{path.name}/ ({count(path)} files)"
     size = path.stat().st_size
     return f"{path.name} ({size / 1e6:.1f} MB)" if size >= 1e5 else path.name
 
@@ -91,23 +95,35 @@ def record_of(folder: Path) -> dict | None:
 
 def is_whole(folder: Path, record: dict) -> bool:
     """Whether all files that the record names are there."""
-    named = record.get("files", [])
-    return isinstance(named, list) and all((folder / str(name)).exists() for name in named)
+    named = record.get("files", {})
+    return isinstance(named, dict) and all(count(folder / name) >= number for name, number in named.items())
 
 
-def others_in(folder: Path) -> list[str]:
-    """Names in a folder of what is not of the set that it holds."""
+def count(path: Path) -> int:
+    """1 for a file, for a folder the files in it at any depth, and 0 for nothing."""
+    return sum(p.is_file() for p in path.rglob("*")) if path.is_dir() else int(path.exists())
+
+
+def others_in(folder: Path, case: str) -> list[str]:
+    """Names in the folder of a case, or in what it was before, of what is not of the set that it holds."""
     if not folder.is_dir():
         return []
     named = (record_of(folder) or {}).get("files")
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(HIDDEN))
-    if isinstance(named, list):
+    if isinstance(named, dict):
         return [name for name in names if name not in (RECORD, *named)]
-    return [name for name in names if not re.fullmatch(UNNAMED.format(re.escape(folder.name)), name)]
+    return [name for name in names if not re.fullmatch(UNNAMED.format(re.escape(case)), name)]
+
+
+def check_case(case: str) -> None:
+    """Raise ValueError for a name of a case that is none of a folder of its own in output_dir."""
+    if case in ("", ".", "..") or case != os.path.basename(case) or case.startswith((*HIDDEN, STATES)):
+        raise ValueError(f"its case would be called {case!r}, and no folder of results can be called that: rename it")
 
 
 def check_place(output_dir: str | Path, case: str) -> None:
     """Raise ValueError where the results of a case cannot lie; put an old set back that a kill left aside."""
+    check_case(case)
     folder = path_of("output_dir", output_dir) / case
     longest = len(os.fsencode(case + LONGEST_SUFFIX))
     if longest > LONGEST_NAME:
@@ -117,7 +133,9 @@ def check_place(output_dir: str | Path, case: str) -> None:
         )
     put_back(folder)
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ValueError(f"its results go into the folder {folder}, and that is a file: choose another output_dir")
+        raise ValueError(f"its results go into {folder}, which is no folder: remove it, or choose another output_dir")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError(f"its results go into {folder}, which you may not change: change its rights, or output_dir")
 
 
 def take_away_stale(output_dir: Path) -> None:

@@ -71,6 +71,7 @@ class Cases:
         self.left_out, self.refused, self.failed = found.left_out, {}, {}
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
+        items = self._without_doubles(items)
         for path, why in found.unreadable.items():
             self._refuse(path, why)
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
@@ -125,6 +126,16 @@ class Cases:
                 self._refuse(path, why)
         return [item for item in items if item["image"] not in absent and item["image"] not in self.refused]
 
+    def _without_doubles(self, items: list[dict]) -> list[dict]:
+        """The first of each name: a series may be called as the file beside its folder is."""
+        first: dict[str, str] = {}
+        for item in items:
+            path = os.fspath(item["image"])
+            if first.setdefault(item["case"], path) != path:
+                case, other = item["case"], first[item["case"]]
+                self._refuse(path, f"its case is called {case}, as that of {other} is: rename one, or run it apart")
+        return [item for item in items if first[item["case"]] == os.fspath(item["image"])]
+
     def _earlier(self, item: dict) -> str | None:
         """Whose results the folder of a case holds: None for nobody's, SAME, or the path of other data.
 
@@ -135,9 +146,10 @@ class Cases:
         if record is None:
             return None
         source, known = record.get("source"), record.get("fingerprint")
+        source = source if isinstance(source, str) else None
         if source is None and known is None:  # a record that says nothing of its data speaks of no others
             return SAME
-        same_path = isinstance(source, str) and os.path.realpath(source) == os.path.realpath(path)
+        same_path = source is not None and os.path.realpath(source) == os.path.realpath(path)
         if same_path if known is None else known == fingerprint(item["image"]):
             return SAME
         if not same_path:

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.case_folder import RECORD, Writer
+from bundle.files.case_folder import RECORD, Writer, count
 from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
@@ -63,7 +63,7 @@ class RunRecord(Writer):
         self.started, self.calls, self.seconds = time.perf_counter(), self.network_calls(), None
 
     def write(self, result: Mapping, folder: Path) -> None:
-        files = sorted(path.name for path in folder.iterdir())
+        files = {path.name: count(path) for path in sorted(folder.iterdir())}
         write_json(folder / RECORD, self.of(result) | {"files": files})
 
     def of(self, result: Mapping) -> dict:

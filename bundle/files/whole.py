@@ -10,8 +10,9 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HIDDEN = (".partial-", ".old-")
@@ -41,7 +42,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
+def folder_written_whole(path: Path, keep: Callable[[Path], Sequence[str]] = lambda _: ()) -> Iterator[Path]:
     """Yields a hidden empty folder beside `path`; puts it in the place of `path` if all went well.
 
     Whoever looks, and whenever this process is killed: `path` is the old folder or the new one. Where the system cannot
@@ -49,8 +50,13 @@ def folder_written_whole(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]
 
     Args:
         path: the folder.
-        keep: names in the old folder that the new one has too, if it has no others of these names.
+        keep: names in the old folder, given to it, that the new one has too, if it has no others of these names.
+
+    Raises:
+        ValueError: the path ends in `..`: what lies above is not replaced.
     """
+    if path.name in ("", ".."):
+        raise ValueError(f"{path} is no folder of its own, and is not replaced")
     path = Path(os.path.realpath(path))  # of a link, what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = aside(path)
@@ -59,24 +65,36 @@ def folder_written_whole(path: Path, keep: Sequence[str] = ()) -> Iterator[Path]
         yield partial
         put_back(path)
         if path.exists():
-            shutil.copymode(path, partial)
-            for name in keep:
-                _link(path / name, partial / name)
-            _take_place(partial, path)
+            _like(path, partial)
+            _link_all(keep(path), path, partial)
+            old = _take_place(partial, path)
+            _link_all(keep(old), old, path)  # what has come in meanwhile
+            shutil.rmtree(old, ignore_errors=True)
+            if old.exists():
+                warnings.warn(f"{old}, which was replaced, cannot be removed: remove it", stacklevel=4)
         else:
             partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _link(old: Path, new: Path) -> None:
-    """The same file, or folder of files, at a second place; nothing where that is taken."""
-    if os.path.lexists(new):
-        return
-    if old.is_dir() and not old.is_symlink():
-        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
-    else:
-        _link_file(old, new)
+def _like(old: Path, new: Path) -> None:
+    """Give a folder the rights of another, and its owner where that is allowed."""
+    shutil.copymode(old, new)
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(new, old.stat().st_uid, old.stat().st_gid)
+
+
+def _link_all(names: Sequence[str], old: Path, new: Path) -> None:
+    """The same files, and folders of files, in a second folder; not those of a name that is taken there."""
+    for name in names:
+        if os.path.lexists(new / name):
+            continue
+        if (old / name).is_dir() and not (old / name).is_symlink():
+            shutil.copytree(old / name, new / name, symlinks=True, copy_function=_link_file)
+        else:
+            _link_file(old / name, new / name)
 
 
 def _link_file(old: str | Path, new: str | Path) -> None:
@@ -86,14 +104,15 @@ def _link_file(old: str | Path, new: str | Path) -> None:
         shutil.copy2(old, new, follow_symlinks=False)
 
 
-def _take_place(new: Path, path: Path) -> None:
-    """Put `new` in the place of the folder `path`, which is removed."""
-    old = new if _exchange(new, path) else _old(path)
-    if old is not new:
-        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed after it had brought the new one
-        path.rename(old)
-        new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+def _take_place(new: Path, path: Path) -> Path:
+    """Put `new` in the place of the folder `path`; returns where that is now."""
+    if _exchange(new, path):
+        return new
+    old = _old(path)
+    shutil.rmtree(old, ignore_errors=True)  # of a run that was killed after it had brought the new one
+    path.rename(old)
+    new.rename(path)
+    return old
 
 
 def _exchange(one: Path, other: Path) -> bool:

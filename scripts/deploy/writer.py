@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.deploy.core import Operator, OperatorSpec
 
+from bundle.files.case_folder import check_case
 from bundle.files.deidentify import dates_of
 from bundle.files.find import case_name
 from bundle.files.nameless import nameless_case
@@ -48,6 +49,7 @@ class ResultWriter(Operator):
         source = meta.get("source") or Source()
         data = source.dicom or meta["filename_or_obj"]
         case = nameless_case(data) if self.dates else case_name(meta["filename_or_obj"])
+        check_case(case)
         path = self.output_dir / case / f"{case}_recon"
         save_volume(volume, path, self.output_format, source, dates=self.dates)
         print(f"wrote {path.name} to {path.parent}", flush=True)

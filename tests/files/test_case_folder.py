@@ -14,7 +14,9 @@ from bundle.files.case_folder import (
     STALE,
     WriteCases,
     Writer,
+    check_case,
     check_place,
+    count,
     is_whole,
     others_in,
     record_of,
@@ -37,7 +39,7 @@ class Files(Writer):
 
 class Record(Files):
     def write(self, result, folder):
-        names = sorted(p.name for p in folder.iterdir())
+        names = {p.name: count(p) for p in folder.iterdir()}
         write_json(folder / "run.json", {"files": names, "of": self.content})
 
 
@@ -79,7 +81,7 @@ def test_the_set_of_an_earlier_version_is_known_by_its_names(tmp_path):
     case = tmp_path / "case"
     Files("old", "case_recon.nii.gz", "case_std.nii.gz", "metrics.json", "trajectory/steps.json", "other_std.nii.gz",
           "case_reconsidered.nii.gz").write(None, case)  # fmt: skip
-    assert others_in(case) == ["case_reconsidered.nii.gz", "other_std.nii.gz"]
+    assert others_in(case, "case") == ["case_reconsidered.nii.gz", "other_std.nii.gz"]
     write_json(case / "run.json", {"seed": 0})
     write(tmp_path, "new", "case_recon.nii.gz")
     assert contents(case) == {
@@ -100,11 +102,11 @@ def test_a_kill_at_any_step_leaves_the_old_set_or_the_new_one(tmp_path):
     old = {"case_recon.nii.gz": "old", "case_std.nii.gz": "old", "run.json": "old", "case_prior.pt": "mine"}
     new = {"case_recon.nii.gz": "new", "report.html": "new", "run.json": "new", "case_prior.pt": "mine"}
     seen = []
-    for count in range(1, 1000):
-        folder = tmp_path / str(count)
+    for number in range(1, 1000):
+        folder = tmp_path / str(number)
         write(folder, "old", "case_recon.nii.gz", "case_std.nii.gz")
         (folder / "case" / "case_prior.pt").write_text("mine")
-        if count == 1:
+        if number == 1:
             steps = killed_before_each_step(lambda: write(tmp_path / str(len(seen) + 1), "new", "case_recon.nii.gz",
                                                           "report.html"))  # fmt: skip
         if next(steps, None) is None:
@@ -120,6 +122,10 @@ def test_a_set_is_whole_while_all_its_files_are_there(tmp_path):
     case = tmp_path / "case"
     assert is_whole(case, record_of(case))
     (case / "report.html").unlink()
+    assert not is_whole(case, record_of(case))
+    write(tmp_path, "new", "case_recon/1.dcm", "case_recon/2.dcm")
+    assert is_whole(case, record_of(case))
+    (case / "case_recon" / "2.dcm").unlink()
     assert not is_whole(case, record_of(case))
     assert is_whole(case, {"seed": 0})  # a record of an earlier version, which was the last file of its case
     assert not is_whole(case, {"files": "nonsense"})
@@ -140,7 +146,22 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path, case, over
 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_the_work(tmp_path):
     (tmp_path / "case").touch()
-    with pytest.raises(ValueError, match="results go into the folder .*case, and that is a file: choose another"):
+    with pytest.raises(ValueError, match="results go into .*case, which is no folder: remove it, or choose"):
+        check_place(tmp_path, "case")
+
+
+@pytest.mark.parametrize("case", ["", ".", "..", "a/b", "/", ".old-a", ".partial-1", ".unfinished"])
+def test_names_that_are_no_folder_of_their_own_are_refused(tmp_path, case):
+    """A file may be called `...nii.gz`; its results would take the place of what lies above."""
+    with pytest.raises(ValueError, match="no folder of results can be called that: rename it"):
+        check_place(tmp_path, case)
+    check_case("...a")
+
+
+def test_a_folder_that_may_not_be_changed_is_refused_before_the_work(tmp_path, monkeypatch):
+    write(tmp_path, "old", "case_recon.nii.gz")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # which binds root, too
+    with pytest.raises(ValueError, match="which you may not change: change its rights, or output_dir"):
         check_place(tmp_path, "case")
 
 

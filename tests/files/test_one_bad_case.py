@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from bundle.files import save_results
+from bundle.files.cases import Cases
 from bundle.files.read import LoadVolumed
+from bundle.files.root_cause import root_cause
 from bundle.prior import SlicePrior
 from bundle.sampling import DiffusionInverseInferer
+from tests.support.dicom_files import write_series
 from tests.support.kill import forks
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 
@@ -146,6 +149,34 @@ def test_a_name_too_long_for_its_results_is_refused_and_the_others_are_done(run_
     with pytest.raises(SystemExit, match=f"{long}.nii.gz: its name is too long: .* shorten it by 6"):
         run_here("inference", INFERENCE, tiny_overrides(folder))
     assert results(tmp_path / "results").keys() == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", ["...nii.gz", "..nii.gz", ".unfinished.nii.gz"])
+def test_a_name_that_leads_elsewhere_is_refused_and_loses_nothing(name, run_here, tiny_overrides, tmp_path):
+    path = write_volume(tmp_path / "in" / name, thick_voxels(), spacing=(1, 1, 4))
+    (tmp_path / "in" / "list.txt").write_text(f"./{name}\n")
+    (tmp_path / "precious").write_text("mine")
+    for source in (path, tmp_path / "in" / "list.txt"):
+        with pytest.raises(Exception) as refused:
+            run_here("inference", INFERENCE, tiny_overrides(source))
+        assert "no folder of results can be called that" in root_cause(refused.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "precious"]
+
+
+def test_a_series_and_a_file_of_one_name_do_not_meet(run_here, tiny_overrides, tmp_path):
+    """A folder with two series: the case of series 3 of `p` is called p_3, as the file beside may be."""
+    (tmp_path / "in" / "p").mkdir(parents=True)
+    for number in (3, 4):
+        affine, voxels = np.diag([1.0, 1.0, 4.0, 1.0]), np.rint(thick_voxels())
+        write_series(tmp_path / str(number), voxels, affine, SeriesNumber=number, SeriesInstanceUID=f"1.2.{number}")
+        for file in (tmp_path / str(number)).iterdir():
+            file.rename(tmp_path / "in" / "p" / f"{number}_{file.name}")
+    write_volume(tmp_path / "in" / "p_3.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    cases = Cases(str(tmp_path / "in"), lambda d: d, reader=LoadVolumed("image"), output_dir=str(tmp_path / "out"))
+    cases.usable.sort(key=lambda item: item["case"])
+    assert [item["case"] for item in cases.usable] == ["p_3", "p_4"]
+    (why,) = cases.refused.values()
+    assert "its case is called p_3, as that of" in why
 
 
 def test_an_interrupt_says_what_is_written_and_how_to_go_on(run_here, tiny_overrides, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def test_the_record_comes_last_and_counts_what_writing_the_others_took(tmp_path,
     engine.run(["a", "b"], max_epochs=1)
     found = [json.loads((tmp_path / case / "run.json").read_text(encoding="utf-8")) for case in "ab"]
     assert [f["peak_memory_mb"] for f in found] == [5200, 6000]
-    assert [f["files"] for f in found] == [["page"]] * 2
+    assert [f["files"] for f in found] == [{"page": 1}] * 2
 
 
 def test_no_file_of_a_case_is_younger_than_its_record(tmp_path, run_here, tiny_overrides):

@@ -97,11 +97,29 @@ def test_what_is_to_be_kept_is_in_the_new_folder_unless_it_has_its_own(tmp_path)
     filled(path, "old", "a", "b", "notes.txt")
     filled(path / "drawings", "old", "1", "2")
     inode = (path / "notes.txt").stat().st_ino
-    with folder_written_whole(path, keep=["notes.txt", "drawings", "b"]) as partial:
+    with folder_written_whole(path, keep=lambda _: ["notes.txt", "drawings", "b"]) as partial:
         filled(partial, "new", "a", "b")
     assert contents(path) == {"a": "new", "b": "new", "notes.txt": "old", "drawings/1": "old", "drawings/2": "old"}
     assert (path / "notes.txt").stat().st_ino == inode  # the file itself, not a copy
     assert files(tmp_path) == ["case"]
+
+
+def test_what_comes_into_the_old_folder_meanwhile_is_not_lost(tmp_path):
+    path = tmp_path / "case"
+    filled(path, "old", "a")
+    with folder_written_whole(path, keep=lambda old: [p.name for p in old.iterdir() if p.name != "a"]) as partial:
+        filled(partial, "new", "a")
+        filled(path, "mine", "segmentation")
+    assert contents(path) == {"a": "new", "segmentation": "mine"}
+
+
+@pytest.mark.parametrize("name", ["..", "a/.."])
+def test_what_lies_above_is_never_replaced(tmp_path, name):
+    filled(tmp_path / "here" / "a", "mine", "1")
+    refused = pytest.raises(ValueError, match="is no folder of its own, and is not replaced")
+    with refused, folder_written_whole(tmp_path / "here" / "a" / name) as partial:
+        filled(partial, "new", "2")
+    assert contents(tmp_path / "here") == {"a/1": "mine"} and files(tmp_path) == ["here"]
 
 
 def test_a_folder_that_is_a_link_is_replaced_where_it_lies(tmp_path):
@@ -152,7 +170,7 @@ def test_a_kill_at_any_step_leaves_the_old_folder_or_the_new_one(tmp_path, monke
     new = {"a": "new", "c": "new", "notes": "old", "drawings/1": "old"}
 
     def work():
-        with folder_written_whole(path, keep=["notes", "drawings"]) as partial:
+        with folder_written_whole(path, keep=lambda _: ["notes", "drawings"]) as partial:
             filled(partial, "new", "a", "c")
 
     def renew():
