@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from bundle import __version__
 from bundle.files.last_words import plain_endings
+from bundle.files.whole import written_whole
 from scripts.fuzzing import scans
 from scripts.fuzzing.child import MEMORY, SECONDS, threads
 from scripts.fuzzing.report import read, summary, write_table
@@ -66,21 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.keep = options.keep.absolute()
         options.keep.mkdir(parents=True, exist_ok=True)
     import_all()
-    records = []
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        for record in tqdm(spread(inputs, options, Path(folder)), total=len(inputs), unit="input", smoothing=0.02):
-            records.append(record)
-            if record.failed and options.verbose:
-                tqdm.write(f"{record.kind} {record.number}: {record.verdict}: {record.what}: {record.why[:400]}")
+    records: list[Record] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            for record in tqdm(spread(inputs, options, Path(folder)), total=len(inputs), unit="input", smoothing=0.02):
+                records.append(record)
+                if record.failed and options.verbose:
+                    tqdm.write(f"{record.kind} {record.number}: {record.verdict}: {record.what}: {record.why[:400]}")
+    finally:  # what was found before an interruption is not lost
+        if records and (before is None or len(records) == len(inputs)):
+            conclude(records, options, before)
+    return int(any(r.failed for r in records))
+
+
+def conclude(records: list[Record], options: argparse.Namespace, before: dict | None) -> None:
+    """Print the table, and write it and the counts where that is asked for."""
     records.sort(key=lambda r: (r.kind, r.number))
     content = summary(records, options.seed, __version__, before)
     print(content["table"])
     if options.output is not None:
-        options.output.write_text(json.dumps(content["record"], indent=1) + "\n", encoding="utf-8")
+        with written_whole(options.output) as partial:
+            partial.write_text(json.dumps(content["record"], indent=1) + "\n", encoding="utf-8")
         page = options.output.with_name("reliability.md")
         if page.exists():
             write_table(page, content["record"])
-    return int(any(r.failed for r in records))
 
 
 def parser() -> argparse.ArgumentParser:

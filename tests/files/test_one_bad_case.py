@@ -168,7 +168,7 @@ def test_a_series_and_a_file_of_one_name_do_not_meet(run_here, tiny_overrides, t
     (tmp_path / "in" / "p").mkdir(parents=True)
     for number in (3, 4):
         affine, voxels = np.diag([1.0, 1.0, 4.0, 1.0]), np.rint(thick_voxels())
-        write_series(tmp_path / str(number), voxels, affine, SeriesNumber=number, SeriesInstanceUID=f"1.2.{number}")
+        write_series(tmp_path / str(number), voxels, affine, number=number)
         for file in (tmp_path / str(number)).iterdir():
             file.rename(tmp_path / "in" / "p" / f"{number}_{file.name}")
     write_volume(tmp_path / "in" / "p_3.nii.gz", thick_voxels(), spacing=(1, 1, 4))

@@ -84,7 +84,7 @@ def changed_xml(rng: np.random.Generator, text: str) -> tuple[str, str]:
     def put(new: str, every: bool = False) -> str:
         return text.replace(element[0], new) if every else text[: element.start()] + new + text[element.end() :]
 
-    odd = odd_word(rng, value).replace("<", "")
+    odd = odd_word(rng, value).replace("<", "").replace("\0", "")  # which HDF5's text cannot hold
     body = text[text.index("?>") + 2 :] if "?>" in text else text
     root = re.search(r"<(\w+)[ >]", body)[1]
     changes = {
