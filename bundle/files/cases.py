@@ -23,6 +23,7 @@ from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
 from bundle.files.root_cause import root_cause
+from bundle.files.scan import unreadable
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
 
@@ -104,7 +105,7 @@ class Cases:
             try:
                 searches.append(search(folder))
             except Exception as error:  # a header can be damaged in as many ways as there are elements
-                self._refuse(item["image"], f"{type(error).__name__}: {root_cause(error)}")
+                self._refuse(item["image"], unreadable(error))
         absent: dict[str, str] = {}
         for found in linked(searches):
             item, *parts = (folders[source] for source in found.sources)

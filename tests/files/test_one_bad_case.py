@@ -172,9 +172,9 @@ def test_a_series_and_a_file_of_one_name_do_not_meet(run_here, tiny_overrides, t
         for file in (tmp_path / str(number)).iterdir():
             file.rename(tmp_path / "in" / "p" / f"{number}_{file.name}")
     write_volume(tmp_path / "in" / "p_3.nii.gz", thick_voxels(), spacing=(1, 1, 4))
-    cases = Cases(str(tmp_path / "in"), lambda d: d, reader=LoadVolumed("image"), output_dir=str(tmp_path / "out"))
-    cases.usable.sort(key=lambda item: item["case"])
-    assert [item["case"] for item in cases.usable] == ["p_3", "p_4"]
+    reader = LoadVolumed("image", series=3)
+    cases = Cases(str(tmp_path / "in"), lambda d: d, reader=reader, output_dir=str(tmp_path / "out"))
+    assert [item["case"] for item in cases.usable] == ["p_3"]
     (why,) = cases.refused.values()
     assert "its case is called p_3, as that of" in why
 
