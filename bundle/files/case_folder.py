@@ -55,9 +55,9 @@ class WriteCases:
     """
 
     def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer) -> None:
+        if not isinstance(writers, (list, tuple)) or not writers or not all(hasattr(w, "write") for w in writers):
+            raise UsageError(f"writers must be a list of bundle.files.case_folder.Writer, got {writers!r}")
         self.output_dir, self.writers = check_writable(output_dir), [*writers, record]
-        if strange := [w for w in self.writers if not hasattr(w, "write")]:
-            raise UsageError(f"writers must be a list of bundle.files.case_folder.Writer, got {strange[0]!r}")
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda _: take_away_stale(self.output_dir))

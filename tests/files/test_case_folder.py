@@ -22,6 +22,7 @@ from bundle.files.case_folder import (
     record_of,
 )
 from bundle.files.write import write_json
+from bundle.usage import UsageError
 from tests.support.kill import forks, killed_before_each_step
 
 
@@ -172,6 +173,12 @@ def test_a_set_that_a_kill_left_aside_is_put_back(tmp_path):
     assert set(contents(tmp_path / "case").values()) == {"old"}
 
 
+@pytest.mark.parametrize("writers", [[], (), "xy", 5, ["x"], None])
+def test_what_writes_nothing_is_refused(tmp_path, writers):
+    with pytest.raises(UsageError, match="writers must be a list of bundle.files.case_folder.Writer, got"):
+        WriteCases(str(tmp_path), writers, Record("new"))
+
+
 def test_only_what_was_left_long_ago_is_taken_away(tmp_path):
     for name, age in ((".partial-1-case", 2 * STALE), (".partial-2-case", 0), ("case", 2 * STALE)):
         Files("left", "a").write(None, tmp_path / name)
@@ -180,6 +187,6 @@ def test_only_what_was_left_long_ago_is_taken_away(tmp_path):
     os.utime(tmp_path / ".partial-3-file", (time.time() - 2 * STALE,) * 2)
     handlers = []
     engine = SimpleNamespace(add_event_handler=lambda event, handler: handlers.append(handler))
-    WriteCases(str(tmp_path), [], Record("new")).attach(engine)
+    WriteCases(str(tmp_path), [Files("new", "a")], Record("new")).attach(engine)
     handlers[0](engine)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".partial-2-case", "case"]

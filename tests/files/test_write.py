@@ -62,7 +62,7 @@ def test_an_unwritable_place_is_named_with_the_fix(tmp_path, below):
     with pytest.raises(OSError, match=r"output_dir .*file.* cannot be written .*: choose another --output_dir"):
         check_writable(tmp_path / "file" / below)
     with pytest.raises(OSError, match="choose another --output_dir"):
-        WriteCases(str(tmp_path / "file" / below), [], None)  # when the config is read, not hours later
+        WriteCases(str(tmp_path / "file" / below), [SaveResults()], None)  # when the config is read, not hours later
 
 
 def test_a_format_that_is_not_known_is_refused(tmp_path):
