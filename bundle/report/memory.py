@@ -6,8 +6,8 @@
         page          the same with what the page shows, and what packs it
         evaluation    the truth, every method, and what the metrics make of one
 
-The constants are chosen by the peaks of a few runs (docs/limits.md; `python -m scripts.studies.memory`). A run is refused
-only where SURE of the estimate is more than there is.
+The constants are chosen by the peaks of a few runs (docs/limits.md; `python -m scripts.studies.memory`). A run is
+refused only where SURE of the estimate is more than there is.
 """
 
 from __future__ import annotations
