@@ -106,7 +106,8 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
 def other_data(before: Mapping, now: Mapping) -> str:
     """In words, how the data of a run differ from those of another; empty if they do not, or it is not known."""
     changed = _noted_changed(before.get("noted", {}), now["noted"])
-    return _in_words([c for c in changed if c[0] in (DATA, SCAN) and None not in c])
+    told = [c for c in changed if c[0] in (DATA, SCAN) and None not in c]
+    return _in_words([c for c in told if c[0] == SCAN] or told)
 
 
 def _noted_changed(before: Mapping, now: Mapping) -> list[tuple[str, object, object]]:
