@@ -114,9 +114,9 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
     if _on_purpose(cause):
         return Failure(1, f"error: {message}")
     if built and (name := _unknown_id(frames)):
-        return Failure(2, f"error: {built[0]} refers to @{name}, and no id is called that{_refers(name, words)}")
+        return Failure(2, f"error: {_id(built)} refers to @{name}, and no id is called that{_refers(name, words)}")
     if built and re.split("::|#", built[0])[0] not in RUNS and not _own_after(frames):
-        return Failure(2, f"error: {built[0]} cannot be made: {kind}: {message}")
+        return Failure(2, f"error: {_id(built)} cannot be made: {kind}: {message}{_given(built, words)}")
     where = next((f"{p}:{n}" for p, n in reversed(_places(error)) if p), "outside of the project's code")
     return Failure(1, f"this is a fault of the program, please report it: {kind} at {where}: {message}", fault=True)
 
@@ -224,20 +224,33 @@ def _refers(name: str, words: Sequence[str]) -> str:
     return f" ({', '.join(given)})" if given else ""
 
 
+def _id(built: tuple[str, str]) -> str:
+    """The id of a part as a person writes it."""
+    return built[0].replace("::", "#")
+
+
+def _is_in(option: str, part: str) -> bool:
+    """Whether an option is of a part of the config, or of one that holds it."""
+    return f"{option}#".startswith(f"{part}#") or part.startswith(f"{option}#")
+
+
+def _given(built: tuple[str, str], words: Sequence[str]) -> str:
+    """In brackets, the options that are of a part."""
+    options = ((key.replace("::", "#"), text) for key, text in parse(words)[1].items())
+    given = [f"--{option} {text}" for option, text in options if _is_in(option, _id(built))]
+    return f" ({', '.join(given)})" if given else ""
+
+
 def _asked(built: tuple[str, str] | None, words: Sequence[str], message: str) -> str:
     """In brackets, the option whose value was refused, or the part that was being built."""
     if built is None:
         return ""
-    part, config = built[0].replace("::", "#"), built[1]
+    part, config = _id(built), built[1]
     refused = message.rpartition("got ")[2]
     found = []
     for key, text in parse(words)[1].items():
         option = key.replace("::", "#")
-        reaches = (
-            f"{option}#".startswith(f"{part}#")
-            or part.startswith(f"{option}#")
-            or re.search(rf"@{re.escape(key)}\b", config)
-        )
+        reaches = _is_in(option, part) or re.search(rf"@{re.escape(key)}\b", config)
         values = "|".join(re.escape(value) for value in (text, str(becomes(text))))
         if reaches and re.search(rf"(?<![\w.-])({values})(?![\w.])", refused):
             found.append((option, text))

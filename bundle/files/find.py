@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from bundle.files.dicom_slice import DISC_INDEX, is_dicom, slices_of
 from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.paths import path_of
+from bundle.usage import UsageError
 
 FORMATS = {
     "NIfTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
@@ -37,6 +38,13 @@ def case_name(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def named_case(path: str | Path) -> str:
+    """`case_name`, to name a folder by. UsageError where nothing is left that can."""
+    if (case := case_name(path)) in ("", ".", ".."):
+        raise UsageError(f"{path}: the file's name leaves no name for its case, got {case!r}: rename it")
+    return case
 
 
 def case_of(measurement: MetaTensor) -> str:

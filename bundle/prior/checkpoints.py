@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.files.whole import written_whole
-from bundle.prior.conditions import compare
+from bundle.prior.conditions import compare, other_data
 
 CONDITIONS = "conditions"
 """Where a checkpoint keeps the conditions of its training (bundle.prior.conditions)."""
@@ -75,7 +75,10 @@ class LastCheckpoint:
     Args:
         folder: where SaveCheckpoints writes.
         conditions: of this run; see bundle.prior.conditions.
-        enabled: a switch, `resume`. If off, the training begins anew.
+        enabled: a switch, `resume`. If off, the training begins anew, and what a former one left in `folder` to go on
+            from is taken away when it starts.
+        same_data: whether the former one must be of the same data, as where it was adapted to a scan; or else it is
+            said that they differ.
 
     Attributes:
         path: of the checkpoint; None at the beginning.
@@ -83,16 +86,20 @@ class LastCheckpoint:
 
     Raises:
         FileNotFoundError: there is no checkpoint to go on from.
-        FileExistsError: without `enabled`, the folder holds a training that is not finished, which would be lost.
+        FileExistsError: without `enabled`, the folder holds a training that is not finished, which would be lost, or,
+            with `same_data`, one of other data.
         ValueError: no checkpoint is whole, or the last one is of a training under other conditions.
     """
 
-    def __init__(self, folder: str | Path, conditions: Mapping, enabled: bool | str = True) -> None:
-        self.path, self.epoch, self.iteration, self._content = None, 0, 0, {}
+    def __init__(
+        self, folder: str | Path, conditions: Mapping, enabled: bool | str = True, same_data: bool = False
+    ) -> None:
+        self.path, self.epoch, self.iteration, self._content, self._former = None, 0, 0, {}, []
         folder = path_of("run_dir", folder)
         found = checkpoints_in(folder)
         if not is_on(enabled, "resume"):
-            _refuse_to_lose(found)
+            _refuse_to_lose(found, conditions, same_data)
+            self._former = [folder / "history.jsonl", *reversed(found.values())]
             return
         if not found:
             raise FileNotFoundError(
@@ -117,9 +124,20 @@ class LastCheckpoint:
             )
 
     def attach(self, engine: Engine, state: Mapping) -> None:
-        """Load the checkpoint into the objects of `state` (see SaveCheckpoints) when `engine` starts."""
+        """As `engine` starts, load the checkpoint into the objects of `state` (see SaveCheckpoints); or begin anew."""
         if self.path is not None:
             engine.add_event_handler(Events.STARTED, self.load, state)
+        else:
+            engine.add_event_handler(Events.STARTED, self.take_away_former)
+
+    def take_away_former(self) -> None:
+        """Remove the checkpoints and the history of the former training: this one must not be taken to go on from it.
+
+        The newest goes last, so that what a kill leaves of them is of a finished training still.
+        """
+        for path in self._former:
+            path.unlink(missing_ok=True)
+        self._former = []
 
     def load(self, engine: Engine, state: Mapping) -> None:
         """Load the checkpoint, whose memory is then free."""
@@ -179,17 +197,33 @@ def _last_whole(found: Mapping[int, Path]) -> tuple[Path, dict]:
     raise ValueError(f"{'; '.join(refused)}: remove it, and train without --resume")
 
 
-def _refuse_to_lose(found: Mapping[int, Path]) -> None:
-    """Raise FileExistsError if the newest checkpoint is of a training that is not finished."""
+def _refuse_to_lose(found: Mapping[int, Path], conditions: Mapping, same_data: bool) -> None:
+    """Raise FileExistsError if the newest checkpoint is of a training that is not finished; say if it had other data.
+
+    With `same_data`, other data are refused, too.
+    """
     for epoch, path in found.items():
         try:
-            planned = read_checkpoint(path)["trainer"].get("max_epochs") or 0
+            content = read_checkpoint(path)
         except ValueError:
             continue
+        planned = content["trainer"].get("max_epochs") or 0
+        differs = other_data(content.get(CONDITIONS, {}), conditions)
+        if differs and same_data:
+            raise FileExistsError(
+                f"{path.parent} holds a training on other data ({differs}), which would be lost: choose another "
+                f"--output_dir, or remove the checkpoints of {path.parent}"
+            )
         if epoch < planned:
             raise FileExistsError(
                 f"{path} is of a training that stopped after {epoch} of {planned} epochs: go on with --resume True, "
                 f"begin anew in another --output_dir, or remove the checkpoints of {path.parent}"
+            )
+        if differs:
+            warnings.warn(
+                f"{path.parent} holds a finished training on other data ({differs}), which this one replaces: to keep "
+                "it, choose another --output_dir",
+                stacklevel=3,
             )
         return
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import monai
 import numpy as np
 import torch
 
+from bundle.files.fingerprint import fingerprint
+
 FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "patches_per_volume",
          "volumes_per_batch", "resample_shear")  # fmt: skip
 """Settings without which a training is another one. Those that change no weight, such as val_interval, are free."""
 NOTED = ("num_workers",)
 """Settings that may change between one machine and the next."""
+DATA, SCAN = "the data", "the scan"
+"""Noted of what is trained on: names and sizes; and of a single one, as of an adaptation, what is in it."""
 
 
 def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence[Sequence[Mapping]],
@@ -32,14 +37,16 @@ def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence
         device: that it is trained on.
     """
     about = dict(flat(getattr(network, "about", {})))
+    images = {str(item["image"]) for item in chain(*volumes)}
+    scan = content_of(Path(images.pop())) if len(images) == 1 else None
     return {
         "fixed": {name: settings[name] for name in FIXED if name in settings} | about,
         "noted": {name: settings[name] for name in NOTED if name in settings} | {
-            "the data": " and ".join(fingerprint_of(v) for v in volumes),
+            DATA: " and ".join(fingerprint_of(v) for v in volumes),
             "the device": torch.device(device).type,
             "the number of threads": torch.get_num_threads(),
             "torch": str(torch.__version__), "monai": monai.__version__, "numpy": np.__version__,
-        },
+        } | ({} if scan is None else {SCAN: scan}),
         "max_epochs": settings["max_epochs"],
     }  # fmt: skip
 
@@ -64,6 +71,12 @@ def fingerprint_of(volumes: Sequence[Mapping]) -> str:
     return f"{len(volumes)} volumes ({hashlib.sha256(chr(10).join(told).encode()).hexdigest()[:16]})"
 
 
+def content_of(path: Path) -> str:
+    """16 hexadecimal digits of what is in a file, or in the files of a folder, whatever they are called."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return hashlib.sha256(" ".join(str(fingerprint(p)) for p in files).encode()).hexdigest()[:16]
+
+
 def compare(path: Path, before: Mapping, now: Mapping) -> None:
     """Tell in which conditions a run differs from the one that wrote the checkpoint at `path`.
 
@@ -76,7 +89,7 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
             f"{path} was trained otherwise than this run: {_in_words(changed)}; give {ids} as before to go on, or "
             "train anew in another output_dir"
         )
-    if changed := _changed(before["noted"], now["noted"]):
+    if changed := _noted_changed(before["noted"], now["noted"]):
         warnings.warn(
             f"{path}: {_in_words(changed)}; the training goes on, but not to the same bits as one that was never "
             "interrupted",
@@ -88,6 +101,18 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
             f"follows the cosine over {now['max_epochs']} epochs; what was trained before did not",
             stacklevel=3,
         )
+
+
+def other_data(before: Mapping, now: Mapping) -> str:
+    """In words, how the data of a run differ from those of another; empty if they do not, or it is not known."""
+    changed = _noted_changed(before.get("noted", {}), now["noted"])
+    told = [c for c in changed if c[0] in (DATA, SCAN) and None not in c]
+    return _in_words([c for c in told if c[0] == SCAN] or told)
+
+
+def _noted_changed(before: Mapping, now: Mapping) -> list[tuple[str, object, object]]:
+    """`_changed`, without the content of a scan that one of them did not note, as version 0.6.0 and others."""
+    return [c for c in _changed(before, now) if c[0] != SCAN or None not in c]
 
 
 def _changed(before: Mapping, now: Mapping) -> list[tuple[str, object, object]]:

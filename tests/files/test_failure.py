@@ -89,6 +89,21 @@ def test_the_option_that_refers_to_what_cannot_be_is_named(config, said):
     assert failure.status == 2 and failure.said.endswith(f"{said} (--part#a @nothing)"), failure.said
 
 
+@pytest.mark.parametrize(
+    ("words", "clause"),
+    [
+        (["--train#part#out_features", "x", "--train#other", "x"], " (--train#part#out_features x)"),
+        (["--train::part::out_features", "x"], " (--train#part#out_features x)"),
+        (["--other", "x"], ""),
+    ],
+)
+def test_a_part_that_cannot_be_made_names_its_options(words, clause):
+    part = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": "x"}
+    failure = failure_of(building({"train": {"part": part}}, "train#part"), words)
+    assert failure.status == 2 and failure.said.startswith("error: train#part cannot be made: TypeError: ")
+    assert failure.said.endswith(clause) and ("(--" in failure.said) == bool(clause)
+
+
 def test_a_check_outside_of_configs_is_usage():
     failure = failure_of(caught(lambda: whole_number("n", 0, 1)), ["--n", "0"])
     assert (failure.status, failure.said) == (2, "error: n must be a whole number from 1, got 0")

@@ -8,9 +8,10 @@ from monai.transforms import Compose
 
 from bundle.files.cases import Cases, check_region
 from bundle.files.check import CheckVolumed
-from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, split_volumes
+from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, named_case, split_volumes
 from bundle.files.fingerprint import ENDS, fingerprint
 from bundle.files.read import LoadVolumed
+from bundle.usage import UsageError
 from tests.support.scans import thick_voxels, write_volume
 
 READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
@@ -54,6 +55,13 @@ def test_a_case_has_the_name_of_its_folder_however_it_is_called(tmp_path, monkey
     monkeypatch.chdir(inside)
     name = {".": "inner", "./": "inner", "..": "series", "../inner": "inner"}[source]
     assert find_volumes(source).items[0]["case"] == name
+
+
+@pytest.mark.parametrize("name", [".nii.gz", "..nii.gz", "...nii.gz"])
+def test_a_name_that_leaves_none_for_its_case_is_refused(name):
+    with pytest.raises(UsageError, match="name leaves no name for its case, got '.{0,2}': rename it"):
+        named_case(f"folder/{name}")
+    assert named_case(f"folder/x{name}") == case_name(f"folder/x{name}")
 
 
 def test_a_file_is_one_volume(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 
 import pytest
@@ -16,6 +17,7 @@ from bundle.prior.checkpoints import (
     SaveCheckpoints,
     checkpoints_in,
     read_checkpoint,
+    run_training,
 )
 from bundle.prior.training import cosine_decay
 from tests.support.scans import Marker
@@ -202,6 +204,55 @@ def test_a_training_that_is_not_finished_is_not_begun_anew_by_mistake(tmp_path):
         LastCheckpoint(tmp_path, conditions(), enabled=False)
     Training(tmp_path, 4, resume=True).run()
     assert LastCheckpoint(tmp_path, conditions(), enabled="no").path is None
+
+
+def test_a_finished_training_goes_when_another_starts_and_not_before(tmp_path):
+    Training(tmp_path, 2).run()
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1}\n')
+    before = names(tmp_path)
+    anew = Training(tmp_path, 2)
+    assert names(tmp_path) == before  # what is refused before the start loses nothing
+
+    def killed():
+        raise KeyboardInterrupt
+
+    anew.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), killed)
+    run = anew.trainer.run
+    anew.trainer.run = lambda: run([0] * EPOCH_LENGTH, max_epochs=2)
+    with pytest.raises(KeyboardInterrupt, match="^stopped in epoch 1 of 2; nothing is written yet: begin anew$"):
+        run_training(anew.trainer, tmp_path)
+    assert names(tmp_path) == []
+    with pytest.raises(FileNotFoundError, match="train without --resume first"):
+        LastCheckpoint(tmp_path, conditions(2))
+
+
+def test_killed_while_a_finished_training_is_taken_away_it_is_finished_still(tmp_path, monkeypatch):
+    Training(tmp_path, 3).run()
+    removed, unlink = [], type(tmp_path).unlink
+    monkeypatch.setattr(type(tmp_path), "unlink", lambda p, **how: (removed.append(p.name), unlink(p, **how)))
+    LastCheckpoint(tmp_path, conditions(3), enabled=False).take_away_former()
+    assert removed == ["history.jsonl", "checkpoint_epoch=2.pt", "checkpoint_epoch=3.pt"]
+
+
+@pytest.mark.parametrize("noted", [{"the data": "1 volumes (b)"}, {"the scan": "b"}])
+def test_a_training_of_other_data_is_not_replaced_without_a_word(tmp_path, noted):
+    Training(tmp_path, 2).run()
+    path = checkpoints_in(tmp_path)[2]
+    content = torch.load(path, weights_only=True)
+    content[CONDITIONS]["noted"] |= {"the data": "1 volumes (a)", "the scan": "a"}
+    torch.save(content, path)
+    now, before = conditions(2), names(tmp_path)
+    now["noted"] |= noted
+    name, value = next(iter(noted.items()))
+    differs = rf"\({name} was .*a\)? and is {re.escape(value)}\)"
+    with pytest.warns(UserWarning, match=f"holds a finished training on other data {differs}, which this one replaces"):
+        assert LastCheckpoint(tmp_path, now, enabled=False).path is None
+    with pytest.raises(FileExistsError, match=f"on other data {differs}, which would be lost: choose another --output"):
+        LastCheckpoint(tmp_path, now, enabled=False, same_data=True)
+    assert names(tmp_path) == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LastCheckpoint(tmp_path, content[CONDITIONS], enabled=False, same_data=True)
 
 
 def test_fewer_epochs_than_there_are_is_refused(tmp_path):

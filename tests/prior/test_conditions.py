@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.prior.conditions import FIXED, NOTED, compare, conditions_of, fingerprint_of
+from bundle.prior.conditions import FIXED, NOTED, compare, conditions_of, fingerprint_of, other_data
 from bundle.prior.training import check_training
 from tests.support.scans import random_network
 
@@ -100,3 +100,24 @@ def test_data_are_known_by_names_sizes_and_order_wherever_they_lie(tmp_path_fact
     grown = there / "c" / "2.dcm"
     grown.write_bytes(b"")
     assert fingerprint_of([{"image": str(there / name)} for name in "abc"]) != fingerprint_of(volumes)
+
+
+@pytest.mark.parametrize("inside", ["", "1.dcm"])
+def test_a_single_scan_is_known_by_its_content_too(tmp_path, inside):
+    """Scans of one protocol may share name and size."""
+
+    def noted(folder, content):
+        path = tmp_path / folder / "scan.nii"
+        (path / inside).parent.mkdir(parents=True)
+        (path / inside).write_bytes(content)
+        volumes = [{"image": str(path)}]
+        return conditions_of(SETTINGS, random_network(), [volumes, volumes], "cpu")
+
+    a, moved, b = noted("a", b"one"), noted("moved", b"one"), noted("b", b"two")
+    assert other_data(a, moved) == "" and a["noted"]["the data"] == b["noted"]["the data"]
+    assert other_data(a, b) == f"the scan was {a['noted']['the scan']} and is {b['noted']['the scan']}"
+    del a["noted"]["the scan"]  # as checkpoints of before
+    assert other_data(a, b) == other_data({}, b) == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(PATH, a, b)

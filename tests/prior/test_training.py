@@ -7,6 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from matplotlib import image as image_file
+from monai.bundle import ConfigParser
 from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose, RandRotate90d
 from scipy.stats import kstest
@@ -22,7 +23,7 @@ from bundle.prior.training import (
 )
 from bundle.prior.weights import load_weights
 from tests.support.helpers import GaussianDenoiser, alpha_bars
-from tests.support.scans import CHANNELS, GROUPS, TRAIN, head_voxels, random_network, write_volume
+from tests.support.scans import CHANNELS, GROUPS, ROOT, TRAIN, head_voxels, random_network, whole_message, write_volume
 
 T = 1000
 
@@ -165,6 +166,17 @@ def test_adaptation_is_to_one_scan(tmp_path):
     write_volume(tmp_path / "b.nii.gz", head_voxels((12, 12, 12)))
     with pytest.raises(ValueError, match="holds 2 volumes: .* name its file"):
         one_scan(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_a_volume_is_read(tmp_path):
+    (tmp_path / "file").touch()
+    config = ConfigParser.load_config_file(ROOT / TRAIN)
+    parser = ConfigParser(config | {"output_dir": str(tmp_path / "file" / "x")})
+    with pytest.raises(RuntimeError) as refused:
+        parser.get_parsed_content("check_place")
+    assert "file/x cannot be written (Not a directory): choose another --output_dir" in whole_message(refused.value)
+    first = next(n for n, line in enumerate(config["run"]) if "@check_place" in line)
+    assert first < config["run"].index("@load_last") and "@train" not in "".join(config["run"][:first])
 
 
 # -- runs -----------------------------------------------------------------------------------------
