@@ -95,7 +95,7 @@ class LastCheckpoint:
         self, folder: str | Path, conditions: Mapping, enabled: bool | str = True, same_data: bool = False
     ) -> None:
         self.path, self.epoch, self.iteration, self._content, self._former = None, 0, 0, {}, []
-        folder = path_of("run_dir", folder)
+        folder, same_data = path_of("run_dir", folder), is_on(same_data, "same_data")
         found = checkpoints_in(folder)
         if not is_on(enabled, "resume"):
             _refuse_to_lose(found, conditions, same_data)
