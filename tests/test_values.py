@@ -140,7 +140,7 @@ FREE = {
     "series", "unit",  # text that is compared or shown
     "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
     "cut", "validate", "train",
-    "load_last#same_data",  # built after the volumes are found
+    "load_last",  # same_data: built after the volumes are found
 }  # fmt: skip
 """Ids that may have any value, or have parts of their own."""
 
