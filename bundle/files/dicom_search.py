@@ -7,6 +7,7 @@ in several folders, as on discs that hold so many files per folder, is put toget
 from __future__ import annotations
 
 import filecmp
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from bundle.files.dicom_check import TOLERANCE, check_stack
 from bundle.files.dicom_names import in_words, is_called, name_of
 from bundle.files.dicom_slice import DISC_INDEX, Slice, is_dicom, slices_of
 from bundle.files.dicom_stack import Stack, read_pixels
+from bundle.files.entries import NO_FILE, Kind, kind_of
 from bundle.files.find import DICOM_SUFFIXES
 from bundle.files.find import SUFFIXES as VOLUMES
 
@@ -73,9 +75,9 @@ class Search:
 def search(source: str | Path) -> Search:
     """Find the stacks of MR and CT slices in the files directly inside of a folder, or in one file."""
     source = Path(source)
-    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if not p.name.startswith("."))
+    files = [source] if os.path.isfile(source) else sorted(p for p in source.iterdir() if not p.name.startswith("."))
     result, groups, seen = Search([source]), [], {}
-    for path in (p for p in files if not p.is_dir()):
+    for path in (p for p in files if not os.path.isdir(p)):
         try:
             found = dicom_slices(path)
         except (ValueError, OSError) as error:
@@ -100,8 +102,8 @@ def dicom_slices(path: Path) -> list[tuple]:
     """What `slices_of` gives of a file, nothing of a disc's index; ValueError, in a few words, where it holds none."""
     if path.name.upper() == DISC_INDEX:
         return []
-    if not path.exists():
-        raise ValueError("a link to nothing")
+    if (kind := kind_of(path)) is not Kind.FILE:
+        raise ValueError("a link to nothing" if kind is Kind.NOTHING else NO_FILE)
     if is_dicom(path):
         return slices_of(path)
     if path.name.lower().endswith(DICOM_SUFFIXES):

@@ -12,6 +12,7 @@ from pathlib import Path
 from monai.data import MetaTensor
 
 from bundle.files.dicom_slice import DISC_INDEX, is_dicom, slices_of
+from bundle.files.entries import NO_FILE, Kind, in_words, kind_of, kinds_of
 from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.paths import path_of
 from bundle.usage import UsageError
@@ -63,7 +64,12 @@ def is_dicom_file(path: Path) -> bool:
     One that is named as DICOM and is damaged is meant to be DICOM, too: passed over, a case would be lost unsaid.
     """
     name = path.name
-    if name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX or not path.is_file():
+    if (
+        name.startswith(".")
+        or name.lower().endswith(SUFFIXES)
+        or name.upper() == DISC_INDEX
+        or not os.path.isfile(path)
+    ):
         return False
     if name.lower().endswith(DICOM_SUFFIXES):
         return True
@@ -91,7 +97,8 @@ class Found:
     Attributes:
         items: [{"image": path, "case": name}, ...], in order.
         left_out: path -> why it is none of them.
-        unreadable: path -> why, of a folder that cannot be opened, and of what a list names and what is no measurement.
+        unreadable: path -> why, of what the system does not let us look at, of volumes that share the name of a case,
+            and of what a list names and what is no measurement.
     """
 
     items: list[dict[str, str]] = field(default_factory=list)
@@ -110,10 +117,16 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
 
     Raises:
         FileNotFoundError: `source` does not exist or holds no volume.
-        ValueError: two volumes would write to the same case folder.
+        ValueError: `source` is a pipe or a device, or cannot be looked at.
     """
     source = path_of("dataset_dir", source)
-    if not os.path.exists(source):
+    try:
+        kind = kind_of(source)
+    except OSError as error:
+        raise ValueError(f"{source}: {in_words(error, source)}") from None
+    if kind is Kind.OTHER:
+        raise ValueError(f"{source} is {NO_FILE}: save what it gives in a file, and name that")
+    if kind is Kind.NOTHING:
         raise FileNotFoundError(
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series, a folder of them or a list"
         )
@@ -121,20 +134,21 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         return find_listed(source, suffixes, results, dicom)
     if source.name.upper() == DISC_INDEX:
         source = source.parent
-    if source.is_file():
+    elif kind is Kind.FILE:
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
     for folder in folders_of(source, results, found):
-        visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-        files = [p for p in visible if p.is_file()]
+        kinds = kinds_of(folder, visible_in(folder, found), found.unreadable)
+        found.left_out |= {str(p): NO_FILE for p, kind in kinds.items() if kind is Kind.OTHER}
+        files = [p for p, kind in kinds.items() if kind is Kind.FILE]
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
-        if dicom and is_dicom_series(folder) and (not volumes or holds_slices(folder)):
+        if dicom and any(map(is_dicom_file, files)) and (not volumes or holds_slices(folder)):
             name = "_".join(folder.relative_to(source).parts) or case_name(folder)
             found.items.append({"image": str(folder), "case": name})
         elif folder == source:
             found.items += [{"image": str(p), "case": case_name(p, suffixes)} for p in volumes]
-            lost = (p for p in visible if not p.exists() and p.name.lower().endswith(tuple(suffixes)))
-            found.left_out |= {str(p): "a link to nothing" for p in lost}
+            lost = (p for p, kind in kinds.items() if kind is Kind.NOTHING)
+            found.left_out |= {str(p): "a link to nothing" for p in lost if p.name.lower().endswith(tuple(suffixes))}
             if dicom and volumes:
                 others = (p for p in files if is_dicom_file(p))
                 found.left_out |= {str(p): "DICOM, but no image of MR or CT" for p in others}
@@ -142,17 +156,32 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
             found.left_out[str(folder)] = f"{len(volumes)} volumes in a folder inside: name the folder to read them"
     if not found.items:
         inside = "".join(f"\n  {path}: {why}" for path, why in (found.left_out | found.unreadable).items())
-        volumes = [p for p in source.iterdir() if p.name.lower().endswith(SUFFIXES)]
+        volumes = [p for p in visible_in(source, found) if p.name.lower().endswith(SUFFIXES)]
         hint = "; it holds volumes: configs/evaluate.json simulates measurements of them" if volumes else ""
         raise FileNotFoundError(
             f"no measurement in {source}: expected {', '.join(suffixes)} files or DICOM series folders{hint}{inside}"
         )
-    names = [item["case"] for item in found.items]
-    if twice := {n for n in names if names.count(n) > 1}:
-        raise ValueError(
-            f"{source} holds two volumes named {', '.join(sorted(twice))}: rename one, or their results collide"
-        )
+    refuse_namesakes(found, f"in {source}")
     return found
+
+
+def visible_in(folder: Path, found: Found) -> list[Path]:
+    """The entries of a folder that are not hidden, sorted; none where it cannot be listed, and `found` says why."""
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        found.unreadable[str(folder)] = in_words(error)
+        return []
+
+
+def refuse_namesakes(found: Found, where: str) -> None:
+    """Move the items that share the name of a case to `unreadable`: their results would collide."""
+    taken = Counter(item["case"] for item in found.items)
+    for item in found.items:
+        if taken[case := item["case"]] > 1:
+            why = f"another volume {where} is named {case}, too: rename one, or their results collide"
+            found.unreadable[item["image"]] = why
+    found.items = [item for item in found.items if taken[item["case"]] == 1]
 
 
 def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
@@ -168,11 +197,17 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
         try:
             if is_list(entry):
                 raise ValueError("a list in a list: name what it holds")
-            if not os.path.exists(entry):
-                raise FileNotFoundError(f"does not exist, and is named in {source}")
+            if kind_of(entry) is Kind.NOTHING:
+                raise ValueError(f"does not exist, and is named in {source}")
             inside = find_volumes(entry, suffixes, results, dicom)
-        except (ValueError, OSError) as error:
+        except FileNotFoundError as error:
             found.unreadable[str(entry)] = str(error)
+            continue
+        except OSError as error:
+            found.unreadable[str(entry)] = in_words(error, entry)
+            continue
+        except ValueError as error:
+            found.unreadable[str(entry)] = str(error).removeprefix(f"{entry} ").removeprefix(f"{entry}: ")
             continue
         found.left_out |= inside.left_out
         found.unreadable |= inside.unreadable
@@ -183,12 +218,8 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
             places.add(place)
             cases[item["image"]] = item["case"]
     named = told_apart(cases)
-    taken = Counter(named.values())
-    for path, case in named.items():
-        if taken[case] > 1:
-            found.unreadable[path] = f"another volume listed is named {case}, too: rename one, or their results collide"
-        else:
-            found.items.append({"image": path, "case": case})
+    found.items = [{"image": path, "case": case} for path, case in named.items()]
+    refuse_namesakes(found, "listed")
     if not found.items:
         why = "".join(f"\n  {path}: {why}" for path, why in (found.unreadable | found.left_out).items())
         raise FileNotFoundError(f"no measurement in the list {source}{why or ', which is empty'}")
@@ -202,7 +233,7 @@ def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator
     """
 
     def note(error: OSError) -> None:
-        found.unreadable[error.filename] = f"{error.strerror}: give yourself the right to read it"
+        found.unreadable[error.filename] = in_words(error)
 
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
     for path, inside, _ in os.walk(root, onerror=note, followlinks=True):

@@ -21,7 +21,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from bundle.files.command_line import is_option, is_run, parse
@@ -134,7 +134,14 @@ def _keep(error: BaseException) -> str:
 
 
 def _prepare(debug: bool) -> None:
-    """Let SIGTERM end a program as Ctrl-C does, and keep libraries from talking over the last lines."""
+    """Let SIGTERM end a program as Ctrl-C does, and keep libraries from talking over the last lines.
+
+    What the screen cannot show is escaped: a name with a letter that it lacks is no reason to end.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            with suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     atexit.register(_flush)

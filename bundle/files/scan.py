@@ -7,6 +7,7 @@ from textwrap import shorten
 
 import numpy as np
 
+from bundle.files.entries import in_words
 from bundle.files.placement import Placement
 
 UNKNOWN_SIDES = "no orientation is stated{}: left and right are not known"
@@ -21,7 +22,12 @@ class Refusal(ValueError):
 
 
 def unreadable(error: Exception) -> str:
-    """What is said of a file that a library cannot read: a line with that library's reason."""
+    """What is said of a file that a library cannot read: a line with that library's reason.
+
+    Of what the system refuses, the system's own words: nothing is damaged.
+    """
+    if isinstance(error, PermissionError):
+        return in_words(error)
     said = shorten(f"{type(error).__name__}: {error}", 200)
     return f"the file cannot be read, is it damaged? ({said})"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 
 from bundle.noise.auto_length import AutoLength
 from bundle.noise.field import (
@@ -42,9 +43,20 @@ def named_noise(name: str | Sequence[str], **settings) -> NoiseField:
         settings: arguments of the field, in place of the defaults.
 
     Raises:
-        ValueError: there is no field of this name.
+        UsageError: there is no field of this name, or it has no such setting.
     """
     chosen = name[0] if isinstance(name, (list, tuple)) and name else name
     if not isinstance(chosen, str) or chosen not in FIELDS:
         raise UsageError(f"noise must be one of {', '.join(FIELDS)}, got {chosen!r}")
+    for setting in settings:
+        if setting not in settings_of(chosen):
+            having = [field for field in FIELDS if setting in settings_of(field)]
+            fix = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else "no field has it"
+            known = ", ".join(settings_of(chosen)) or "none"
+            raise UsageError(f"noise {chosen} has no setting {setting} (its settings: {known}); {fix}")
     return FIELDS[chosen](**settings)
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The arguments that the field of a name takes."""
+    return tuple(signature(FIELDS[name]).parameters)

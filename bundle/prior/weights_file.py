@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bundle.files.content import POINTERS
+from bundle.files.machine import in_gigabytes
 
 LARGEST = 4.0
 """GB that weights may take, unless a limit is given."""
@@ -88,7 +89,7 @@ def no_checkpoint(path: Path, largest: float) -> str | None:
     if not start:
         return ", the file may be truncated: it is empty"
     if size > largest * 1e9:
-        return f": they take {size / 1e9:.1f} GB, and {largest:g} GB are allowed (weights#largest)"
+        return f": they take {in_gigabytes(size)}, and {largest:g} GB are allowed (weights#largest)"
     if start.startswith(b"PK"):
         return no_checkpoint_in_zip(path, largest)
     for sign, fetched_by in POINTERS.items():
@@ -122,9 +123,11 @@ def no_checkpoint_in_zip(path: Path, largest: float) -> str | None:
             pickles = [m for m in members if m.filename.rsplit("/", 1)[-1] == "data.pkl"]
             if len(pickles) != 1 or len(set(names)) < len(names):
                 return f": they are a zip file, but not one that torch.save wrote: {AGAIN}"
-            declared = sum(m.file_size for m in members) / 1e9
-            if declared > largest:
-                return f": unpacked they take {declared:.1f} GB, and {largest:g} GB are allowed (weights#largest)"
+            declared = sum(m.file_size for m in members)
+            if declared > largest * 1e9:
+                return (
+                    f": unpacked they take {in_gigabytes(declared)}, and {largest:g} GB are allowed (weights#largest)"
+                )
             if pickles[0].file_size > LARGEST_PICKLE:
                 return f": their names and shapes take {pickles[0].file_size >> 20} MB: {AGAIN}"
             if FILLER in archive.read(pickles[0]):

@@ -24,6 +24,7 @@ from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
+from bundle.usage import UsageError
 
 OVERHEAD = 350e6
 """Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
@@ -53,6 +54,7 @@ class CheckMemoryd(MapTransform):
         baselines: of an evaluation; none where nothing is evaluated.
 
     Raises:
+        UsageError: `baselines` are not named reconstructions.
         ValueError: too little memory, or disk: the number, what takes it, and what to change.
     """
 
@@ -64,6 +66,8 @@ class CheckMemoryd(MapTransform):
         self.inferer, self.network, self.sampler, self.limits = inferer, network, sampler, limits
         self.device, self.output_dir, self.output_format = torch.device(device), output_dir, output_format
         self.report, self.evidence = is_on(report, "report"), is_on(evidence, "evidence")
+        if baselines is not None and not isinstance(baselines, Mapping):
+            raise UsageError(f"baselines must be nothing or reconstructions by name, @baselines, got {baselines!r}")
         self.baselines = baselines
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
@@ -118,11 +122,11 @@ class CheckMemoryd(MapTransform):
         where = "memory" if device == "cpu" else f"the memory of {device}"
         told = ((n, name) for name, n in parts.items() if n > 0.05 * needed and name != "overhead")
         shares = sorted(told, reverse=True)
-        what = ", ".join(f"{name} {in_gigabytes(n)}" for n, name in shares)
+        what = f" ({', '.join(f'{name} {in_gigabytes(n)}' for n, name in shares)})" if shares else ""
         fixes = [fix for _, name in shares if (fix := self._fix(name))]
         fixes += [smaller] + ["--device cpu"] * (device != "cpu")
         raise ValueError(
-            f"to reconstruct it takes about {in_gigabytes(needed)} of {where} ({what}), and {in_gigabytes(there)} are "
+            f"to reconstruct it takes about {in_gigabytes(needed)} of {where}{what}, and {in_gigabytes(there)} are "
             f"available: {', '.join(fixes)}, or a machine with more (--max_memory off tries it all the same)"
         )
 

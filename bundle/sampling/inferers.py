@@ -40,6 +40,9 @@ from bundle.sampling.step import Step
 from bundle.sampling.volume_noise import VolumeNoise
 from bundle.usage import UsageError
 
+SOLVERS = ("daps", "ddnm", "ddnm_plus", "dds", "diffpir", "dps", "mbir", "planes", "red_diff", "unconditional")
+"""Those that have an overlay, configs/solver_*.json."""
+
 
 @dataclass
 class Reconstruction:
@@ -150,6 +153,15 @@ class DiffusionInverseInferer(VolumeInferer):
             raise UsageError(
                 f"noise_field must be a noise field, got {noise_field!r}: choose one by name with --noise {noise_field}"
             )
+        if not callable(getattr(noise_field, "fit", None)):
+            raise UsageError(f"noise_field must be a noise field, got {noise_field!r}: choose one with --noise slerp")
+        if not callable(prior) or not hasattr(prior, "alpha_bars"):
+            raise UsageError(f"prior must be a prior, such as bundle.prior.SlicePrior, got {prior!r}")
+        if not callable(data_consistency):
+            raise UsageError(
+                f"data_consistency must be a data step of bundle.sampling, got {data_consistency!r}: "
+                f"choose a solver by its overlay, {overlay_of(data_consistency)}"
+            )
         turning = slice_axis == "alternate" or (isinstance(slice_axis, tuple) and len(set(slice_axis)) > 1)
         keeps = sigma_rule != "fixed_share" or eta < 1
         if turning and keeps and getattr(noise_field, "correlated", True):
@@ -182,9 +194,9 @@ class DiffusionInverseInferer(VolumeInferer):
         self.kept_by(keeper)
 
     def kept_by(self, keeper: Keeper | None) -> None:
-        """Offer the states of reconstructions to `keeper` from now on; raises ValueError if an observer forbids it."""
+        """Offer the states of reconstructions to `keeper` from now on; raises UsageError if an observer forbids it."""
         if keeper is not None and keeper.resume and self.observer is not None:
-            raise ValueError(
+            raise UsageError(
                 "resume goes on where a run stopped, and an observer (configs/trajectory.json) has to see every step: "
                 "leave out one of them"
             )
@@ -312,6 +324,12 @@ class DiffusionInverseInferer(VolumeInferer):
             return run.noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
         start = run.operator.linear_reconstruction(run.y) if run.start is None else run.start
         return run.noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
+
+
+def overlay_of(name: object) -> str:
+    """The config of the solver that a data step was called by, or one of them."""
+    word = name.lower().replace("+", "_plus").replace("-", "_") if isinstance(name, str) else ""
+    return f"configs/solver_{word}.json" if word in SOLVERS else "such as configs/solver_dds.json"
 
 
 def step_bytes(step: Callable | None, operator: LinearOperator) -> float:

@@ -19,6 +19,7 @@ from bundle.prior.slices import SlicePrior
 from bundle.report import memory
 from bundle.report.memory import CheckMemoryd
 from bundle.sampling.data_consistency import NullSpace, Proximal
+from bundle.usage import UsageError
 from tests.sampling.test_inferers_memory import NETWORK, AliveVolumes
 from tests.support.helpers import measured, normal, sampler
 from tests.support.scans import INFERENCE, ROOT, random_network, thick_voxels, write_volume
@@ -181,3 +182,14 @@ def test_the_estimate_is_that_of_the_peak(number):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 0.9 <= json.loads(done.stdout.splitlines()[-1])["ratio"] <= 2.5
+
+
+def test_a_limit_below_what_libraries_take_has_no_empty_brackets():
+    with pytest.raises(ValueError, match=r"MB of memory, and 1 MB are available") as refused:
+        checked(0.001)
+    assert "()" not in str(refused.value)
+
+
+def test_baselines_that_are_none_are_refused():
+    with pytest.raises(UsageError, match="baselines must be nothing or reconstructions by name, @baselines, got 2.5"):
+        checked(1.0, baselines=2.5)

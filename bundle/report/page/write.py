@@ -48,7 +48,7 @@ ASSETS = resources.files("bundle.report.page")
 def write_page(path: Path, title: str, volumes: Mapping[str, np.ndarray], affine: np.ndarray,
                window: tuple[float, float], labels: Mapping[str, str] | None = None, unit: str = "",
                metrics: Mapping[str, Mapping] | None = None, record: Mapping | None = None) -> None:  # fmt: skip
-    """Write the page, whole or not at all.
+    """Write the page, whole or not at all; bytes of a name that are no text become question marks.
 
     Args:
         path: the file, usually `report.html`.
@@ -101,7 +101,7 @@ def write_page(path: Path, title: str, volumes: Mapping[str, np.ndarray], affine
         "volumes": embedded(volumes, contents),
     } | {name: (ASSETS / file).read_text(encoding="utf-8") for name, file in SCRIPTS.items()}
     template = (ASSETS / "template.html").read_text(encoding="utf-8")
-    with written_whole(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+    with written_whole(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
         for i, text in enumerate(re.split(r"\{\{(\w+)\}\}", template)):
             part = parts[text] if i % 2 else text
             file.writelines([part] if isinstance(part, str) else part)
