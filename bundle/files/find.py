@@ -64,12 +64,9 @@ def is_dicom_file(path: Path) -> bool:
     One that is named as DICOM and is damaged is meant to be DICOM, too: passed over, a case would be lost unsaid.
     """
     name = path.name
-    if (
-        name.startswith(".")
-        or name.lower().endswith(SUFFIXES)
-        or name.upper() == DISC_INDEX
-        or not os.path.isfile(path)
-    ):
+    if name.startswith(".") or name.lower().endswith(SUFFIXES) or name.upper() == DISC_INDEX:
+        return False
+    if not os.path.isfile(path):  # which, unlike Path.is_file, takes what cannot be looked at for none
         return False
     if name.lower().endswith(DICOM_SUFFIXES):
         return True

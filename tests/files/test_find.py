@@ -114,9 +114,12 @@ def test_missing_and_empty_sources_name_the_fix(tmp_path):
         list_volumes(touch(tmp_path, "notes.txt"))
 
 
-def test_volumes_that_would_share_a_result_folder_are_refused(tmp_path):
+def test_volumes_that_would_share_a_result_folder_are_refused_and_the_others_taken(tmp_path):
     touch(tmp_path, "scan.nii", "scan.nii.gz", "other.nii")
-    with pytest.raises(ValueError, match="volumes named scan: rename one"):
+    found = find_volumes(tmp_path)
+    assert names(found.items) == ["other.nii"]
+    assert found.unreadable.keys() == {str(tmp_path / "scan.nii"), str(tmp_path / "scan.nii.gz")}
+    with pytest.raises(ValueError, match="2 entries of .* cannot be used:\n.*is named scan, too: rename one"):
         list_volumes(tmp_path)
 
 

@@ -181,3 +181,9 @@ def test_a_training_that_cannot_go_on(run_bundle, tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"error: {tmp_path}/scans/a.nii.gz: the file cannot be read, is it damaged?"), last
+
+
+def test_a_screen_that_lacks_a_letter_is_no_reason_to_end(tmp_path):
+    command = script(tmp_path, r"print('\u00e4.nii.gz')")
+    done = subprocess.run(command, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, timeout=100)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\xe4.nii.gz"), done.stderr

@@ -91,6 +91,12 @@ def test_paths_lose_their_folders_and_other_text_stays(text, kept):
     assert without_folders({"a": [text]}) == {"a": [kept]}
 
 
+def test_bytes_of_a_name_that_are_no_text_become_question_marks(tmp_path):
+    volumes = {"input": whole_numbers(0), "result": whole_numbers(1)}
+    write_page(tmp_path / "p.html", "\udcff", volumes, np.eye(4), WINDOW, record={"scan": "\udcff.nii.gz"})
+    assert "?.nii.gz" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
 def test_a_page_without_truth_has_no_metrics_and_no_error(tmp_path):
     write_page(tmp_path / "p.html", "c", {"input": whole_numbers(0), "result": whole_numbers(1)}, np.eye(4), WINDOW)
     data, found = contents(tmp_path / "p.html")
