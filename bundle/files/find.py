@@ -224,7 +224,7 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
 
 
 def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator[Path]:
-    """A folder and all inside, sorted, each once where links lead in circles; none hidden, and not the results'.
+    """A folder and all inside, sorted, each once where links lead in circles; none hidden, and no results.
 
     Those that cannot be opened, and those that are passed over, get their reason in `found`.
     """
@@ -233,7 +233,10 @@ def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator
         found.unreadable[error.filename] = in_words(error)
 
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
-    for path, inside, _ in os.walk(root, onerror=note, followlinks=True):
+    for path, inside, files in os.walk(root, onerror=note, followlinks=True):
+        if "run.json" in files and path != os.fspath(root):  # results, in the folder that they were made from
+            inside.clear()
+            continue
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
             if os.path.islink(path):

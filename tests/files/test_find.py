@@ -12,6 +12,7 @@ from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, n
 from bundle.files.fingerprint import ENDS, fingerprint
 from bundle.files.read import LoadVolumed
 from bundle.usage import UsageError
+from tests.support.dicom_files import write_series
 from tests.support.scans import thick_voxels, write_volume
 
 READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
@@ -245,3 +246,12 @@ def test_regions_are_found_by_file_name(tmp_path):
     region = write_volume(tmp_path / "regions" / "b.nii.gz", thick_voxels())
     usable = Cases(tmp_path / "scans", READ, tmp_path / "regions").usable
     assert [item.get("region") for item in usable] == [None, str(region)]
+
+
+def test_results_in_the_folder_of_their_sources_are_no_sources(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", thick_voxels())
+    write_series(tmp_path / "a" / "a_recon", np.rint(thick_voxels()), np.diag([1.0, 1.0, 4.0, 1.0]))
+    assert len(find_volumes(tmp_path, results=tmp_path).items) == 2
+    (tmp_path / "a" / "run.json").write_text("{}")
+    found = find_volumes(tmp_path, results=tmp_path)
+    assert names(found.items) == ["a.nii.gz"] and not found.left_out and not found.unreadable
