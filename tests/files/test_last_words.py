@@ -162,7 +162,7 @@ def test_debug_shows_the_traceback_of_a_run(run_bundle, tiny_overrides, thick_fi
 def test_the_screen_of_a_good_run_says_what_was_written(run_bundle, tiny_overrides, thick_file, tmp_path):
     done = run_bundle("inference", INFERENCE, tiny_overrides(thick_file))
     assert done.returncode == 0
-    assert done.stdout.splitlines() == [f"wrote {tmp_path}/results/thick/thick_recon.nii.gz"]
+    assert done.stdout.splitlines() == [f"wrote {tmp_path}/results/thick: run.json, thick_recon.nii.gz"]
     (only,) = done.stderr.strip().splitlines()  # MONAI's own, before it has read a config
     assert only.startswith("parsing config_file")
 

@@ -132,5 +132,5 @@ def test_by_command_line_in_a_loop_over_names(run_bundle, tmp_path, monkeypatch)
         f'--bundle_root {ROOT} --dataset_dir "$f" --output_dir out; done'
     )
     done = subprocess.run(loop, shell=True, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 1 and f"write ./{name}" in done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and f"write ./{name}" in done.stderr.strip().splitlines()[-1]
     assert os.listdir(tmp_path) == [name]
