@@ -1,7 +1,6 @@
 """The estimate of a run's memory: refused before any work, in words that name the number and what to change."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -152,24 +151,15 @@ def test_every_task_states_what_it_takes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_path, tiny_overrides):
-    """In a process whose addresses are limited, as `ulimit -v` does."""
+def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_path, run_here, tiny_overrides):
     write_volume(tmp_path / "scans" / "good.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     large = torch.rand(400, 400, 60).numpy()
     large[:40] = 0
     write_volume(tmp_path / "scans" / "large.nii.gz", large, spacing=(0.5, 0.5, 4))
-    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (5 << 30, 5 << 30)); sys.argv = sys.argv[1:]\n"
-    code += (
-        "import runpy; sys.argv.insert(0, ''); runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
-    )
-    options = tiny_overrides(tmp_path / "scans", num_draws=4, slice_batch_size=64, num_steps=1)
-    words = [w for k, v in options.items() for w in (f"--{k}", str(v))]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "run", "inference", "--config_file", INFERENCE, *words],
-        cwd=ROOT, capture_output=True, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "large.nii.gz: to reconstruct it takes about" in done.stderr and "--slice_batch_size 1" in done.stderr
+    options = tiny_overrides(tmp_path / "scans", num_draws=4, slice_batch_size=64, num_steps=1, max_memory=1.0)
+    with pytest.raises(SystemExit) as end:
+        run_here("inference", INFERENCE, options)
+    assert "large.nii.gz: to reconstruct it takes about" in str(end.value) and "--slice_batch_size 1" in str(end.value)
     assert [p.parent.name for p in tmp_path.rglob("*_recon.nii.gz")] == ["good"]
 
 
@@ -177,11 +167,11 @@ def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_p
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are Linux's")
 @pytest.mark.parametrize("number", [1, 7, 10, 13], ids=["mri", "network", "ct", "k-space"])
 def test_the_estimate_is_that_of_the_peak(number):
-    """No more than a tenth below, which is what is let pass, and not more than 2.5 times above: of small runs."""
+    """No more than a tenth below, which is what is let pass, and not more than 3.5 times above: of small runs."""
     command = [sys.executable, "-m", "scripts.studies.memory", "--run", str(number)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 0.9 <= json.loads(done.stdout.splitlines()[-1])["ratio"] <= 2.5
+    assert 0.9 <= json.loads(done.stdout.splitlines()[-1])["ratio"] <= 3.5
 
 
 def test_a_limit_below_what_libraries_take_has_no_empty_brackets():

@@ -217,7 +217,7 @@ def test_the_overlay_writes_slabs_that_lie_on_the_result(affine, run_here, tiny_
     case = tmp_path / "results" / "scan"
     assert sorted(p.name for p in (case / "trajectory").iterdir()) == FILES
     assert_in_place(case / "trajectory", nib.load(case / "scan_recon.nii.gz"))
-    assert f"wrote {case / 'trajectory'}: steps.json" in capsys.readouterr().out
+    assert f"wrote {case}: run.json, scan_recon.nii.gz, trajectory/ ({len(FILES)} files)" in capsys.readouterr().out
 
     record = json.loads((case / "trajectory" / "steps.json").read_text(encoding="utf-8"))
     assert record["noise"].startswith("SlerpNoise") and record["draw"] == 0
