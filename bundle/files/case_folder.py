@@ -6,7 +6,6 @@ a reader) is not of the set, and stays.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,12 +18,12 @@ from ignite.engine import Engine, Events
 
 from bundle.files.find import case_of
 from bundle.files.paths import path_of
+from bundle.files.record import RECORD, count, record_of
 from bundle.files.unfinished import FOLDER as STATES
 from bundle.files.whole import HIDDEN, folder_written_whole, put_back
 from bundle.files.write import check_writable
 from bundle.usage import UsageError
 
-RECORD = "run.json"
 LONGEST_NAME = 255
 """Bytes, of a file's name on the usual file systems."""
 LONGEST_SUFFIX = "_measured.nii.gz"
@@ -82,26 +81,6 @@ def described(path: Path) -> str:
         return f"{path.name}/ ({count(path)} files)"
     size = path.stat().st_size
     return f"{path.name} ({size / 1e6:.1f} MB)" if size >= 1e5 else path.name
-
-
-def record_of(folder: Path) -> dict | None:
-    """The record of the set in a folder; None where there is none that can be read."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def is_whole(folder: Path, record: dict) -> bool:
-    """Whether all files that the record names are there."""
-    named = record.get("files", {})
-    return isinstance(named, dict) and all(count(folder / name) >= number for name, number in named.items())
-
-
-def count(path: Path) -> int:
-    """1 for a file, for a folder the files in it at any depth, and 0 for nothing."""
-    return sum(p.is_file() for p in path.rglob("*")) if path.is_dir() else int(path.exists())
 
 
 def others_in(folder: Path, case: str) -> list[str]:

@@ -11,17 +11,18 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from bundle.files.case_folder import check_place, is_whole, record_of
+from bundle.files.case_folder import check_place
 from bundle.files.deidentify import dates_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import NoStackError, choose, linked, search
-from bundle.files.find import SUFFIXES, find_volumes
+from bundle.files.find import SUFFIXES, find_volumes, namesakes
 from bundle.files.fingerprint import fingerprint
 from bundle.files.last_words import reason_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
+from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
 from bundle.files.switch import is_on
@@ -72,9 +73,9 @@ class Cases:
         self.left_out, self.refused, self.failed = found.left_out, {}, {}
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
-        items = self._without_doubles(items)
-        for path, why in found.unreadable.items():
+        for path, why in (found.unreadable | namesakes(items)).items():
             self._refuse(path, why)
+        items = [item for item in items if os.fspath(item["image"]) not in self.refused]
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
             try:
                 check_place(self.output_dir, item["case"])
@@ -126,16 +127,6 @@ class Cases:
             else:
                 self._refuse(path, why)
         return [item for item in items if item["image"] not in absent and item["image"] not in self.refused]
-
-    def _without_doubles(self, items: list[dict]) -> list[dict]:
-        """The first of each name: a series may be called as the file beside its folder is."""
-        first: dict[str, str] = {}
-        for item in items:
-            path = os.fspath(item["image"])
-            if first.setdefault(item["case"], path) != path:
-                case, other = item["case"], first[item["case"]]
-                self._refuse(path, f"its case is called {case}, as that of {other} is: rename one, or run it apart")
-        return [item for item in items if first[item["case"]] == os.fspath(item["image"])]
 
     def _earlier(self, item: dict) -> str | None:
         """Whose results the folder of a case holds: None for nobody's, SAME, or the path of other data.

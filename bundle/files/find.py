@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from bundle.files.dicom_slice import DISC_INDEX, is_dicom, slices_of
 from bundle.files.entries import NO_FILE, Kind, in_words, kind_of, kinds_of
 from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.paths import path_of
+from bundle.files.record import RECORD, holds_results
 from bundle.usage import UsageError
 
 FORMATS = {
@@ -94,8 +95,8 @@ class Found:
     Attributes:
         items: [{"image": path, "case": name}, ...], in order.
         left_out: path -> why it is none of them.
-        unreadable: path -> why, of what the system does not let us look at, of volumes that share the name of a case,
-            and of what a list names and what is no measurement.
+        unreadable: path -> why, of what the system does not let us look at, and of what a list names and what is no
+            measurement.
     """
 
     items: list[dict[str, str]] = field(default_factory=list)
@@ -158,7 +159,6 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         raise FileNotFoundError(
             f"no measurement in {source}: expected {', '.join(suffixes)} files or DICOM series folders{hint}{inside}"
         )
-    refuse_namesakes(found, f"in {source}")
     return found
 
 
@@ -171,14 +171,14 @@ def visible_in(folder: Path, found: Found) -> list[Path]:
         return []
 
 
-def refuse_namesakes(found: Found, where: str) -> None:
-    """Move the items that share the name of a case to `unreadable`: their results would collide."""
-    taken = Counter(item["case"] for item in found.items)
-    for item in found.items:
-        if taken[case := item["case"]] > 1:
-            why = f"another volume {where} is named {case}, too: rename one, or their results collide"
-            found.unreadable[item["image"]] = why
-    found.items = [item for item in found.items if taken[item["case"]] == 1]
+def namesakes(items: Sequence[Mapping]) -> dict[str, str]:
+    """path -> why, of the items that share the name of a case: their results would collide."""
+    taken = Counter(item["case"] for item in items)
+    return {
+        os.fspath(item["image"]): f"another case is named {item['case']}, too: rename one, or their results collide"
+        for item in items
+        if taken[item["case"]] > 1
+    }
 
 
 def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
@@ -216,7 +216,6 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
             cases[item["image"]] = item["case"]
     named = told_apart(cases)
     found.items = [{"image": path, "case": case} for path, case in named.items()]
-    refuse_namesakes(found, "listed")
     if not found.items:
         why = "".join(f"\n  {path}: {why}" for path, why in (found.unreadable | found.left_out).items())
         raise FileNotFoundError(f"no measurement in the list {source}{why or ', which is empty'}")
@@ -234,8 +233,9 @@ def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator
 
     seen = {os.path.realpath(results)} - {os.path.realpath(root)} if results is not None else set()
     for path, inside, files in os.walk(root, onerror=note, followlinks=True):
-        if "run.json" in files and path != os.fspath(root):  # results, in the folder that they were made from
+        if RECORD in files and path != os.fspath(root) and holds_results(Path(path)):
             inside.clear()
+            found.left_out[path] = "results of an earlier run"
             continue
         if (real := os.path.realpath(path)) in seen:
             inside.clear()
@@ -248,11 +248,11 @@ def folders_of(root: Path, results: str | Path | None, found: Found) -> Iterator
 
 
 def list_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[dict[str, str]]:
-    """[{"image": path}, ...] of `find_volumes`, which see. ValueError where an entry of a list cannot be used."""
+    """[{"image": path}, ...] of `find_volumes`, which see. ValueError where one of them cannot be used."""
     found = find_volumes(source, suffixes)
-    if found.unreadable:
-        lines = "".join(f"\n  {path}: {why}" for path, why in found.unreadable.items())
-        raise ValueError(f"{len(found.unreadable)} entries of {source} cannot be used:{lines}")
+    if refused := found.unreadable | namesakes(found.items):
+        lines = "".join(f"\n  {path}: {why}" for path, why in refused.items())
+        raise ValueError(f"{len(refused)} entries of {source} cannot be used:{lines}")
     return [{"image": item["image"]} for item in found.items]
 
 

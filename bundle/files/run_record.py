@@ -15,11 +15,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.case_folder import RECORD, Writer, count
+from bundle.files.case_folder import Writer
 from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
 from bundle.files.nameless import without_paths
+from bundle.files.record import RECORD, count
 from bundle.files.source import source_of
 from bundle.files.write import write_json
 

@@ -16,11 +16,9 @@ from bundle.files.case_folder import (
     Writer,
     check_case,
     check_place,
-    count,
-    is_whole,
     others_in,
-    record_of,
 )
+from bundle.files.record import count, is_whole, record_of
 from bundle.files.write import write_json
 from bundle.usage import UsageError
 from tests.support.kill import forks, killed_before_each_step
@@ -129,7 +127,8 @@ def test_a_set_is_whole_while_all_its_files_are_there(tmp_path):
     (case / "case_recon" / "2.dcm").unlink()
     assert not is_whole(case, record_of(case))
     assert is_whole(case, {"seed": 0})  # a record of an earlier version, which was the last file of its case
-    assert not is_whole(case, {"files": "nonsense"})
+    for nonsense in ("nonsense", ["report.html"], {"report.html": "x"}, {"report.html": None}, 5):
+        assert not is_whole(case, {"files": nonsense})
 
 
 def test_records_that_cannot_be_read_are_none(tmp_path):

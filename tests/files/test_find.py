@@ -116,10 +116,11 @@ def test_missing_and_empty_sources_name_the_fix(tmp_path):
 
 
 def test_volumes_that_would_share_a_result_folder_are_refused_and_the_others_taken(tmp_path):
-    touch(tmp_path, "scan.nii", "scan.nii.gz", "other.nii")
-    found = find_volumes(tmp_path)
-    assert names(found.items) == ["other.nii"]
-    assert found.unreadable.keys() == {str(tmp_path / "scan.nii"), str(tmp_path / "scan.nii.gz")}
+    for name in ("scan.nii", "scan.nii.gz", "other.nii"):
+        write_volume(tmp_path / name, thick_voxels())
+    cases = Cases(str(tmp_path), READ)
+    assert names(cases.usable) == ["other.nii"]
+    assert cases.refused.keys() == {str(tmp_path / "scan.nii"), str(tmp_path / "scan.nii.gz")}
     with pytest.raises(ValueError, match="2 entries of .* cannot be used:\n.*is named scan, too: rename one"):
         list_volumes(tmp_path)
 
@@ -252,6 +253,10 @@ def test_results_in_the_folder_of_their_sources_are_no_sources(tmp_path):
     write_volume(tmp_path / "a.nii.gz", thick_voxels())
     write_series(tmp_path / "a" / "a_recon", np.rint(thick_voxels()), np.diag([1.0, 1.0, 4.0, 1.0]))
     assert len(find_volumes(tmp_path, results=tmp_path).items) == 2
-    (tmp_path / "a" / "run.json").write_text("{}")
+    record = tmp_path / "a" / "run.json"
+    record.write_text("{}")  # somebody else's
+    assert len(find_volumes(tmp_path, results=tmp_path).items) == 2
+    record.write_text(json.dumps({"source": None, "settings": {}}))
     found = find_volumes(tmp_path, results=tmp_path)
-    assert names(found.items) == ["a.nii.gz"] and not found.left_out and not found.unreadable
+    assert names(found.items) == ["a.nii.gz"] and not found.unreadable
+    assert found.left_out == {str(tmp_path / "a"): "results of an earlier run"}

@@ -171,12 +171,12 @@ def test_a_series_and_a_file_of_one_name_do_not_meet(run_here, tiny_overrides, t
         write_series(tmp_path / str(number), voxels, affine, number=number)
         for file in (tmp_path / str(number)).iterdir():
             file.rename(tmp_path / "in" / "p" / f"{number}_{file.name}")
-    write_volume(tmp_path / "in" / "p_3.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    for name in ("p_3", "other"):
+        write_volume(tmp_path / "in" / f"{name}.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     reader = LoadVolumed("image", series=3)
     cases = Cases(str(tmp_path / "in"), lambda d: d, reader=reader, output_dir=str(tmp_path / "out"))
-    assert [item["case"] for item in cases.usable] == ["p_3"]
-    (why,) = cases.refused.values()
-    assert "its case is called p_3, as that of" in why
+    assert [item["case"] for item in cases.usable] == ["other"]
+    assert len(cases.refused) == 2 and all("named p_3, too: rename one" in why for why in cases.refused.values())
 
 
 def test_an_interrupt_says_what_is_written_and_how_to_go_on(run_here, tiny_overrides, tmp_path, monkeypatch):
