@@ -151,15 +151,25 @@ def test_every_task_states_what_it_takes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_path, run_here, tiny_overrides):
+def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_path, tiny_overrides):
+    """In a process whose addresses are limited, as `ulimit -v` does."""
     write_volume(tmp_path / "scans" / "good.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     large = torch.rand(400, 400, 60).numpy()
     large[:40] = 0
     write_volume(tmp_path / "scans" / "large.nii.gz", large, spacing=(0.5, 0.5, 4))
-    options = tiny_overrides(tmp_path / "scans", num_draws=4, slice_batch_size=64, num_steps=1, max_memory=1.0)
-    with pytest.raises(SystemExit) as end:
-        run_here("inference", INFERENCE, options)
-    assert "large.nii.gz: to reconstruct it takes about" in str(end.value) and "larger voxels" in str(end.value)
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); sys.argv = sys.argv[1:]\n"
+    code += (
+        "import runpy; sys.argv.insert(0, ''); runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
+    )
+    options = tiny_overrides(tmp_path / "scans", num_draws=4, slice_batch_size=64, num_steps=1)
+    words = [w for k, v in options.items() for w in (f"--{k}", str(v))]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "inference", "--config_file", INFERENCE, *words],
+        cwd=ROOT, capture_output=True, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert "large.nii.gz: to reconstruct it takes about" in last and "larger voxels (--operator#spacing)" in last
     assert [p.parent.name for p in tmp_path.rglob("*_recon.nii.gz")] == ["good"]
 
 
