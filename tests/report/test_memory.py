@@ -1,6 +1,7 @@
 """The estimate of a run's memory: refused before any work, in words that name the number and what to change."""
 
 import json
+import os
 import subprocess
 import sys
 
