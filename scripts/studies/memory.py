@@ -1,6 +1,6 @@
 """How good the estimate of a run's memory is: estimate and measured peak of runs of several tasks, sizes and settings.
 
-    python -m scripts.studies.memory --out docs/memory.json
+    python -m scripts.studies.memory --out docs/memory.json      and the table of docs/limits.md
 
 Each run is a process of its own, on a made-up volume and with a small network that was not trained. What it takes is
 the peak of its resident memory after all was read and checked, less what was resident then (Linux). The constants of
@@ -30,7 +30,9 @@ from bundle.files.machine import GIGA
 from bundle.physics.ct.scanner import Tomography
 from bundle.physics.kspace.scanner import CartesianSampling
 from bundle.prior.network import SliceUNet
+from scripts.studies.tables import fill, table
 
+MARKER = "memory"
 QUICK = {"num_steps": 1, "sampler#progress": False, "max_memory": "off", "report": False, "num_draws": 1}
 KSPACE = {"baselines#total_variation#iterations": 3, "data_consistency#iterations": 3}
 SHORT = KSPACE | {"finish#iterations": 3}
@@ -126,6 +128,24 @@ def one_run(task: str, shape: tuple[int, int, int], settings: dict) -> dict:
     }  # fmt: skip
 
 
+def table_of(found: list[dict]) -> str:
+    """Markdown: a row for each run."""
+    rows = [
+        [run["task"], " x ".join(map(str, run["shape"])), in_words(run["settings"]), f"{run['taken']:.2f}",
+         f"{run['estimate']:.2f}", f"{run['ratio']:.2f}"]
+        for run in found
+    ]  # fmt: skip
+    return table(["task", "voxels", "settings", "taken, GB", "estimate, GB", "estimate / taken"], rows)
+
+
+def in_words(settings: dict) -> str:
+    """Settings of a run that change its memory, briefly."""
+    told = {k: v for k, v in settings.items() if "iterations" not in k and k != "shipped"}
+    told |= {"data_consistency": "Proximal"} if "data_consistency" in told else {}
+    told |= {"network": "shipped"} if "shipped" in settings else {}
+    return ", ".join(f"{name} {value}" for name, value in told.items()) or "one draw, no page"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="JSON file to write")
@@ -146,6 +166,9 @@ def main() -> None:
         print(json.dumps(found[-1]), flush=True)
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        page = Path(options.out).with_name("limits.md")
+        if page.exists():
+            fill(page, MARKER, table_of(found))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from bundle.report import memory
 from bundle.report.memory import CheckMemoryd
 from bundle.sampling.data_consistency import NullSpace, Proximal
 from bundle.usage import UsageError
+from scripts.studies.memory import MARKER, table_of
+from scripts.studies.tables import fill
 from tests.sampling.test_inferers_memory import NETWORK, AliveVolumes
 from tests.support.helpers import measured, normal, sampler
 from tests.support.scans import INFERENCE, ROOT, random_network, thick_voxels, write_volume
@@ -194,3 +196,10 @@ def test_a_limit_below_what_libraries_take_has_no_empty_brackets():
 def test_baselines_that_are_none_are_refused():
     with pytest.raises(UsageError, match="baselines must be nothing or reconstructions by name, @baselines, got 2.5"):
         checked(1.0, baselines=2.5)
+
+
+def test_the_page_holds_what_the_json_says(tmp_path):
+    text, page = (ROOT / "docs/limits.md").read_text(encoding="utf-8"), tmp_path / "limits.md"
+    page.write_text(text, encoding="utf-8")
+    assert fill(page, MARKER, table_of(json.loads((ROOT / "docs/memory.json").read_text(encoding="utf-8"))))
+    assert page.read_text(encoding="utf-8") == text
