@@ -209,17 +209,16 @@ class Grid:
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if isinstance(self.shape, str) or not hasattr(self.shape, "__iter__"):
-            raise Refusal(f"shape must be three positive whole numbers of voxels, got {self.shape!r}")
-        shape, spacing, center = tuple(self.shape), _numbers("spacing", self.spacing), _numbers("center", self.center)
-        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise Refusal(f"a grid needs three positive whole numbers of voxels, got {shape}")
-        if len(spacing) != 3 or not all(s > 0 for s in spacing):
-            raise Refusal(f"a grid needs three positive voxel sizes in mm, got {spacing}")
-        if len(center) != 3:
-            raise Refusal(f"a grid's center has three coordinates in mm, got {center}")
-        for name, value in (("shape", shape), ("spacing", spacing), ("center", center)):
-            object.__setattr__(self, name, value)
+        for name, counts, meaning in (
+            ("shape", lambda n: isinstance(n, int) and n > 0, "positive whole numbers of voxels"),
+            ("spacing", lambda s: _is_number(s) and s > 0, "positive voxel sizes in mm"),
+            ("center", _is_number, "coordinates in mm"),
+        ):
+            given = getattr(self, name)
+            values = () if isinstance(given, str) or not hasattr(given, "__iter__") else tuple(given)
+            if len(values) != 3 or not all(counts(value) for value in values):
+                raise Refusal(f"{name} must be three {meaning}, got {given!r}")
+            object.__setattr__(self, name, values if name == "shape" else tuple(float(value) for value in values))
 
     @classmethod
     def from_fields(cls, stated: object) -> Grid:

@@ -87,6 +87,8 @@ class Tomography:
         for name in ("column_offset", "row_offset"):
             number(name, getattr(self, name), kind="a number of mm")
         number("background", self.background)
+        if isinstance(self.spacing, (int, float)):
+            number("spacing", self.spacing, above=0, kind="a number of mm")
         try:  # before a file is read
             Grid(chosen(self.shape, (1, 1, 1)), cube(chosen(self.spacing, 1.0)), chosen(self.center, (0.0, 0.0, 0.0)))
         except Refusal as error:

@@ -255,7 +255,7 @@ FIELDS = {
     "offsets of another count": ({"column_offset": [0, 1]}, "column_offset has 2 values for 20 angles"),
     "grid of two axes": (
         {"grid": {"shape": [16, 16], "spacing": [2, 2, 3]}},
-        "a grid needs three positive whole numbers",
+        "shape must be three positive whole numbers",
     ),
     "grid without spacing": ({"grid": {"shape": [16, 16, 4]}}, "spacing"),
     "grid with more": ({"grid": asdict(GRID) | {"origin": 0}}, "origin"),
