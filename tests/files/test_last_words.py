@@ -88,7 +88,10 @@ def test_debug_is_a_switch(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_words(tmp_path, number, status):
     command = script(tmp_path, "print('begun', flush=True); import time; time.sleep(60)")
-    program = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which nohup and `&` in a script turn off
+    )  # fmt: skip
     program.stdout.readline()
     time.sleep(0.2)
     program.send_signal(number)

@@ -156,11 +156,11 @@ GRID = {"shape": (4, 5, 6), "spacing": (1.0, 2.0, 3.0), "center": (0.0, 0.0, 0.0
         ({"spacing": (1.0, 1.0)}, "three positive voxel sizes"),
         ({"spacing": (1.0, 0.0, 1.0)}, "three positive voxel sizes"),
         ({"spacing": (1.0, 1.0, -1.0)}, "three positive voxel sizes"),
-        ({"spacing": (1.0, math.nan, 1.0)}, r"spacing\[1\] is nan"),
-        ({"spacing": 1.0}, "spacing must be a list of numbers"),
+        ({"spacing": (1.0, math.nan, 1.0)}, r"spacing must be three positive voxel sizes in mm, got \(1.0, nan, 1.0\)"),
+        ({"spacing": 1.0}, "spacing must be three positive voxel sizes in mm, got 1.0"),
         ({"center": (0.0, 0.0)}, "three coordinates"),
-        ({"center": (0.0, 0.0, math.inf)}, r"center\[2\] is inf"),
-        ({"center": "middle"}, "center must be a list of numbers"),
+        ({"center": (0.0, 0.0, math.inf)}, r"center must be three coordinates in mm, got \(0.0, 0.0, inf\)"),
+        ({"center": "middle"}, "center must be three coordinates in mm, got 'middle'"),
     ],
 )
 def test_what_is_no_grid_is_refused_with_the_reason(change, message):
