@@ -6,16 +6,25 @@ its own size, which decoders follow, whatever Rows and Columns say.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from bundle.files.limits import Limits, inflated
 from bundle.files.machine import available_memory, in_gigabytes
 from bundle.files.scan import Refusal
+
+try:
+    from pydicom.encaps import generate_frames
+except ImportError:  # pydicom 2, which MONAI Label needs
+    from pydicom.encaps import generate_pixel_data_frame
+
+    def generate_frames(buffer: bytes, number_of_frames: int) -> Iterator[bytes]:
+        return generate_pixel_data_frame(buffer, number_of_frames)
+
 
 LARGEST_DEFLATED = 1_000_000_000
 """Bytes that a deflated file may unpack to; it holds one object, mostly one slice."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bundle.files.fingerprint import fingerprint
+from bundle.usage import UsageError
 
 FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "patches_per_volume",
          "volumes_per_batch", "resample_shear")  # fmt: skip
@@ -37,6 +38,8 @@ def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence
         device: that it is trained on.
     """
     about = dict(flat(getattr(network, "about", {})))
+    if isinstance(volumes, str) or not isinstance(volumes, Sequence):
+        raise UsageError(f"volumes must be lists of volumes, those of training and of validation, got {volumes!r}")
     images = {str(item["image"]) for item in chain(*volumes)}
     scan = content_of(Path(images.pop())) if len(images) == 1 else None
     return {

@@ -195,6 +195,8 @@ class DiffusionInverseInferer(VolumeInferer):
 
     def kept_by(self, keeper: Keeper | None) -> None:
         """Offer the states of reconstructions to `keeper` from now on; raises UsageError if an observer forbids it."""
+        if keeper is not None and not all(hasattr(keeper, name) for name in ("resume", "begin", "offer")):
+            raise UsageError(f"keeper must be nothing or a bundle.files.unfinished.Unfinished, got {keeper!r}")
         if keeper is not None and keeper.resume and self.observer is not None:
             raise UsageError(
                 "resume goes on where a run stopped, and an observer (configs/trajectory.json) has to see every step: "

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bundle.prior.conditions import FIXED, NOTED, compare, conditions_of, fingerprint_of, other_data
 from bundle.prior.training import check_training
+from bundle.usage import UsageError
 from tests.support.scans import random_network
 
 PATH = Path("run/checkpoint_epoch=2.pt")
@@ -121,3 +122,8 @@ def test_a_single_scan_is_known_by_its_content_too(tmp_path, inside):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compare(PATH, a, b)
+
+
+def test_what_is_no_list_of_volumes_is_refused():
+    with pytest.raises(UsageError, match="volumes must be lists of volumes.*got -1"):
+        conditions_of(SETTINGS, random_network(), -1, "cpu")

@@ -44,4 +44,9 @@ def test_what_is_no_field_or_no_prior_is_refused():
 def test_resuming_with_an_observer_is_a_matter_of_usage():
     observer = SimpleNamespace(begin=lambda affine: None)
     with pytest.raises(UsageError, match="resume goes on where a run stopped"):
-        sampler(observer=observer, keeper=SimpleNamespace(resume=True))
+        sampler(observer=observer, keeper=SimpleNamespace(resume=True, begin=None, offer=None))
+
+
+def test_what_is_no_keeper_is_refused():
+    with pytest.raises(UsageError, match="keeper must be nothing or a .*Unfinished, got 'x'"):
+        sampler(keeper="x")

@@ -27,6 +27,7 @@ from bundle.files.find import case_name
 from bundle.files.limits import LARGEST_TEXT, Limits
 from bundle.files.machine import in_gigabytes
 from bundle.files.scan import Refusal, unreadable
+from bundle.physics.kspace.heaps import check_heaps
 from bundle.physics.kspace.ismrmrd import Encoding, read_header, read_ismrmrd
 from bundle.physics.kspace.layout import LAYOUTS, centred, with_coils_second
 from bundle.physics.kspace.own_data import check_own_data
@@ -73,6 +74,7 @@ def read_kspace(path: str | Path, layout: str = "auto", limits: Limits | None = 
 def _read(path: Path, layout: str, limits: Limits) -> tuple[MetaTensor, list[str]]:
     """A measurement, and what was mended of it, in words."""
     encoding, mask, affine, said = None, None, None, []
+    check_heaps(path)
     with h5py.File(path, "r") as file:
         check_own_data(file)
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and {"data", "xml"} <= set(item)]
