@@ -25,7 +25,7 @@ from bundle.physics.total_variation import (
 )
 from bundle.usage import UsageError
 
-PER_NOISE = 0.4
+PER_NOISE = 0.3
 """Weight of total variation over the noise's standard deviation, a share of the volume's maximum: the best in the mean
 of several heads and levels of noise (scripts.studies.tune_total_variation, docs/tuning_total_variation.json)."""
 

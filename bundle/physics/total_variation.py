@@ -27,7 +27,7 @@ BALANCE = 0.03
 """Step sizes t / s = (BALANCE / w)^2: the smaller w, the longer the steps of x. Found by trial, for a range of 2."""
 
 STEP = 0.03
-"""t of a constraint with cubic voxels, found by trial on three heads, for a range of 2 (see docs/results.md)."""
+"""t of a constraint with cubic voxels, found by trial on a head, for a range of 2."""
 
 Map = Callable[[torch.Tensor], torch.Tensor]
 ProximalStep = Callable[[torch.Tensor, float], torch.Tensor]

@@ -274,6 +274,7 @@ def test_the_command_writes_json_and_table_and_skips_what_is_not_installed(tmp_p
 
 
 def test_the_page_holds_what_its_json_says():
-    record = json.loads((ROOT / "docs/peers.json").read_text(encoding="utf-8"))
-    page = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
-    assert f"<!-- {compare_peers.MARKER} -->\n{table_of(record)}\n<!--" in page
+    """Nothing, as long as nothing was published."""
+    path, page = ROOT / "docs/peers.json", (ROOT / "docs/peers.md").read_text(encoding="utf-8")
+    text = f"{table_of(json.loads(path.read_text(encoding='utf-8')))}\n" if path.exists() else ""
+    assert f"<!-- {compare_peers.MARKER} -->\n{text}<!-- /{compare_peers.MARKER} -->" in page
