@@ -109,7 +109,7 @@ def test_evaluation_measures_every_method(compare, run_here, tiny_overrides, tmp
     run_here("inference", [INFERENCE, EVALUATE], overrides)
     case = the_case(tmp_path / "results")
     metrics = json.loads((case / "metrics.json").read_text(encoding="utf-8"))
-    methods = {"input", "cubic", "cubic_consistent", "smoothest", "recon"}
+    methods = {"input", "cubic", "cubic_consistent", "smoothest", "total_variation", "recon"}
     assert metrics.keys() == methods | ({"independent", "identical", "slerp", "independent_tv"} if compare else set())
     for name in methods - {"cubic"}:
         assert metrics[name]["data_residual"] < 1e-5

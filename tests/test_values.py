@@ -77,6 +77,8 @@ TABLE = [
     (INFERENCE, "data_consistency#tolerance", [-1, "x"], "tolerance must be a number from 0"),
     (INFERENCE, "baselines#cubic#order", [-1, 6, "x"], "order must be a whole number from 0"),
     (EVALUATE, "measurement_noise", [-1, 1, "x"], "measurement_noise must be a share of the volume's maximum from 0"),
+    (INFERENCE, "total_variation_weight", [-1, "x"], "weight must be a number from 0"),
+    (INFERENCE, "baselines#total_variation#iterations", [0, -1, 2.5], "iterations must be a whole number from 1"),
     (EVALUATE, "compare", ["x", 2], "compare is on or off"),
     (EVALUATE, "tv_weight", [-1, 0, "x"], "tv_weight must be a number above 0"),
     (CT, "beam", ["helical", 1], "beam must be one of"),

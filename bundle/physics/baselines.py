@@ -17,8 +17,17 @@ from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.thick import ThroughPlane
-from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
+from bundle.physics.total_variation import (
+    minimise_total_variation,
+    minimise_with_proximal_step,
+    proximal_step_bytes,
+    total_variation_bytes,
+)
 from bundle.usage import UsageError
+
+PER_NOISE = 0.3
+"""Weight of total variation over the noise's standard deviation, a share of the volume's maximum: the best in the mean
+of several heads and levels of noise (scripts.studies.tune_total_variation, docs/tuning_total_variation.json)."""
 
 
 @dataclass
@@ -111,12 +120,57 @@ class TotalVariation:
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         key = (self.weight, self.iterations, self.tolerance, operator)
         if self._last is None or self._last[0] != key or not same(self._last[1], y):
-            x = minimise_total_variation(
-                operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
-                self.iterations, self.tolerance, gains=operator.gains,
-            )  # fmt: skip
-            self._last = (key, y.clone(), x)
+            self._last = (key, y.clone(), self._minimise(y, operator))
         return self._last[2].clone()
+
+    def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        return minimise_total_variation(
+            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
+            self.iterations, self.tolerance, gains=operator.gains,
+        )  # fmt: skip
+
+
+@dataclass
+class ConsistentTotalVariation(TotalVariation):
+    """The volume of least 3-D total variation that has the measurement, or nearly so where it is noisy.
+
+        w = 0      argmin TV(x)  subject to  A x = y
+        w > 0      argmin 1/2 |A x - y|^2 + w TV(x)
+
+    for operators whose projection and proximal step are closed form, such as that of thick slices; from the linear
+    reconstruction. With a Gaussian profile, directions that A hardly passes are free, as for the pseudo-inverse.
+
+    Args:
+        weight: w, in the prior's units; nothing for PER_NOISE times the noise: 0, exact data, where there is none.
+        noise: standard deviation of the measurement's noise, as a share of the volume's maximum.
+        iterations: at most this many, each consistent.
+        tolerance: stop when an iteration changes x by less than this share.
+    """
+
+    weight: float | None = None
+    noise: float = 0.0
+    iterations: int = 100
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        number("measurement_noise", self.noise, 0, below=1, kind="a share of the volume's maximum")
+        if self.weight is None:
+            self.weight = PER_NOISE * self.noise
+        number("weight", self.weight, 0, fix="--total_variation_weight sets it, 0 for exact data consistency")
+        whole_number("iterations", self.iterations, 1)
+        number("tolerance", self.tolerance, 0)
+
+    def working_bytes(self, operator: LinearOperator) -> float:
+        """Bytes at once, with the result that is kept."""
+        volume = array_bytes(operator.domain_shape)
+        return max(operator.starting_bytes(), 2 * volume + operator.solving_bytes() + proximal_step_bytes(volume))
+
+    def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        def step(z: torch.Tensor, t: float) -> torch.Tensor:
+            return operator.prox(z, y, self.weight / t) if self.weight else operator.pseudo_inverse(y, z)
+
+        start = operator.linear_reconstruction(y)
+        return minimise_with_proximal_step(step, start, self.iterations, self.tolerance, operator.gains)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -4,7 +4,7 @@
         sampling      what the inferer says (`working_bytes`) and the measurement, once more
         results       result and maps, brought back to the scanner's intensities and written
         page          the same with what the page shows, and what packs it
-        evaluation    the truth, every method, and what the metrics make of one
+        evaluation    the truth, every method, and what makes a baseline, or what the metrics make of a method
 
 The constants are chosen by the peaks of a few runs (docs/limits.md; `python -m scripts.studies.memory`). A run is
 refused only where SURE of the estimate is more than there is.
@@ -106,7 +106,8 @@ class CheckMemoryd(MapTransform):
         if self.report:
             after["page"] = PAGE * volume
         if self.baselines is not None:
-            after["evaluation"] = (1 + len(self.baselines) + METRICS) * volume
+            making = (getattr(b, "working_bytes", lambda _: 0.0)(operator) for b in self.baselines.values())
+            after["evaluation"] = (1 + len(self.baselines)) * volume + max(METRICS * volume, *making, 0.0)
         return sampling, after
 
     def disk_bytes(self, shape: tuple[int, ...]) -> float:

@@ -24,8 +24,10 @@ METHODS = (
 )  # fmt: skip
 """In the order of the tables. `recon`, the run's own result, has slerp noise."""
 CT_INPUT = "Filtered back-projection"
-SHOWN = ("input", "cubic_consistent", "independent", "slerp")
+SHOWN = ("input", "cubic_consistent", "total_variation", "independent", "slerp")
 """What the README's table shows."""
+RIVALS = ("cubic_consistent", "total_variation")
+"""Of thick slices, without a network: the better one in PSNR is what the model card compares with."""
 
 
 def title(method: str, ct: bool = False) -> str:
@@ -212,6 +214,11 @@ def sentence(runs: dict, best: str, ct: bool = False) -> str:
     return f"{title(ours, ct)}: {figures[0]}. {title(best, ct)}: {figures[1]}."
 
 
+def mean_psnr(runs: dict, method: str) -> float:
+    """Of the volume, over seeds."""
+    return interval(pick(runs, method, "volume.psnr"))[0]
+
+
 def mri_text(record: dict) -> dict[str, str]:
     """README's table, the model card's sentence, and all tables."""
     seeds = len(next(iter(record.values())))
@@ -226,7 +233,7 @@ def mri_text(record: dict) -> dict[str, str]:
         full += f"\n\n## {name[0].upper()}{name[1:]}\n\n" + "\n\n".join(tables)
     return {
         "table": f"{note}\n\n{short_table(shipped)}",
-        "sentence": sentence(shipped, "cubic_consistent"),
+        "sentence": sentence(shipped, max(measured(shipped, RIVALS), key=lambda m: mean_psnr(shipped, m))),
         "full": full,
     }
 

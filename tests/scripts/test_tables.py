@@ -34,6 +34,21 @@ def test_a_spread_is_shown_where_there_is_one():
     assert tables.cell([1.0, 1.0], 2) == "1.00" and tables.cell([1.0, 2.0, 3.0], 1) == "2.0 ± 2.5"
 
 
+@pytest.mark.parametrize(("variation", "named"), [(29.0, "Total variation"), (27.0, "Cubic, data-consistent")])
+def test_the_model_card_compares_with_the_best_that_needs_no_network(variation, named):
+    def metrics(psnr):
+        planes = {plane: {"psnr": psnr, "ssim": 0.9} for plane in tables.PLANES}
+        inter_slice = {plane: {"error": 0.1, "ratio": 0.9} for plane in tables.PLANES}
+        regions = {region: {"psnr": psnr} for region in ("inside", "outside")}
+        return {"volume": {"psnr": psnr, "ssim": 0.9}, "regions": regions, "inter_slice": inter_slice} | planes
+
+    figures = {"cubic_consistent": 28.0, "total_variation": variation, "recon": 30.0}
+    runs = {str(seed): {"metrics": {name: metrics(psnr) for name, psnr in figures.items()}} for seed in range(2)}
+    text = tables.mri_text({"shipped prior": runs})
+    assert f"{named}: PSNR {max(28.0, variation):.2f} dB" in text["sentence"]
+    assert "| Total variation |" in text["table"] and "| Total variation |" in text["full"]
+
+
 @pytest.mark.slow
 def test_the_pages_hold_what_the_json_says(tmp_path, monkeypatch):
     """Made again from the JSON in docs/, every page comes out as it is."""

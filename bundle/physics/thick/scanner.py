@@ -98,7 +98,7 @@ class ThroughPlaneSampling:
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
         thickness = self._thickness(pitch, stated, stated_by)
         length = (shape[axis] - 1) * pitch + thickness
-        return self._build(shape, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
+        return self._build(shape, spacing, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
     def for_grid(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> ThroughPlane:
         """The operator that samples a fine volume of this shape and spacing (mm) every `ratio` voxels.
@@ -127,13 +127,13 @@ class ThroughPlaneSampling:
                 "thickness, or set another axis"
             )
         num_fine = math.ceil(((num_thick - 1) * pitch + thickness) / fine - EDGE)
-        return self._build(shape, axis, num_fine, fine, num_thick, pitch, thickness)
+        return self._build(shape, spacing, axis, num_fine, fine, num_thick, pitch, thickness)
 
-    def _build(self, shape, axis, num_fine, fine, num_thick, pitch, thickness) -> ThroughPlane:
+    def _build(self, shape, spacing, axis, num_fine, fine, num_thick, pitch, thickness) -> ThroughPlane:
         weights = slice_weights(num_fine, fine, num_thick, pitch, thickness, self.profile)
-        domain = list(shape)
-        domain[axis] = num_fine
-        return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness)
+        domain, voxel_size = list(shape), list(spacing)
+        domain[axis], voxel_size[axis] = num_fine, fine
+        return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness, voxel_size)
 
     def _thickness(self, pitch: float, stated: float = 0.0, stated_by: str = "") -> float:
         if self.thickness is None and self.gap is None and stated:

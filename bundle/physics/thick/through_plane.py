@@ -70,6 +70,7 @@ class ThroughPlane(LinearOperator):
         axis: the thick axis, 0, 1 or 2.
         weights: (K, N) matrix with N = domain_shape[axis]; range_shape has K there.
         spacing, pitch, thickness: in mm along the axis, for the affines; see `slice_weights`.
+        voxel_size: (3) of the fine volume, in mm; by default cubes of `spacing`.
     """
 
     units = "the volume's own (a weighted mean)"
@@ -78,7 +79,7 @@ class ThroughPlane(LinearOperator):
     misfit_causes = "a thickness, gap or profile that is not the scan's, or a solver that does not follow noisy slices"
 
     def __init__(self, domain_shape: tuple[int, int, int], axis: int, weights: torch.Tensor, spacing: float,
-                 pitch: float, thickness: float) -> None:  # fmt: skip
+                 pitch: float, thickness: float, voxel_size: Sequence[float] | None = None) -> None:  # fmt: skip
         shape = list(domain_shape)
         if weights.shape[1] != shape[axis]:
             raise ValueError(
@@ -89,6 +90,8 @@ class ThroughPlane(LinearOperator):
         self.axis, self.weights = axis, weights.double()
         self.slice_axes = tuple(a for a in range(3) if a != axis)
         self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
+        self.voxel_size = tuple(float(s) for s in voxel_size or (spacing, spacing, spacing))
+        self.gains = tuple(min(self.voxel_size) / s for s in self.voxel_size)
         limits = [math.inf] * 3
         limits[axis] = max(1, math.floor(self.pitch / (MIN_RATIO * self.spacing) + SLACK))
         self.block_limits = tuple(limits)
@@ -134,14 +137,15 @@ class ThroughPlane(LinearOperator):
     def on(self, box: tuple[slice, ...]) -> ThroughPlane:
         """The same slices of a part of the volume, cut across the other axes: all positions in a slice are alike."""
         shape = tuple(len(range(*s.indices(n))) for s, n in zip(box, self.domain_shape))
-        return ThroughPlane(shape, self.axis, self.weights, self.spacing, self.pitch, self.thickness)
+        return ThroughPlane(shape, self.axis, self.weights, self.spacing, self.pitch, self.thickness, self.voxel_size)
 
     def coarser(self, factors: Sequence[int]) -> ThroughPlane:
         """The same slices of a volume that is made of blocks of `factors` (3) voxels, rounded up to whole blocks."""
         shape = tuple(math.ceil(n / k) for n, k in zip(self.domain_shape, factors))
         k = factors[self.axis]
         weights = F.pad(self.weights, (0, -self.weights.shape[1] % k)).unflatten(1, (-1, k)).sum(2)
-        return ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness)
+        voxel_size = [n * s for n, s in zip(factors, self.voxel_size)]
+        return ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness, voxel_size)
 
     def working_bytes(self) -> float:
         return super().working_bytes() if self.axis != 2 else array_bytes(self.range_shape)
