@@ -32,6 +32,7 @@ from tqdm import tqdm
 from bundle.files.last_words import plain_endings
 from bundle.usage import UsageError
 from scripts.data.collect import collect
+from scripts.data.contrasts import WEIGHTS, contrast_of
 from scripts.data.fetch import sha256
 from scripts.data.roles import check_roles
 from scripts.data.synthesise_bodies import BodySynthesiser, pieces
@@ -42,7 +43,7 @@ FIRST_VALIDATION_SEED = 1000
 
 
 def head_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
-    """Draws a head (uint8) for a role and a seed, from the tissue maps."""
+    """Draws a head (uint8) for a role and a seed, from the tissue maps; its header tells its contrast."""
 
     def load(kind: str, folder: str) -> tuple[torch.Tensor, np.ndarray]:
         image = nib.load(output_dir / folder / f"icbm152_sym09a_{kind}.nii.gz")
@@ -50,7 +51,13 @@ def head_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nif
 
     t1, affine = load("t1", "training")
     draw = HeadSynthesiser(load("wm", "tissue")[0] / 255, load("gm", "tissue")[0] / 255, t1)
-    return lambda role, seed: nib.Nifti1Image((draw(seed) * 255).round().byte().numpy(), affine)
+
+    def head(role: str, seed: int) -> nib.Nifti1Image:
+        image = nib.Nifti1Image((draw(seed) * 255).round().byte().numpy(), affine)
+        image.header["descrip"] = contrast_of(seed)
+        return image
+
+    return head
 
 
 def body_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
@@ -97,8 +104,10 @@ def synthesise(output_dir: Path, modality: str, sources: dict, training: int, va
             partial = path.with_name(f".{path.name}")
             nib.save(draw(role, seed), partial)
             partial.rename(path)
+        contrast = nib.load(path).header["descrip"].item().decode()
+        told = {"contrast": contrast} if contrast in WEIGHTS else {}
         entries.append(
-            {"file": str(path.relative_to(output_dir)), "role": role, "sha256": sha256(path),
+            {"file": str(path.relative_to(output_dir)), "role": role, "sha256": sha256(path), **told,
              "source": f"{drawer.__name__}, seed {seed}, from the volumes above", "licence": "that of its sources"}
         )  # fmt: skip
     return entries

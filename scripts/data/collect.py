@@ -58,9 +58,7 @@ def collect(output_dir: Path, folders: Sequence[Path], sources: dict) -> list[di
     return entries
 
 
-def obtain(
-    name: str, source: dict, folders: Sequence[Path], work: Path
-) -> tuple[str, list[Path], bytes] | None:
+def obtain(name: str, source: dict, folders: Sequence[Path], work: Path) -> tuple[str, list[Path], bytes] | None:
     """What a source is called, its checked volumes, and the text of its licence; None if it can only be given.
 
     Args:

@@ -13,8 +13,8 @@ A copy of a test volume in training/ or validation/ is refused if
    never meet but by chance.
 
 So copies are found that were re-saved in any format that this project reads, compressed, flipped, turned, cropped,
-padded, rescaled or skull-stripped, and as a rule those that were rounded to 8 bit. Copies whose voxels were computed
-anew are not: resampled, registered or smoothed. Folders of DICOM are not looked into.
+padded, rescaled or skull-stripped. Copies whose voxels were computed anew are not: resampled, registered, smoothed, or
+rounded to far fewer grey levels. Folders of DICOM are not looked into.
 """
 
 from __future__ import annotations
