@@ -190,5 +190,6 @@ def near_ventricles(
     ventricles = (fluid > 0.3).numpy() & (depth > deep)
     if not ventricles.any():
         return torch.zeros_like(csf)
-    near = torch.from_numpy(np.exp(-coarse * distance_transform_edt(~ventricles) / reach)).float()
+    blocks = np.maximum(distance_transform_edt(~ventricles) - 0.5, 0)  # from the border, not from the centre
+    near = torch.from_numpy(np.exp(-coarse * blocks / reach)).float()
     return F.interpolate(near[None, None], scale_factor=coarse, mode="trilinear")[0, 0][tuple(map(slice, csf.shape))]

@@ -12,7 +12,7 @@ from scripts.data.contrasts import GAP, LESIONS, ORDERS, WEIGHTS, contrast_of, d
 from scripts.data.synthesise_heads import HeadSynthesiser, near_ventricles
 from tests.support.helpers import repeatable
 
-SIDE = 64
+SIDE = 48
 NAMED = ("T1", "T2", "FLAIR", "PD")
 
 
@@ -26,9 +26,9 @@ def radius(side):
 
 
 def brain_maps():
-    """A ventricle of 6 mm, white matter around it to 16 mm, cortex to 22 mm, CSF to 25 mm."""
+    """A ventricle of 4 mm, white matter around it to 11 mm, cortex to 16 mm, CSF to 18 mm."""
     r = radius(SIDE)
-    step = [torch.sigmoid(2 * (limit - r)) for limit in (6, 16, 22, 25)]
+    step = [torch.sigmoid(2 * (limit - r)) for limit in (4, 11, 16, 18)]
     wm, gm, brain = step[1] - step[0], step[2] - step[1], step[3]
     t1 = wm + 0.7 * gm + 0.25 * (brain - wm - gm)
     return wm, gm, torch.where(brain > 0.05, t1, 0.0)
@@ -43,7 +43,7 @@ def means(head, tissue):
     """Mean intensity of white matter, grey matter, CSF and lesions, by least squares over the brain's voxels."""
     inside = tissue.sum(0) > 0.9
     shares = tissue[:, inside].T.double()
-    kept = shares.sum(0) > 30
+    kept = shares.sum(0) > 15
     found = torch.full((4,), torch.nan, dtype=torch.float64)
     found[kept] = torch.linalg.lstsq(shares[:, kept], head[inside].double()[:, None]).solution[:, 0]
     return dict(zip(("wm", "gm", "csf", "lesion"), found.tolist()))
@@ -78,7 +78,7 @@ def test_means_stand_in_the_order_of_the_contrast(contrast, seed):
         levels = [tissues[name].mean for name in order]
         assert (np.diff(levels) >= GAP).all(), (order, levels)
     assert all(t.mean >= 0 and t.spread == 0 for t in tissues.values())
-    assert tissues["air"].mean < min(tissues[name].mean for name in ("wm", "gm", "muscle"))
+    assert tissues["air"].mean < min(tissues[name].mean for name in ("wm", "gm"))
 
 
 def test_the_random_contrast_takes_every_order():
@@ -108,11 +108,12 @@ def test_a_drawn_head_has_the_order_of_its_contrast(draw, contrast, seed):
     assert levels == sorted(levels) and levels[-1] > 1.1 * levels[0], found
 
 
+@pytest.mark.slow
 def test_lesions_are_in_some_heads_and_bright_where_they_should_be(draw):
     with_lesions = 0
     for seed in range(12):
         head, tissue = draw.with_tissues(seed, "FLAIR")
-        if tissue[3].sum() < 60:
+        if tissue[3].sum() < 30:
             continue
         with_lesions += 1
         found, others = means(head, tissue), means(*draw.with_tissues(seed, "T1"))
@@ -130,12 +131,14 @@ def test_one_anatomy_may_be_seen_in_every_contrast(draw):
     assert torch.equal(draw(5), draw(5, contrast_of(5)))
 
 
+@pytest.mark.slow
 def test_some_heads_show_the_brain_alone_and_most_do_not(draw):
-    outside = radius(SIDE) > 29
-    alone = [float(draw(seed, "T1")[outside].max()) == 0 for seed in range(18)]
+    outside = radius(SIDE) > 22
+    alone = [float((draw(seed, "T1")[outside] == 0).float().mean()) > 0.9 for seed in range(18)]
     assert 1 <= sum(alone) <= 8
 
 
+@pytest.mark.slow
 def test_bias_noise_and_resolution_differ_between_heads(draw):
     """Roughness in the air is noise; it spans a factor of four at least."""
     corner = (slice(0, 8),) * 3
