@@ -33,8 +33,9 @@ from scripts.data.deformation import displacement, smooth_noise, uniform
 
 BLOB_TISSUES = ("air", "bone", "muscle", "muscle", "fat", "marrow", "csf")
 INNER = ("wm", "gm", "csf", "lesion")
-SLOW = {"T1": 0.6, "T2": -0.3, "FLAIR": 0.2, "PD": -0.2, "random": 0.0}
-"""Largest power of the average's slow contrast in a head: deep grey nuclei and brain stem, which the maps lack."""
+SLOW = {"T1": 0.6, "T2": -0.3, "FLAIR": -0.15, "PD": 0.0, "random": 0.0}
+"""Largest power of the average's slow contrast in a head: deep grey nuclei and brain stem, which the maps lack.
+Of signs that do not turn the order of the tissues."""
 
 
 class HeadSynthesiser:
@@ -70,7 +71,7 @@ class HeadSynthesiser:
         wm, gm, brain, t1 = self._deform(self.maps)
         tissue = self._lesions(self._sharpen(wm, gm, brain), brain > 0.5)
         labels, names = self._layers(brain > 0.5)
-        image = self._acquire(self._paint(tissue, brain, t1, labels, names, contrast), seed)
+        image = acquire(self._paint(tissue, brain, t1, labels, names, contrast), self.rng, seed)
         if self._uniform(0, 1) < 1 / 6:
             image = image * (brain > 0.5)
         return image / image.max(), tissue * (brain > 0.5)
@@ -163,16 +164,18 @@ class HeadSynthesiser:
         outer = GaussianFilter(3, self._uniform(0.35, 0.7))((level * (1 + grain * texture))[None, None])[0, 0]
         return torch.lerp(outer, inner, brain.clamp(0, 1)).clamp_min(0)
 
-    def _acquire(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        if self._uniform(0, 1) < 1 / 3:
-            image = GaussianFilter(3, [self._uniform(0.2, 0.9) for _ in range(3)])(image[None, None])[0, 0]
-        reach = self._uniform(0.04, 0.25)
-        bias = RandBiasField(prob=1, degree=3, coeff_range=(-reach, reach)).set_random_state(seed)
-        top = np.quantile(image.numpy()[::3, ::3, ::3], 0.995)  # noise is a share of what is bright
-        std = float(top) * 0.07 * self._uniform(0.0, 1.0) ** 2
-        noise = RandRicianNoise(prob=1, std=std, sample_std=False).set_random_state(seed)
-        image = torch.as_tensor(noise(bias(image[None])))[0]
-        return (image / np.quantile(image.numpy()[::3, ::3, ::3], 0.999)).clamp(0, 1).float()
+
+def acquire(image: torch.Tensor, rng: torch.Generator, seed: int) -> torch.Tensor:
+    """A scan of tissue intensities (X, Y, Z): resolution, bias field, noise, and a scale that ends at 1."""
+    if uniform(rng, 0, 1) < 1 / 3:
+        image = GaussianFilter(3, [uniform(rng, 0.2, 0.9) for _ in range(3)])(image[None, None])[0, 0]
+    reach = uniform(rng, 0.04, 0.25)
+    bias = RandBiasField(prob=1, degree=3, coeff_range=(-reach, reach)).set_random_state(seed)
+    top = np.quantile(image.numpy()[::3, ::3, ::3], 0.995)  # noise is a share of what is bright
+    std = float(top) * 0.07 * uniform(rng, 0, 1) ** 2
+    noise = RandRicianNoise(prob=1, std=std, sample_std=False).set_random_state(seed)
+    image = torch.as_tensor(noise(bias(image[None])))[0]
+    return (image / np.quantile(image.numpy()[::3, ::3, ::3], 0.999)).clamp(0, 1).float()
 
 
 def near_ventricles(

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.networks.layers import GaussianFilter
 
 from scripts.data.contrasts import GAP, LESIONS, ORDERS, WEIGHTS, contrast_of, draw_tissues
-from scripts.data.synthesise_heads import HeadSynthesiser, near_ventricles
+from scripts.data.synthesise_heads import HeadSynthesiser, acquire, near_ventricles
 from tests.support.helpers import repeatable
 
 SIDE = 48
@@ -101,11 +102,11 @@ def test_an_unknown_contrast_is_refused_with_the_list():
 
 # -- drawn heads ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("contrast", NAMED)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_drawn_head_has_the_order_of_its_contrast(draw, contrast, seed):
-    found = means(*draw.with_tissues(seed, contrast))
-    levels = [found[name] for name in ORDERS[contrast]]
-    assert levels == sorted(levels) and levels[-1] > 1.1 * levels[0], found
+def test_drawn_heads_have_the_order_of_their_contrast(draw, contrast):
+    """In the mean of four heads: in a single one a bias field may hide what lies close together."""
+    found = [means(*draw.with_tissues(seed, contrast)) for seed in range(4)]
+    levels = [np.mean([f[name] / (f["wm"] + f["gm"] + f["csf"]) for f in found]) for name in ORDERS[contrast]]
+    assert levels == sorted(levels) and levels[-1] > 1.2 * levels[0], levels
 
 
 @pytest.mark.slow
@@ -138,12 +139,17 @@ def test_some_heads_show_the_brain_alone_and_most_do_not(draw):
     assert 1 <= sum(alone) <= 8
 
 
-@pytest.mark.slow
-def test_bias_noise_and_resolution_differ_between_heads(draw):
-    """Roughness in the air is noise; it spans a factor of four at least."""
-    corner = (slice(0, 8),) * 3
-    noise = [float(head[corner].std()) for head in (draw(seed, "T1") for seed in range(10)) if head[corner].std() > 0]
-    assert max(noise) > 4 * min(noise)
+def test_bias_noise_and_resolution_differ_between_scans():
+    """Of a ball: what varies in the air is noise, slowly within is bias, and what reaches past the border is blur."""
+    r = radius(SIDE)
+    scans = [acquire((r < 15).float(), rng(seed), seed) for seed in range(16)]
+    air = [float(scan[r > 20].std()) for scan in scans]
+    bias = [float(GaussianFilter(3, 2.0)(scan[None, None])[0, 0][r < 9].std() / scan[r < 9].mean()) for scan in scans]
+    border = [float(scan[((r > 15) & (r < 16))].mean() / scan[r < 9].mean()) for scan in scans]
+    assert max(air) > 10 * min(air) and max(air) > 0.02
+    assert max(bias) > 3 * min(bias) and max(bias) > 0.05
+    assert sum(b > 0.15 for b in border) in range(2, 9) and min(border) < 0.05
+    assert all(scan.min() >= 0 and scan.max() == 1 for scan in scans)
 
 
 # -- ventricles -----------------------------------------------------------------------------------
