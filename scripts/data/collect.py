@@ -34,6 +34,11 @@ def collect(output_dir: Path, folders: Sequence[Path], sources: dict) -> list[di
         FileNotFoundError: `folders` lack a source.
         RuntimeError: it cannot be fetched, or is not what is listed.
     """
+    if folders and (lost := [name for name, source in sources.items() if not at_hand(source, folders)]):
+        raise FileNotFoundError(
+            f"{', '.join(map(str, folders))}: {' '.join(missing(sources[name], folders) for name in lost)} "
+            f"Fetch it, leave --archive_dir out, or leave sources out: --without {' '.join(lost)}"
+        )
     entries = []
     for name, source in sources.items():
         with tempfile.TemporaryDirectory() as tmp:
@@ -78,8 +83,6 @@ def obtain(name: str, source: dict, folders: Sequence[Path], work: Path) -> tupl
         return None
     archive = find_archive(source, folders)
     if archive is None:
-        if folders:
-            raise FileNotFoundError(missing(name, source, folders))
         print(f"fetching {described(source)} ...", flush=True)
         fetch(source, work)
         archive = find_archive(source, [work])
@@ -123,19 +126,23 @@ def checked(path: Path, file: dict, origin: str, source: dict) -> Path:
     return path
 
 
-def missing(name: str, source: dict, folders: Sequence[Path]) -> str:
-    """Why a source cannot be had from the folders, and what to do."""
+def at_hand(source: dict, folders: Sequence[Path]) -> bool:
+    """Whether a source can be taken from the folders, or can be left out."""
+    if source["client"] == "prepared" or find_archive(source, folders) is not None:
+        return True
+    files = (find_prepared(f"{f['name']}.nii.gz", f["sha256"], folders) for f in source["files"])
+    return licence_beside(source, folders) is not None and all(files)
+
+
+def missing(source: dict, folders: Sequence[Path]) -> str:
+    """What the folders lack of a source."""
     files = ", ".join(f"{f['name']}.nii.gz" for f in source["files"])
-    places = ", ".join(map(str, folders))
     package = f"package {source['package']!r}, nor " if "package" in source else ""
     other = [
-        f"{path} has SHA-256 {sha256(path)}, expected {f['sha256']}. "
+        f" {path} has SHA-256 {sha256(path)}, expected {f['sha256']}."
         for f in source["files"]
         for folder in folders
         for path in sorted(folder.rglob(f"{f['name']}.nii.gz"))
         if sha256(path) != f["sha256"]
     ]
-    return (
-        f"{places}: no {package}{files} as pinned in {LISTED}, with the licence. {''.join(other)}"
-        f"Fetch it, leave --archive_dir out, or leave the source out: --without {name}"
-    )
+    return f"no {package}{files} as pinned in {LISTED}, with the licence.{''.join(other)}"

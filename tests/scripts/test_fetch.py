@@ -188,6 +188,13 @@ def test_a_source_that_is_left_out_is_neither_fetched_nor_listed(archives, repos
     assert manifest and not any(e["source"].startswith("person") for e in manifest)
 
 
+def test_all_that_the_folders_lack_is_named_at_once_before_anything_is_written(archives, repository, tmp_path):
+    archives.sources |= {"one": repository.source(), "two": repository.source()}
+    with pytest.raises(FileNotFoundError, match=r"leave sources out: --without one two$"):
+        archives.prepare(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
