@@ -1,4 +1,4 @@
-"""Whole-head T1-like training volumes from averaged tissue probability maps.
+"""Whole-head training volumes of any contrast from averaged tissue probability maps.
 
 The ICBM averages have no skull and no sharp sulci; a scan has both. Following the idea of domain
 randomisation (Billot et al., "SynthSeg", Medical Image Analysis 2023), each head draws at random
@@ -8,29 +8,34 @@ randomisation (Billot et al., "SynthSeg", Medical Image Analysis 2023), each hea
    turns the averaged cortex into gyri and sulci;
 3. layers around the brain at random, smoothly varying depths: CSF, inner table, marrow, outer table,
    muscle, fat, skin; below the brain, irregular blobs of the same tissues;
-4. tissue intensities in T1 order (three times in four), texture, bias field and Rician noise.
+4. lesions, in half of the heads: blobs of white matter, more of them beside the ventricles;
+5. tissue intensities in the order of a contrast (contrasts.py), and texture;
+6. an acquisition: blur as of coarser voxels in one of three, a bias field, Rician noise. One head of six shows the
+   brain alone, as scans do after brain extraction.
 
 Shapes are (X, Y, Z) on a 1 mm grid; tissue maps are in [0, 1]; the result is in [0, 1].
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Warp
 from monai.networks.layers import GaussianFilter
 from monai.transforms import RandBiasField, RandRicianNoise
 from scipy.ndimage import distance_transform_edt
 
+from scripts.data.contrasts import contrast_of, draw_tissues
 from scripts.data.deformation import displacement, smooth_noise, uniform
 
-# Mean T1-weighted intensity and spread, relative to white matter, and the texture of each tissue.
-T1_TISSUES = {
-    "wm": (1.00, 0.03, 0.02), "gm": (0.70, 0.06, 0.03), "csf": (0.24, 0.07, 0.03),
-    "bone": (0.10, 0.05, 0.30), "marrow": (0.85, 0.25, 0.15), "muscle": (0.50, 0.10, 0.15),
-    "fat": (1.15, 0.25, 0.12), "skin": (0.60, 0.15, 0.10), "air": (0.02, 0.01, 0.20),
-}  # fmt: skip
 BLOB_TISSUES = ("air", "bone", "muscle", "muscle", "fat", "marrow", "csf")
+INNER = ("wm", "gm", "csf", "lesion")
+SLOW = {"T1": 0.6, "T2": -0.3, "FLAIR": -0.15, "PD": 0.0, "random": 0.0}
+"""Largest power of the average's slow contrast in a head: deep grey nuclei and brain stem, which the maps lack.
+Of signs that do not turn the order of the tissues."""
 
 
 class HeadSynthesiser:
@@ -50,14 +55,26 @@ class HeadSynthesiser:
         self.shape = tuple(t1.shape)
         self.maps = torch.stack([wm, gm, brain, t1 / t1.max()])
 
-    def __call__(self, seed: int) -> torch.Tensor:
-        """Return one head, an (X, Y, Z) float tensor in [0, 1], that depends on `seed` alone."""
+    def __call__(self, seed: int, contrast: str | None = None) -> torch.Tensor:
+        """Return one head, an (X, Y, Z) float tensor in [0, 1], that depends on the arguments alone.
+
+        Args:
+            seed: number of the head.
+            contrast: one of `contrasts.WEIGHTS`, instead of the one that belongs to the seed.
+        """
+        return self.with_tissues(seed, contrast)[0]
+
+    def with_tissues(self, seed: int, contrast: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The head, and the shares (4, X, Y, Z) of white matter, grey matter, CSF and lesions in its brain."""
+        contrast = contrast_of(seed) if contrast is None else contrast
         self.rng = torch.Generator().manual_seed(seed)
         wm, gm, brain, t1 = self._deform(self.maps)
-        tissue = self._sharpen(wm, gm, brain)
+        tissue = self._lesions(self._sharpen(wm, gm, brain), brain > 0.5)
         labels, names = self._layers(brain > 0.5)
-        image = self._paint(tissue, brain, t1, labels, names)
-        return self._acquire(image, seed)
+        image = acquire(self._paint(tissue, brain, t1, labels, names, contrast), self.rng, seed)
+        if self._uniform(0, 1) < 1 / 6:
+            image = image * (brain > 0.5)
+        return image / image.max(), tissue * (brain > 0.5)
 
     # -- random numbers ---------------------------------------------------------------------------
     def _uniform(self, low: float, high: float) -> float:
@@ -66,7 +83,7 @@ class HeadSynthesiser:
     def _smooth(self, scale_mm: float, channels: int = 1) -> torch.Tensor:
         return smooth_noise(self.rng, self.shape, scale_mm, channels)
 
-    # -- the four steps ---------------------------------------------------------------------------
+    # -- the six steps ----------------------------------------------------------------------------
     def _deform(self, maps: torch.Tensor) -> torch.Tensor:
         if self._uniform(0, 1) < 0.5:
             maps = maps.flip(1)
@@ -85,6 +102,20 @@ class HeadSynthesiser:
         logits[2] += k * self._uniform(2.0, 8.0) * sheets * gm
         blur = GaussianFilter(3, self._uniform(0.35, 0.7))
         return blur(logits.softmax(0)[None])[0]
+
+    def _lesions(self, tissue: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+        """The three tissues and, as a fourth, lesions in the place of white matter."""
+        wm, csf = tissue[0], tissue[2]
+        lesion = torch.zeros_like(wm)
+        share = math.exp(self._uniform(math.log(5e-4), math.log(0.02)))  # of white matter
+        if self._uniform(0, 1) < 0.5:
+            inside = (wm > 0.6) & brain
+            score = self._smooth(self._uniform(6.0, 14.0))[0] + 0.25 * self._smooth(4.0)[0]
+            score = score + self._uniform(0.5, 2.5) * near_ventricles(csf, brain)
+            if inside.any():
+                edge = np.quantile(score[inside].numpy()[::5], 1 - share)
+                lesion = torch.sigmoid(6 * (score - edge)) * wm
+        return torch.stack([wm - lesion, tissue[1], csf, lesion])
 
     def _layers(self, brain: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
         """Integer labels outside the brain: shells by distance, and blobs of tissue below it."""
@@ -121,27 +152,47 @@ class HeadSynthesiser:
         labels[blob] = owner[blob] + first
         return labels, names
 
-    def _paint(self, tissue, brain, t1, labels, names) -> torch.Tensor:
-        table = {name: list(v) for name, v in T1_TISSUES.items()}
-        if self._uniform(0, 1) > 0.75:  # any contrast: T2-like, FLAIR-like, none that a scanner knows
-            for name in sorted(table.keys() - {"air"}):
-                table[name][0] = self._uniform(0.05, 1.1)
-        means = {
-            name: max(0.0, m + s * torch.randn((), generator=self.rng).item()) for name, (m, s, _) in table.items()
-        }
+    def _paint(self, tissue, brain, t1, labels, names, contrast) -> torch.Tensor:
+        table = draw_tissues(self.rng, contrast)
         fine = torch.stack([self._smooth(s)[0] for s in (1.5, 3.0, 7.0)])
         mix = torch.softmax(torch.randn(3, generator=self.rng), 0)
         texture = torch.einsum("s,sxyz->xyz", mix, fine)
-        # The average's own slow contrast (deep grey nuclei, brain stem), which two tissue maps lack.
-        slow = (t1 / (t1 * brain).sum() * brain.sum()).clamp(0.6, 1.3) ** self._uniform(0.0, 0.6)
-        inner = sum(p * means[n] * (1 + table[n][2] * texture) for p, n in zip(tissue, ("wm", "gm", "csf")))
-        level = torch.tensor([means[n] for n in names])[labels]
-        grain = torch.tensor([table[n][2] for n in names])[labels]
+        slow = (t1 / (t1 * brain).sum() * brain.sum()).clamp(0.6, 1.3) ** (SLOW[contrast] * self._uniform(0.0, 1.0))
+        inner = sum(p * table[n].mean * (1 + table[n].texture * texture) for p, n in zip(tissue, INNER)) * slow
+        level = torch.tensor([table[n].mean for n in names])[labels]
+        grain = torch.tensor([table[n].texture for n in names])[labels]
         outer = GaussianFilter(3, self._uniform(0.35, 0.7))((level * (1 + grain * texture))[None, None])[0, 0]
-        return torch.lerp(outer, inner * slow, brain.clamp(0, 1)).clamp_min(0)
+        return torch.lerp(outer, inner, brain.clamp(0, 1)).clamp_min(0)
 
-    def _acquire(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        bias = RandBiasField(prob=1, degree=3, coeff_range=(-0.12, 0.12)).set_random_state(seed)
-        noise = RandRicianNoise(prob=1, std=self._uniform(0.0, 0.035)).set_random_state(seed)
-        image = torch.as_tensor(noise(bias(image[None])))[0]
-        return (image / np.quantile(image.numpy()[::3, ::3, ::3], 0.999)).clamp(0, 1).float()
+
+def acquire(image: torch.Tensor, rng: torch.Generator, seed: int) -> torch.Tensor:
+    """A scan of tissue intensities (X, Y, Z): resolution, bias field, noise, and a scale that ends at 1."""
+    if uniform(rng, 0, 1) < 1 / 3:
+        image = GaussianFilter(3, [uniform(rng, 0.2, 0.9) for _ in range(3)])(image[None, None])[0, 0]
+    reach = uniform(rng, 0.04, 0.25)
+    bias = RandBiasField(prob=1, degree=3, coeff_range=(-reach, reach)).set_random_state(seed)
+    top = np.quantile(image.numpy()[::3, ::3, ::3], 0.995)  # noise is a share of what is bright
+    std = float(top) * 0.07 * uniform(rng, 0, 1) ** 2
+    noise = RandRicianNoise(prob=1, std=std, sample_std=False).set_random_state(seed)
+    image = torch.as_tensor(noise(bias(image[None])))[0]
+    return (image / np.quantile(image.numpy()[::3, ::3, ::3], 0.999)).clamp(0, 1).float()
+
+
+def near_ventricles(
+    csf: torch.Tensor, brain: torch.Tensor, coarse: int = 4, deep: float = 18.0, reach: float = 8.0
+) -> torch.Tensor:
+    """exp(-distance / reach) from CSF that lies more than `deep` within the brain; (X, Y, Z), lengths in voxels.
+
+    Args:
+        csf: share of CSF in each voxel.
+        brain: where the brain is, with its ventricles.
+        coarse: distances are computed on blocks of so many voxels, and interpolated.
+    """
+    fluid, inside = (F.avg_pool3d(x.float()[None, None], coarse, ceil_mode=True)[0, 0] for x in (csf, brain))
+    depth = coarse * distance_transform_edt((inside > 0.5).numpy())
+    ventricles = (fluid > 0.3).numpy() & (depth > deep)
+    if not ventricles.any():
+        return torch.zeros_like(csf)
+    blocks = np.maximum(distance_transform_edt(~ventricles) - 0.5, 0)  # from the border, not from the centre
+    near = torch.from_numpy(np.exp(-coarse * blocks / reach)).float()
+    return F.interpolate(near[None, None], scale_factor=coarse, mode="trilinear")[0, 0][tuple(map(slice, csf.shape))]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scripts.data.synthesise_heads import HeadSynthesiser
-from tests.scripts.test_prepare_data import SIDE, tissue_maps
+from tests.support.archives import SIDE, tissue_maps
 
 
 def test_the_seed_alone_decides_the_head():
@@ -19,13 +19,14 @@ def test_the_seed_alone_decides_the_head():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_head_is_an_image_in_range_with_tissue_around_its_brain(seed):
+def test_a_head_is_an_image_in_range_with_tissue_or_nothing_around_its_brain(seed):
     maps = tissue_maps()
     head = HeadSynthesiser(*maps)(seed)
     assert head.shape == (SIDE,) * 3 and head.dtype == torch.float32
     assert torch.isfinite(head).all() and head.min() >= 0 and head.max() == 1
-    outside = maps[2] == 0
-    assert (head[outside] > 0.15).float().mean() > 0.1  # skull, fat, skin
+    outside = head[maps[2] == 0]
+    drawn, alone = (outside > 0.1).float().mean() > 0.1, (outside == 0).float().mean() > 0.9
+    assert drawn or alone  # skull, fat and skin, or the brain alone
     assert head.diff(dim=0).abs().mean() > 0.01  # and it is no smooth average
 
 
