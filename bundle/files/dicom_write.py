@@ -85,6 +85,8 @@ NOT_CARRIED = set(
     """.split()  # noqa: SIM905 - a list of sixty names would fill the screen
 )
 """Attributes of the source that are not true of the result, or belong to multi-frame images alone."""
+FIRST_GROUP = 0x0008
+"""Of an image: lower ones are of messages, of a file's own header and of directories (PS3.5, 7.1, and PS3.10, 7.1)."""
 
 
 def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = None, *, suffix: str = "recon",
@@ -182,7 +184,9 @@ def common_part(stack: Stack) -> Dataset:
     """The standard attributes that have one value in all slices of the source, less those in NOT_CARRIED."""
     header = Dataset()
     for element in stack.header:
-        if not element.tag.is_private and element.keyword not in NOT_CARRIED:
+        if element.tag.group < FIRST_GROUP or element.tag.is_private:
+            continue
+        if element.keyword not in NOT_CARRIED:
             header[element.tag] = copy.deepcopy(element)
     if stack.about is not None:
         for keyword, within in MULTI_FRAME.items():

@@ -157,6 +157,17 @@ def test_what_differs_between_slices_is_not_carried_over(tmp_path):
         assert (float(ds.RescaleIntercept), ds.PixelRepresentation) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("tag", "kind"), [(0x00000100, ("US", 1)), (0x00020010, ("UI", "1.2")), (0x00041130, ("CS", "A"))]
+)
+def test_what_belongs_to_no_image_is_not_carried_over(tmp_path, source, tag, kind):
+    """A message, a file's own header and a directory have groups of their own, which an archive may leave behind."""
+    stack = find_stack(source)
+    stack.header.add_new(tag, *kind)
+    save_series(volume(), tmp_path / "out", stack)
+    assert all(tag not in ds for ds in headers(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("stated", ["MONOCHROME1", "MONOCHROME2", "some"])
 def test_what_is_in_the_source_s_intensities_is_shown_as_it_is(tmp_path, source, stated, suffix):
