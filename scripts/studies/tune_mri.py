@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--output", type=Path, default=Path("docs/tuning_mri.json"))
     args = parser.parse_args(argv)
-    prior, record = Prior(args.checkpoint), read_record(args.output)
+    prior, record = Prior(args.checkpoint), read_record(args.output) | {"base": BASE}
     done = {json.dumps([r["person"], r["seed"], r["setting"]], sort_keys=True) for r in record["runs"]}
     todo = [
         (person, seed, setting)

@@ -63,14 +63,20 @@ def test_the_deviation_of_white_noise_in_images(level, dims, seed):
 @pytest.mark.parametrize("background", ["air", "zero"])
 @pytest.mark.parametrize("level", [10.0, 20.0, 50.0])
 def test_the_noise_of_magnitude_images_is_found_in_the_subject_whatever_is_around_it(level, background):
-    """1, 2 and 5 percent of the maximum; the head's own texture (8) counts as noise."""
-    volume = torch.from_numpy(head_voxels((96, 88, 12)))
-    seen = rician(volume, level)
+    """1, 2 and 5 percent of a body that is brighter on one side."""
+    x, y = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 88), indexing="ij")
+    body = ((800 + 200 * x + 60 * torch.sin(9 * y)) * (x.square() + y.square() < 0.8))[..., None].repeat(1, 1, 6)
+    seen = rician(body, level)
     if background == "zero":
-        seen = torch.where(volume > 0, seen, 0.0)
-    own = noise_deviation(volume, (0, 1))
-    assert own < 14
-    assert noise_deviation(seen, (0, 1)) == pytest.approx(float(np.hypot(level, own)), rel=0.1)
+        seen = torch.where(body > 0, seen, 0.0)
+    assert noise_deviation(seen, (0, 1)) == pytest.approx(level, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [20.0, 50.0])
+def test_edges_of_shells_raise_it_by_a_fifth_at_most(level):
+    """The head's own texture (8) counts as noise."""
+    seen = rician(torch.from_numpy(head_voxels((256, 240, 4))), level)
+    assert 1 < noise_deviation(seen, (0, 1)) / float(np.hypot(level, 8)) < 1.2
 
 
 def test_air_alone_would_say_a_third_less():
