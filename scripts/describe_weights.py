@@ -1,7 +1,8 @@
 """Saves weights of a SliceUNet again, with what they say of themselves: how the shipped files are made of trained ones.
 
-    python -m scripts.describe_weights trained.pt models/model.pt --channels 16 32 64 128
-    python -m scripts.describe_weights large.pt models/large/model.pt --channels 32 64 128 128 --num_res_blocks 2 --half
+    python -m scripts.describe_weights trained.pt models/model.pt --spacing 1
+    python -m scripts.describe_weights large.pt models/large/model.pt --spacing 1 --half \
+        --channels 32 64 128 128 --num_res_blocks 2
 
 Inference reads network, noise schedule, intensities and voxel size from the file (bundle/prior/weights.py); a bare
 state dict does not say them. The same input gives the same file, to the byte. `--half` stores float16, half the size:

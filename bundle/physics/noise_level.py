@@ -31,7 +31,7 @@ BLOCK = 8
 """Neighbours in a block."""
 DEVIATION = 0.6745
 """Median of |n| of the normal law."""
-SMALLEST = 32
+SMALLEST = 24
 """Pixels of a side: on fewer, anatomy is as fine as noise."""
 
 

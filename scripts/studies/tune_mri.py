@@ -2,7 +2,7 @@
 
     python -m scripts.studies.tune_mri --archive_dir DIR
 
-DIR holds the volumes of PEOPLE (scripts/data_sources.json says where they are from). Of each a crop of 32 x 96 x 80
+DIR holds the volumes of PEOPLE (scripts/data_sources.json says where they are from). Of each a crop of 24 x 64 x 60
 voxels at 1 mm is measured in slices 5 mm apart and sampled with each of SETTINGS, for numbers of DRAWS within PASSES:
 draws of one seed do not depend on how many there are, so one run gives all. Writes docs/tuning_mri.json: a run per
 setting, person and seed. What is in the file already is not run again; docs/results.md shows the means.
@@ -43,9 +43,9 @@ from bundle.sampling import DiffusionInverseInferer, NullSpace
 
 PEOPLE = ("flair_open_ms_07", "t2_niimath_m2307", "t1_uih_b", "t1_myconnectome", "t1_pycortex_s1")
 """Names of their files."""
-SHAPE = (32, 96, 80)
+SHAPE = (24, 64, 60)
 """Voxels of 1 mm in a crop, from the middle of the subject, and its upper end in the last axis."""
-BELOW_TOP = 8
+BELOW_TOP = 20
 RATIO = 5
 DRAWS = (1, 2, 3, 4, 5, 6, 8)
 PASSES = 20
@@ -54,7 +54,7 @@ BASE = {
     "start_fraction": 0.4, "num_steps": 4, "slice_axis": "alternate", "noise": "slerp", "eta": 1.0,
     "sigma_rule": "fixed_share",
 }  # fmt: skip
-STARTS = ((1, 0.2), (2, 0.4), (4, 0.4), (10, 0.6), (6, 0.4), (3, 0.2), (2, 0.2), (4, 0.6), (1, 0.4), (2, 0.6))
+STARTS = ((4, 0.4), (6, 0.4), (1, 0.2), (10, 0.6), (3, 0.2), (2, 0.4), (3, 0.4), (4, 0.6), (10, 0.4), (1, 0.4))
 """(number of steps, start) that are tried; then changes of BASE, one after the other."""
 OTHERS = (
     {"noise": "independent"},
