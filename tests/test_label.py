@@ -197,7 +197,7 @@ def test_an_empty_ratio_is_none(server, tmp_path):
         ({"noise": "rice"}, "noise must be one of slerp, independent"),
         ({"seed": -1}, "seed must be a whole number from 0, got -1"),
         ({"seed": "x"}, "seed must be a whole number from 0, got 'x'"),
-        ({"num_steps": 401}, "num_steps must lie between 1 and 400"),
+        ({"num_steps": 601}, "num_steps must lie between 1 and 600"),
         ({"preset": "x"}, "preset must be one of best, fast, sharp"),
         ({"ratio": 20.0}, "ratio 20 is outside 1.5 to 10"),
     ],

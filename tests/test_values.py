@@ -35,7 +35,7 @@ TABLE = [
         'noise_level must be "auto" or a number from 0, below 1',
     ),
     (INFERENCE, "data_consistency#error", [0, -1, "x"], "error must be a number above 0"),
-    (INFERENCE, "num_steps", [0, -3, 2.5, "x", 401], "(?i)num_steps must"),
+    (INFERENCE, "num_steps", [0, -3, 2.5, "x", 601], "(?i)num_steps must"),
     (INFERENCE, "start_fraction", [0, -0.1, 1.5, "x"], "start_fraction"),
     (INFERENCE, "eta", [-0.1, 1.1, "x", float("nan")], "eta must be a number from 0, up to 1"),
     (INFERENCE, "sigma_rule", ["none", 1, [1, 2]], "sigma_rule must be one of"),
