@@ -132,8 +132,8 @@ def test_the_server_shows_the_parameters(server):
     models = server.get("/info/")["models"]
     assert models.keys() == {"slices", "trained"}
     shown = models["slices"]["config"]
-    assert (shown["seed"], shown["num_steps"], shown["ratio"]) == (0, 3, 0.0)
-    assert shown["noise"] == list(FIELDS)
+    assert (shown["seed"], shown["num_steps"], shown["ratio"]) == (0, 0, 0.0)
+    assert shown["noise"] == list(FIELDS) and shown["preset"] == ["best", "fast", "sharp"]
     assert shown["model_filename"] == ["model.pt"]
 
 
@@ -197,7 +197,8 @@ def test_an_empty_ratio_is_none(server, tmp_path):
         ({"noise": "rice"}, "noise must be one of slerp, independent"),
         ({"seed": -1}, "seed must be a whole number from 0, got -1"),
         ({"seed": "x"}, "seed must be a whole number from 0, got 'x'"),
-        ({"num_steps": 201}, "num_steps must lie between 1 and 200"),
+        ({"num_steps": 601}, "num_steps must lie between 1 and 600"),
+        ({"preset": "x"}, "preset must be one of best, fast, sharp"),
         ({"ratio": 20.0}, "ratio 20 is outside 1.5 to 10"),
     ],
 )

@@ -1,5 +1,7 @@
 """What is shipped: the sample is what its script makes of the truth, the prior denoises, no file names a machine."""
 
+import warnings
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
 from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights
+from bundle.prior.weights import Weights, load_weights, scheduler_for
 from tests.support.scans import ROOT
 
 TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"
@@ -25,8 +27,18 @@ def test_the_thick_sample_is_the_truth_seen_by_the_operator():
     assert again.domain_shape == truth.shape
 
 
-def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen():
-    weights = Weights(ROOT / "models/model.pt", "percentiles")
+@pytest.mark.parametrize("file", ["models/model.pt", "models/large/model.pt"])
+def test_the_shipped_priors_say_what_they_are_for(file):
+    with warnings.catch_warnings(action="error"):
+        weights = Weights(ROOT / file, "percentiles")
+        load_weights(network_for(weights), weights)
+    assert weights.scale == {"kind": "percentiles"} and weights.grid == {"spacing": 1.0}
+    assert len(scheduler_for(weights).alphas_cumprod) == 1000
+
+
+@pytest.mark.parametrize("file", ["models/model.pt", "models/large/model.pt"])
+def test_the_shipped_prior_removes_noise_from_a_head_it_has_not_seen(file):
+    weights = Weights(ROOT / file, "percentiles")
     network = load_weights(network_for(weights), weights).eval()
     volume = torch.from_numpy(nib.load(TRUTH).get_fdata(dtype=np.float32))
     scaled = ScalePercentilesd("image")({"image": volume})["image"]

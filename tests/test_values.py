@@ -24,7 +24,18 @@ def solver(name):
 
 TABLE = [
     (INFERENCE, "seed", [-1, 1.5, "x", True], "seed must be a whole number from 0"),
-    (INFERENCE, "num_steps", [0, -3, 2.5, "x", 201], "(?i)num_steps must"),
+    (INFERENCE, "model", ["x", 3, []], "model must be one of auto, small, large"),
+    (CT, "model", ["x"], "model must be one of auto, small, large"),
+    (INFERENCE, "preset", ["x", 3, []], "preset must be one of best, fast, sharp"),
+    (CT, "preset", ["x"], "preset must be one of best, fast, sharp"),
+    (
+        INFERENCE,
+        "noise_level",
+        ["x", -0.1, 1, True, float("nan")],
+        'noise_level must be "auto" or a number from 0, below 1',
+    ),
+    (INFERENCE, "data_consistency#error", [0, -1, "x"], "error must be a number above 0"),
+    (INFERENCE, "num_steps", [0, -3, 2.5, "x", 601], "(?i)num_steps must"),
     (INFERENCE, "start_fraction", [0, -0.1, 1.5, "x"], "start_fraction"),
     (INFERENCE, "eta", [-0.1, 1.1, "x", float("nan")], "eta must be a number from 0, up to 1"),
     (INFERENCE, "sigma_rule", ["none", 1, [1, 2]], "sigma_rule must be one of"),

@@ -26,6 +26,8 @@ class Findings:
         relative_residual: |A x - y| / |y|, A x of the result and y measured.
         resumed_after: steps of the sampler that an interrupted run had done.
         doubts: what is doubtful about it, in words (bundle.physics.judge).
+        noise_level: of the measurement, as a share of the intensity range, that the data step went by; 0 for exact
+            data, None for a step that knows no level.
         maps: name, one of MAPS, -> (1, X, Y, Z) on the grid and in the unit of the result.
     """
 
@@ -35,6 +37,7 @@ class Findings:
     relative_residual: float = 0.0
     resumed_after: int = 0
     doubts: tuple[str, ...] = ()
+    noise_level: float | None = None
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -142,6 +142,10 @@ class LinearOperator(ABC):
         """|n| of the noise n in y (*range_shape), estimated from y alone; 0 where it is not known how."""
         return 0.0
 
+    def noise_deviation(self, y: torch.Tensor) -> float:
+        """Standard deviation of white noise in y (*range_shape), estimated from y alone; 0 where not known how."""
+        return 0.0
+
     # -- what it takes: bytes beside x and y ------------------------------------------------------
     def working_bytes(self) -> float:
         """Of A and A^T at work: a copy in another order."""

@@ -28,6 +28,10 @@ SCALES = {
     "hounsfield": "Hounsfield units, as CT is",
 }
 """What intensities a prior may know (`scale["kind"]`)."""
+EXTRA_STATE = "_extra_state"
+"""torch's name for what a module keeps beside its tensors."""
+STORED = "stored"
+"""Under this name weights may say how their numbers are kept on purpose: {"dtype": "float16"}."""
 LONGEST_TEXT = 1 << 20
 """Bytes."""
 MOST_LEVELS, MOST_CHANNELS, MOST_BLOCKS, MOST_TIMESTEPS = 8, 4096, 16, 100_000

@@ -17,14 +17,12 @@ from monai.networks.schedulers import DDIMScheduler
 
 from bundle.files.paths import path_of
 from bundle.files.values import choice, number
-from bundle.prior.stated import DEFAULTS, SCALES, check_stated, decoded, encoded
+from bundle.prior.stated import DEFAULTS, EXTRA_STATE, SCALES, check_stated, decoded, encoded
 from bundle.prior.weights_file import LARGEST, PREFIXES, read_state
 
 __all__ = ["DEFAULTS", "EXTRA_STATE", "SCALES", "LoadWeights", "Weights", "check_fits", "encoded", "load_weights",
            "read_state", "scheduler_for"]  # fmt: skip
 
-EXTRA_STATE = "_extra_state"
-"""torch's name for what a module keeps beside its tensors."""
 NAMED = 3
 """Names of tensors that a refusal gives; it counts the others."""
 

@@ -19,6 +19,7 @@ import torch
 
 from bundle.files.content import POINTERS
 from bundle.files.machine import in_gigabytes
+from bundle.prior.stated import EXTRA_STATE, STORED, decoded
 
 LARGEST = 4.0
 """GB that weights may take, unless a limit is given."""
@@ -53,7 +54,7 @@ def read_state(path: str | Path, largest: float = LARGEST) -> dict[str, torch.Te
 
     Returns:
         name -> tensor on the CPU, without the prefix of DataParallel and torch.compile. Floating-point tensors are
-        float32 and finite; a warning says which type was converted.
+        float32 and finite; a warning says which type was converted, unless the file itself does.
 
     Raises:
         FileNotFoundError: no such file.
@@ -202,9 +203,17 @@ def as_float32(state: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch
                 f"weights {path}: {bad} of the {value.numel()} numbers of {name[:80]} are NaN or infinite: the "
                 "training diverged, or the file is damaged; take an earlier checkpoint"
             )
-    if found:
+    if found - told(state):
         warnings.warn(f"weights {path} are {' and '.join(sorted(found))}, and are used in float32", stacklevel=3)
     return converted
+
+
+def told(state: Mapping[str, torch.Tensor]) -> set[str]:
+    """The types of numbers that a file itself says it holds: no surprise, and nothing is lost of float16."""
+    try:
+        return {decoded(state[EXTRA_STATE])[STORED]["dtype"]}
+    except (KeyError, ValueError, TypeError):
+        return set()
 
 
 def without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

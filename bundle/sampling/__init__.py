@@ -10,6 +10,7 @@ from bundle.sampling.data_consistency import (
 from bundle.sampling.foreground import ForegroundInferer
 from bundle.sampling.inferers import DiffusionInverseInferer
 from bundle.sampling.known_spacing import KnownSpacingInferer
+from bundle.sampling.noise_aware import NoiseAware
 from bundle.sampling.posterior_steps import (
     GaussianPosterior,
     NoisyNullSpace,
@@ -21,6 +22,6 @@ from bundle.sampling.trajectory import Trajectory
 
 __all__ = [
     "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "KnownSpacingInferer",
-    "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "TotalVariationProximal",
-    "Trajectory", "Unconditional", "Variational",
+    "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation",
+    "TotalVariationProximal", "Trajectory", "Unconditional", "Variational",
 ]  # fmt: skip

@@ -53,6 +53,7 @@ class Reconstruction:
         operator: A.
         network: the prior's.
         noise: the draws, along any axis of the volume.
+        data_consistency: step 2, as it fits y.
         start: what a warm start begins from, (X, Y, Z); None for the operator's linear reconstruction, which is remade
             for every draw: that saves memory.
         state: how far it has come.
@@ -63,6 +64,7 @@ class Reconstruction:
     operator: LinearOperator
     network: Callable
     noise: VolumeNoise
+    data_consistency: Callable
     start: torch.Tensor | None = None
     state: State = field(default_factory=State)
     advance: Callable[[], object] = lambda: None
@@ -108,7 +110,8 @@ class DiffusionInverseInferer(VolumeInferer):
 
     Args:
         prior: denoises volumes (bundle.prior.SlicePrior).
-        data_consistency: step 2 (bundle.sampling.data_consistency).
+        data_consistency: step 2 (bundle.sampling.data_consistency). One that has `fit(y, operator)` gives that of a
+            measurement (bundle.sampling.noise_aware).
         noise_field: the random draws (bundle.noise.field).
         num_steps: network passes over the volume; ignored if `timesteps` is given.
         start_fraction: where in the schedule to begin: 1 is pure noise; below 1 the linear reconstruction,
@@ -227,7 +230,10 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.finish is not None:
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
         misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
-        found = Findings(str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after)
+        found = Findings(
+            str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
+            noise_level=getattr(run.data_consistency, "noise_level", None),
+        )  # fmt: skip
         if deviations is not None:
             found = found.with_map("std", deviations.div_(self.num_draws - 1).sqrt_()[None])
         return reconstructed(mean, measurement, found)
@@ -237,7 +243,9 @@ class DiffusionInverseInferer(VolumeInferer):
         """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits."""
         start = self.start(y, operator) if self.start is not None and not self.from_noise else None
         noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed)
-        return Reconstruction(y, operator, network, noise, start)
+        fit = getattr(self.data_consistency, "fit", None)
+        step = self.data_consistency if fit is None else fit(y, operator)
+        return Reconstruction(y, operator, network, noise, step, start)
 
     @torch.no_grad()
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
@@ -257,7 +265,7 @@ class DiffusionInverseInferer(VolumeInferer):
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
                 noise=partial(run.noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
-            x0 = self.data_consistency(x0, run.y, run.operator, step)
+            x0 = run.data_consistency(x0, run.y, run.operator, step)
             if self.observer is not None:
                 self.observer(draw, i, t, axes[i], x, x0)
             if last:

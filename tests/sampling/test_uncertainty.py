@@ -120,7 +120,7 @@ def test_the_maps_of_a_scan_are_written_in_its_units(affine, run_here, tiny_over
     thick = head_voxels((20, 18, 24)).reshape(20, 18, 6, 4).mean(3)
     file = write_volume(tmp_path / "scans" / "thick.nii.gz", thick, affine=affine @ np.diag([1.0, 1.0, 4.0, 1.0]))
     folder = tmp_path / "results"
-    run_here("inference", INFERENCE, tiny_overrides(file, num_draws=3, evidence=True))
+    run_here("inference", INFERENCE, tiny_overrides(file, num_draws=3, start_fraction=0.2, evidence=True))
     held = volumes(folder)
     assert held.keys() == {"recon", "std", "filled", "measured"}
     for image in held.values():

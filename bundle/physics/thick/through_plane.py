@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from bundle.files.memory import array_bytes
 from bundle.physics.linear_operator import LinearOperator, check_rho
-from bundle.physics.noise_level import noise_norm
+from bundle.physics.noise_level import noise_deviation, noise_norm
 
 PROFILES = ("box", "gaussian")
 MIN_RATIO = 1.5
@@ -129,6 +129,10 @@ class ThroughPlane(LinearOperator):
     def noise_norm(self, y: torch.Tensor) -> float:
         """From differences of neighbouring voxels within slices."""
         return noise_norm(y, dim=self.slice_axes[0])
+
+    def noise_deviation(self, y: torch.Tensor) -> float:
+        """From the finest detail within slices."""
+        return noise_deviation(y, self.slice_axes)
 
     @property
     def norm(self) -> float:
