@@ -39,7 +39,7 @@ def settings(tmp_path, monkeypatch):
     return {
         "dataset_dir": str(tmp_path / "heads"), "device": "$torch.device('cpu')", "max_epochs": 3, "epoch_length": 2,
         "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "patch_size": 16,
-        "patches_per_volume": 2, "volumes_per_batch": 2, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
+        "batch_size": 4, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
         "sample_grid#num_samples": 2, "sample_grid#size": 16, "sample_grid#num_steps": 2,
     }  # fmt: skip
 

@@ -187,7 +187,7 @@ def overrides(tmp_path):
     return {
         "dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "run"), "device": "$torch.device('cpu')",
         "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS,
-        "max_epochs": 2, "epoch_length": 2, "patch_size": 16, "patches_per_volume": 2, "volumes_per_batch": 1,
+        "max_epochs": 2, "epoch_length": 2, "patch_size": 16, "batch_size": 2,
         "validate#cut#num_patches": 8, "validate#levels": [100, 600],
         "sample_grid#size": 16, "sample_grid#num_steps": 2,
     }  # fmt: skip
