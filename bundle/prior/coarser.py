@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Resize
+from monai.transforms.utils import scale_affine
+from skimage.transform import resize
 
 from bundle.files.values import rising_pair
 
@@ -47,5 +48,7 @@ def at_voxel_size(volume: MetaTensor, size: float) -> MetaTensor:
     shape = [max(2, round(n / f)) for n, f in zip(volume.shape[1:], factors)]
     if tuple(shape) == tuple(volume.shape[1:]):
         return volume
-    resize = Resize(shape, mode="trilinear", align_corners=False, anti_aliasing=True, dtype=torch.float32)
-    return resize(volume)
+    # MONAI's Resize smooths with air beyond the border, and would darken what the image cuts off there.
+    voxels = resize(volume[0].numpy(), shape, order=1, mode="edge", anti_aliasing=True)
+    affine = volume.affine @ torch.as_tensor(scale_affine(volume.shape[1:], shape), dtype=volume.affine.dtype)
+    return MetaTensor(torch.from_numpy(voxels.astype(np.float32))[None], affine=affine)
