@@ -170,6 +170,32 @@ def test_a_training_whose_volumes_are_given_one_by_one(tmp_path, settings):
         train(tmp_path / "run", settings | given | {"validate#dataset#data": volumes[3:], "resume": True})
 
 
+def test_a_budget_in_minutes_goes_on_with_what_is_left(tmp_path, settings, monkeypatch):
+    """Iterations of 10 s and epochs of two: a minute is three epochs, in one run or in two."""
+    now = [0.0]
+    monkeypatch.setattr("bundle.prior.clock.time.monotonic", lambda: now[-1])
+
+    def passing(stop=lambda trainer: None):
+        def watch(trainer):
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: now.append(now[-1] + 10))
+            stop(trainer)
+
+        return watch
+
+    settings |= {"max_minutes": 1.0, "max_epochs": 1}
+    train(tmp_path / "whole", settings, stop=passing())
+    train(tmp_path / "parts", settings, stop=passing(at_iteration(3)))
+    with pytest.raises(Exception, match="Failed") as refused:
+        train(tmp_path / "parts", settings)
+    assert "stopped after 0.3 of 1 minutes: go on with --resume" in whole_message(refused.value)
+    train(tmp_path / "parts", settings | {"resume": True}, stop=passing())
+    assert_same(tmp_path / "whole", tmp_path / "parts")  # as time passes here in the same way
+    before = bits(tmp_path / "parts")
+    assert "checkpoint_epoch=3.pt" in before and "checkpoint_epoch=1.pt" not in before
+    train(tmp_path / "parts", settings | {"resume": True}, stop=passing())
+    assert bits(tmp_path / "parts") == before  # nothing is left
+
+
 def test_a_training_on_ct_too(tmp_path, settings):
     for seed, name in enumerate("ab"):
         write_volume(tmp_path / "chests" / f"{name}.nii.gz", chest_voxels((24, 24, 16), seed), spacing=(2, 2, 2))
