@@ -29,7 +29,7 @@ TRAINED_HERE = {
     "network_def#norm_num_groups": GROUPS,
     "device": "$torch.device('cpu')",
     "patch_size": 16,
-    "patches_per_volume": 2,
+    "batch_size": 2,
     "max_epochs": 1,
     "epoch_length": 2,
     "validate#cut#num_patches": 8,

@@ -29,7 +29,7 @@ from tests.support.scans import (
 
 TINY = {"network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS}
 TINY_TRAINING = TINY | {
-    "epoch_length": 2, "patch_size": 16, "patches_per_volume": 2, "volumes_per_batch": 1, "learning_rate": 1e-5,
+    "epoch_length": 2, "patch_size": 16, "batch_size": 2, "learning_rate": 1e-5,
     "validate#cut#num_patches": 8, "validate#levels": [100, 600], "sample_grid#size": 16, "sample_grid#num_steps": 2,
 }  # fmt: skip
 THICK = OBLIQUE @ np.diag([1.0, 1.0, 4.0, 1.0])

@@ -135,10 +135,16 @@ TABLE = [
     (TRAIN, "ema_momentum", [0, -1, 2, "x"], "ema_momentum must be a number above 0, up to 1"),
     (TRAIN, "patch_size", [33], "patch_size must be a multiple of 8.*got 33: take 32 or 40"),
     (TRAIN, "patch_size", [0, -8, "x"], "patch_size must be a whole number from 1"),
-    (TRAIN, "patches_per_volume", [0, -1], "patches_per_volume must be a whole number from 1"),
-    (TRAIN, "volumes_per_batch", [0, -1], "volumes_per_batch must be a whole number from 1"),
+    (TRAIN, "model", ["medium", 1], "model must be one of small, large"),
+    (TRAIN, "max_minutes", [0, -1, "x"], "max_minutes must be a number of minutes above 0"),
+    (TRAIN, "batch_size", [0, -1], "batch_size must be a whole number from 1"),
+    (TRAIN, "foreground", ["x", float("inf")], "foreground must be a number"),
+    (TRAIN, "coarser", ["x", 2], "coarser is on or off"),
+    (TRAIN, "coarser_sizes", [[2, 1], 5, "x", [0, 2]], "coarser_sizes must be two rising numbers"),
+    (TRAIN, "volume_weights", [5, "x"], "volume_weights must be a mapping"),
+    (TRAIN, "grow", ["x", 2, True], "grow is on"),
+    (TRAIN, "compile", ["x", 2], "compile is on or off"),
     (TRAIN, "num_workers", [-1, 2.5], "num_workers must be a whole number from 0"),
-    (TRAIN, "cache_rate", [-1, 2, "x"], "cache_rate must be a number from 0, up to 1"),
     (TRAIN, "resume", ["x", 2], "resume is on or off"),
     (TRAIN, "max_gigabytes", [0, -1, "x"], "max_gigabytes must be a number of GB above 0"),
     (TRAIN, "max_memory", ["x", -1], 'max_memory must be "auto", "off", or a number of GB above 0'),
@@ -149,7 +155,7 @@ TABLE = [
     (ADAPT, "patch_size", [33], "patch_size must be a multiple of 8"),
 ]
 FREE = {
-    "bundle_root", "validation_dir", "model_name",  # paths: tests/files/test_paths.py
+    "bundle_root", "validation_dir", "model_name", "pretrained",  # paths: tests/files/test_paths.py
     "series", "unit",  # text that is compared or shown
     "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
     "cut", "validate", "train",
@@ -208,7 +214,7 @@ def references(stem, key):
 
 
 def test_good_settings_of_a_training_pass():
-    check_training(8, patch_size=64, max_epochs=1, num_workers=0, learning_rate=1e-4, cache_rate=0.0)
+    check_training(8, patch_size=64, max_epochs=1, num_workers=0, learning_rate=1e-4, max_minutes=0.5)
     check_training(multiple=1, patch_size=33)
     with pytest.raises(ValueError, match="take 8$"):
         check_training(8, patch_size=3)

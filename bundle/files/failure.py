@@ -42,7 +42,7 @@ FIXES = {
 if hasattr(errno, "EDQUOT"):
     FIXES[errno.EDQUOT] = FIXES[errno.ENOSPC]
 NO_MEMORY = re.compile("(?i)out of memory|can't allocate memory|not enough memory|cannot allocate memory")
-LESS = "lower --slice_batch_size (in training --patches_per_volume), take a smaller volume, or a machine with more"
+LESS = "lower --slice_batch_size (in training --batch_size), take a smaller volume, or a machine with more"
 MONAI_BUNDLE, NO_TARGET = os.path.join("monai", "bundle") + os.sep, "Cannot locate class"
 CIRCLE = re.compile("detected circular references '(.+?)' for id='(.+?)'")
 """MONAI's words for an id that needs itself."""

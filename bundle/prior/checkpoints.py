@@ -17,6 +17,7 @@ from ignite.engine import Engine, Events
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.files.whole import written_whole
+from bundle.prior.clock import ENDLESS
 from bundle.prior.conditions import compare, other_data
 
 CONDITIONS = "conditions"
@@ -109,7 +110,7 @@ class LastCheckpoint:
         trainer = self._content["trainer"]
         self.iteration = int(trainer["iteration"])
         self.epoch = self.iteration // int(trainer["epoch_length"])
-        if self.epoch > conditions["max_epochs"]:
+        if conditions.get("max_minutes") is None and self.epoch > conditions["max_epochs"]:
             raise ValueError(
                 f"{self.path} has {self.epoch} epochs already, more than max_epochs {conditions['max_epochs']}: give a "
                 "larger max_epochs"
@@ -207,17 +208,16 @@ def _refuse_to_lose(found: Mapping[int, Path], conditions: Mapping, same_data: b
             content = read_checkpoint(path)
         except ValueError:
             continue
-        planned = content["trainer"].get("max_epochs") or 0
         differs = other_data(content.get(CONDITIONS, {}), conditions)
         if differs and same_data:
             raise FileExistsError(
                 f"{path.parent} holds a training on other data ({differs}), which would be lost: choose another "
                 f"--output_dir, or remove the checkpoints of {path.parent}"
             )
-        if epoch < planned:
+        if done := _unfinished(epoch, content):
             raise FileExistsError(
-                f"{path} is of a training that stopped after {epoch} of {planned} epochs: go on with --resume True, "
-                f"begin anew in another --output_dir, or remove the checkpoints of {path.parent}"
+                f"{path} is of a training that stopped after {done}: go on with --resume True, begin anew in another "
+                f"--output_dir, or remove the checkpoints of {path.parent}"
             )
         if differs:
             warnings.warn(
@@ -228,6 +228,16 @@ def _refuse_to_lose(found: Mapping[int, Path], conditions: Mapping, same_data: b
         return
 
 
+def _unfinished(epoch: int, content: Mapping) -> str:
+    """How much of how much a training did that is not finished, in words; empty if it is."""
+    minutes = content.get(CONDITIONS, {}).get("max_minutes")
+    if minutes is not None:
+        done = float(content.get("clock", {}).get("seconds", 0)) / 60
+        return f"{done:.1f} of {minutes:g} minutes" if done < minutes else ""
+    planned = content["trainer"].get("max_epochs") or 0
+    return f"{epoch} of {planned} epochs" if epoch < planned else ""
+
+
 def run_training(trainer: Engine, folder: str | Path) -> None:
     """Run `trainer` to its end. KeyboardInterrupt says what is written and how to go on."""
     try:
@@ -235,4 +245,5 @@ def run_training(trainer: Engine, folder: str | Path) -> None:
     except KeyboardInterrupt as stop:
         last = next(iter(checkpoints_in(path_of("run_dir", folder)).values()), None)
         done = f"{last} holds all before: go on with --resume True" if last else "nothing is written yet: begin anew"
-        raise type(stop)(f"stopped in epoch {trainer.state.epoch} of {trainer.state.max_epochs}; {done}") from None
+        planned = "" if trainer.state.max_epochs >= ENDLESS else f" of {trainer.state.max_epochs}"
+        raise type(stop)(f"stopped in epoch {trainer.state.epoch}{planned}; {done}") from None

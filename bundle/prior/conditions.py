@@ -1,6 +1,7 @@
 """Under which conditions a training runs: what a resumed one must share with it, and what it had better.
 
-Conditions are kept in its checkpoints as {"fixed": {id: value}, "noted": {name: value}, "max_epochs": number}.
+Conditions are kept in its checkpoints as {"fixed": {id: value}, "noted": {name: value}, "max_epochs": number,
+"max_minutes": number or None}.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import torch
 from bundle.files.fingerprint import fingerprint
 from bundle.usage import UsageError
 
-FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "patches_per_volume",
-         "volumes_per_batch", "resample_shear")  # fmt: skip
+FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "batch_size", "foreground", "coarser",
+         "coarser_sizes", "volume_weights", "resample_shear")  # fmt: skip
 """Settings without which a training is another one. Those that change no weight, such as val_interval, are free."""
-NOTED = ("num_workers",)
+NOTED = ("grow", "compile")
 """Settings that may change between one machine and the next."""
+LENGTH = ("max_epochs", "max_minutes")
+"""Settings that the learning rate follows; with the second, the first says nothing."""
 DATA, SCAN = "the data", "the scan"
 """Noted of what is trained on: names and sizes; and of a single one, as of an adaptation, what is in it."""
 
@@ -50,8 +53,7 @@ def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence
             "the number of threads": torch.get_num_threads(),
             "torch": str(torch.__version__), "monai": monai.__version__, "numpy": np.__version__,
         } | ({} if scan is None else {SCAN: scan}),
-        "max_epochs": settings["max_epochs"],
-    }  # fmt: skip
+    } | {name: settings.get(name) for name in LENGTH}  # fmt: skip
 
 
 def flat(about: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -98,12 +100,18 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
             "interrupted",
             stacklevel=3,
         )
-    if before["max_epochs"] != now["max_epochs"]:
+    if length_of(before) != length_of(now):
         warnings.warn(
-            f"{path}: max_epochs was {before['max_epochs']} and is {now['max_epochs']}: from here on the learning rate "
-            f"follows the cosine over {now['max_epochs']} epochs; what was trained before did not",
+            f"{path}: the training was to take {length_of(before)}, and is to take {length_of(now)}: from here on the "
+            f"learning rate follows the cosine over {length_of(now)}; what was trained before did not",
             stacklevel=3,
         )
+
+
+def length_of(conditions: Mapping) -> str:
+    """In words: "20 epochs" or "30 minutes"."""
+    minutes = conditions.get("max_minutes")
+    return f"{conditions['max_epochs']} epochs" if minutes is None else f"{minutes:g} minutes"
 
 
 def other_data(before: Mapping, now: Mapping) -> str:

@@ -13,8 +13,15 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
+from bundle.files.values import choice
 from bundle.prior.tracing import Traced
 from bundle.prior.weights import EXTRA_STATE, Weights, check_fits, encoded
+
+MODELS = {
+    "small": {"channels": [16, 32, 64, 128], "num_res_blocks": 1},  # 2.4 million parameters
+    "large": {"channels": [32, 64, 128, 128], "num_res_blocks": 2},  # 5.9 million; three times the time on a CPU
+}
+"""The networks that are shipped, by size."""
 
 
 class SliceUNet(DiffusionModelUNet):
@@ -66,6 +73,11 @@ class SliceUNet(DiffusionModelUNet):
 def _without_extra_state(network: SliceUNet, state: dict, prefix: str, *_) -> None:
     """Weights that version 0.4.0 wrote do not say what they are for."""
     state.setdefault(f"{prefix}{EXTRA_STATE}", network.get_extra_state())
+
+
+def channels_of(model: str) -> dict:
+    """`channels` and `num_res_blocks` of the network that is called `model`, one of MODELS."""
+    return MODELS[choice("model", model, MODELS)]
 
 
 def network_for(weights: Weights, channels: Sequence[int] | None = None, num_res_blocks: int | None = None,

@@ -48,7 +48,7 @@ class RandSlicePatchesd(Randomizable, MapTransform):
                  foreground: float = 0.1) -> None:  # fmt: skip
         MapTransform.__init__(self, keys)
         self.patch_size = whole_number("patch_size", patch_size, 1)
-        self.num_patches = whole_number("patches_per_volume", num_patches, 1)
+        self.num_patches = whole_number("num_patches", num_patches, 1)
         self.foreground = number("foreground", foreground)
         self.slice_axes = slice_axes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,17 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose
 
 from bundle.files.switch import is_on
-from bundle.files.values import number, whole_number
+from bundle.files.values import number, rising_pair, whole_number
 from bundle.files.whole import written_whole
+from bundle.prior.pool import volume_weights
 from bundle.usage import UsageError
 
 WHOLE_NUMBERS = {
-    "max_epochs": 1, "val_interval": 1, "epoch_length": 1, "patch_size": 1, "patches_per_volume": 1,
-    "volumes_per_batch": 1, "num_workers": 0, "seed": 0,
+    "max_epochs": 1, "val_interval": 1, "epoch_length": 1, "patch_size": 1, "batch_size": 1, "num_workers": 0,
+    "seed": 0,
 }  # fmt: skip
 """Settings of a training and their least values."""
-SWITCHES = ("resume", "resample_shear")
+SWITCHES = ("resume", "resample_shear", "coarser", "grow", "compile")
 
 
 def check_training(multiple: int = 1, **settings) -> dict:
@@ -51,8 +52,15 @@ def check_training(multiple: int = 1, **settings) -> dict:
         number("learning_rate", settings["learning_rate"], above=0)
     if "ema_momentum" in settings:
         number("ema_momentum", settings["ema_momentum"], above=0, most=1)
-    if "cache_rate" in settings:
-        number("cache_rate", settings["cache_rate"], 0, 1)
+    if settings.get("max_minutes") is not None:
+        number("max_minutes", settings["max_minutes"], above=0, kind="a number of minutes")
+    if "foreground" in settings:
+        number("foreground", settings["foreground"])
+    if "coarser_sizes" in settings:
+        rising_pair("coarser_sizes", settings["coarser_sizes"])
+        number("coarser_sizes", settings["coarser_sizes"][0], above=0, kind="two rising numbers of mm")
+    if "volume_weights" in settings:
+        volume_weights(settings["volume_weights"])
     for name in SWITCHES:
         is_on(settings.get(name, False), name)
     size = settings.get("patch_size", multiple)
@@ -69,15 +77,6 @@ def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[di
     """The patches of `volumes` that `transform` draws with `seed`: the same in every epoch and run."""
     transform.set_random_state(seed)
     return [patch for volume in volumes for patch in transform(volume)]
-
-
-def cosine_decay(epochs: int, floor: float = 0.02) -> Callable[[int], float]:
-    """Factor of the learning rate in each epoch: from 1 along a cosine to `floor`.
-
-    A plain function, so that no checkpoint keeps its length: a run resumed with more epochs follows the longer cosine.
-    """
-    whole_number("max_epochs", epochs, 1)
-    return lambda epoch: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
 
 
 class LowNoisePrepareBatch(DiffusionPrepareBatch):
@@ -149,6 +148,23 @@ class ErrorPerNoiseLevel(Metric):
     def completed(self, engine: Engine, name: str) -> None:
         levels = self.compute()
         engine.state.metrics |= {**levels, name: -float(np.mean(list(levels.values())))}
+
+
+class ValidateStart:
+    """Handler of a trainer: validates the weights that it starts from, as epoch 0 of the history.
+
+    So what a fine-tuning or an adaptation writes is never worse on the validation slices than what it started from.
+    """
+
+    def __init__(self, validator: Engine, enabled: bool) -> None:
+        self.validator, self.enabled = validator, enabled
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.enabled and engine.state.epoch == 0:
+            self.validator.run(1)  # engines of ignite count from 1
 
 
 class KeepBest:
@@ -223,15 +239,17 @@ class HistoryFile:
 
     def keep_loss(self, engine: Engine) -> None:
         output = engine.state.output
-        self.losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+        # Not yet a number: on a GPU that would wait for the iteration to end.
+        self.losses.append((output[0] if isinstance(output, list) else output)["loss"].detach())
 
     def __call__(self, engine: Engine) -> None:
         state = self.trainer.state
         line = {
             "epoch": state.epoch,
             "iteration": state.iteration,
-            "train_loss": float(np.mean(self.losses or [np.nan])),
         }
+        if self.losses:  # there is none before the first epoch
+            line["train_loss"] = float(np.mean(self._numbers()))
         line |= {k: round(float(v), 6) for k, v in engine.state.metrics.items()}
         self.losses = []
         lines = [*lines_before(state.epoch, self.path), json.dumps(line)]
@@ -239,7 +257,11 @@ class HistoryFile:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def state_dict(self) -> dict[str, list[float]]:
-        return {"losses": list(self.losses)}
+        return {"losses": self._numbers()}
+
+    def _numbers(self) -> list[float]:
+        self.losses = [float(loss) for loss in self.losses]
+        return list(self.losses)
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         self.losses = list(state["losses"])

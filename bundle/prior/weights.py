@@ -21,7 +21,7 @@ from bundle.prior.stated import DEFAULTS, EXTRA_STATE, SCALES, check_stated, dec
 from bundle.prior.weights_file import LARGEST, PREFIXES, read_state
 
 __all__ = ["DEFAULTS", "EXTRA_STATE", "SCALES", "LoadWeights", "Weights", "check_fits", "encoded", "load_weights",
-           "read_state", "scheduler_for"]  # fmt: skip
+           "read_state", "scheduler_for", "start_from"]  # fmt: skip
 
 NAMED = 3
 """Names of tensors that a refusal gives; it counts the others."""
@@ -121,6 +121,25 @@ def load_weights(network: torch.nn.Module, weights: Weights | str | Path) -> tor
     except RuntimeError as error:  # modules may have rules of their own
         raise ValueError(f"{_other(weights)}: {' '.join(str(error).split())[:300]} ...") from None
     return network
+
+
+def start_from(network: torch.nn.Module, pretrained: Weights | str | Path | None, kind: str | None = None
+               ) -> torch.nn.Module:  # fmt: skip
+    """`network` with the weights that its training goes on from: a file, or None for a training from nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_weights`; or the weights know another noise schedule than the network
+            is to be trained with.
+    """
+    if pretrained is None:
+        return network
+    weights = pretrained if isinstance(pretrained, Weights) else Weights(path_of("pretrained", pretrained), kind)
+    about = getattr(network, "about", {})
+    for name in ("schedule", "scale"):
+        before, now = (dict(a.get(name) or {}) for a in (weights.about, about))
+        if before and now and before != now:
+            raise ValueError(f"weights {weights.path} were trained with {name} {before}, and this training has {now}")
+    return load_weights(network, weights)
 
 
 def check_fits(network: torch.nn.Module, weights: Weights) -> dict[str, torch.Tensor]:

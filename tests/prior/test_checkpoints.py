@@ -19,7 +19,7 @@ from bundle.prior.checkpoints import (
     read_checkpoint,
     run_training,
 )
-from bundle.prior.training import cosine_decay
+from bundle.prior.clock import cosine_decay
 from tests.support.scans import Marker
 
 EPOCH_LENGTH = 2
@@ -91,7 +91,9 @@ def test_stopped_and_resumed_anywhere_a_training_is_one_that_was_not(tmp_path_fa
 
 def test_the_rate_of_an_epoch_follows_from_its_number_and_the_length_of_the_run(tmp_path):
     Training(tmp_path, 2).run()
-    with pytest.warns(UserWarning, match="max_epochs was 2 and is 5: from here on the learning rate"):
+    with pytest.warns(
+        UserWarning, match="was to take 2 epochs, and is to take 5 epochs: from here on the learning rate"
+    ):
         longer = Training(tmp_path, 5, resume=True).run()
     expected = [0.1 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * e / 5))) for e in (2, 3, 4) for _ in range(2)]
     assert longer.rates == pytest.approx(expected, rel=1e-12)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.prior.conditions import FIXED, NOTED, compare, conditions_of, fingerprint_of, other_data
+from bundle.prior.conditions import FIXED, LENGTH, NOTED, compare, conditions_of, fingerprint_of, other_data
 from bundle.prior.training import check_training
 from bundle.usage import UsageError
 from tests.support.scans import random_network
@@ -16,8 +16,9 @@ from tests.support.scans import random_network
 PATH = Path("run/checkpoint_epoch=2.pt")
 SETTINGS = {
     "seed": 0, "epoch_length": 5, "learning_rate": 0.01, "ema_momentum": 0.1, "patch_size": 16,
-    "patches_per_volume": 2, "volumes_per_batch": 3, "resample_shear": False, "num_workers": 0, "max_epochs": 4,
-    "val_interval": 1, "cache_rate": 1.0, "resume": True,
+    "batch_size": 6, "foreground": 0.1, "coarser": True, "coarser_sizes": [1.0, 2.2], "volume_weights": {},
+    "resample_shear": False, "grow": False, "compile": False, "num_workers": 0, "max_epochs": 4, "max_minutes": None,
+    "val_interval": 1, "resume": True,
 }  # fmt: skip
 
 
@@ -33,13 +34,18 @@ def conditions(volumes=(), network=None, device="cpu", **settings):
 
 
 def test_every_setting_is_fixed_noted_or_known_to_change_no_weight():
-    assert set(SETTINGS) == {*FIXED, *NOTED, "max_epochs", "val_interval", "cache_rate", "resume"}
+    assert set(SETTINGS) == {*FIXED, *NOTED, *LENGTH, "val_interval", "num_workers", "resume"}
     assert check_training(8, **SETTINGS) == SETTINGS
 
 
 @pytest.mark.parametrize("name", FIXED)
 def test_another_training_is_refused_by_the_ids_that_differ(name):
-    other = not SETTINGS[name] if name == "resample_shear" else SETTINGS[name] + 1
+    before = SETTINGS[name]
+    other = (
+        not before
+        if isinstance(before, bool)
+        else {"coarser_sizes": [1.0, 2.0], "volume_weights": {"a": 2.0}}.get(name, 2 * SETTINGS["seed"] + 1)
+    )
     with pytest.raises(ValueError) as refused:
         compare(PATH, conditions(), conditions(**{name: other}))
     assert str(refused.value) == (
@@ -66,16 +72,17 @@ def test_what_may_change_is_told(volumes):
     before = conditions(volumes)
     threads = torch.get_num_threads()
     for now, words in (
-        (conditions(volumes, num_workers=2), "num_workers was 0 and is 2"),
+        (conditions(volumes, grow=True), "grow was False and is True"),
         (conditions(volumes[1:]), r"the data was 2 volumes \(\w{16}\) and 1 volumes \(\w{16}\) and is 2 volumes"),
         (conditions(volumes, device="cuda:1"), "the device was cpu and is cuda"),
-        (conditions(volumes) | {"max_epochs": 9}, "max_epochs was 4 and is 9: from here on the learning rate"),
+        (conditions(volumes, max_epochs=9), "was to take 4 epochs, and is to take 9 epochs: from here on the learning"),
+        (conditions(volumes, max_minutes=0.5), "was to take 4 epochs, and is to take 0.5 minutes: from here on"),
     ):
         with pytest.warns(UserWarning, match=words):
             compare(PATH, before, now)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare(PATH, before, conditions(volumes, val_interval=3, cache_rate=0.0, resume=False))
+        compare(PATH, before, conditions(volumes, val_interval=3, num_workers=7, resume=False))
     assert before["noted"]["the number of threads"] == threads
 
 

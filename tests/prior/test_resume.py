@@ -39,7 +39,7 @@ def settings(tmp_path, monkeypatch):
     return {
         "dataset_dir": str(tmp_path / "heads"), "device": "$torch.device('cpu')", "max_epochs": 3, "epoch_length": 2,
         "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "patch_size": 16,
-        "patches_per_volume": 2, "volumes_per_batch": 2, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
+        "batch_size": 4, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
         "sample_grid#num_samples": 2, "sample_grid#size": 16, "sample_grid#num_steps": 2,
     }  # fmt: skip
 
@@ -98,9 +98,9 @@ def assert_same(folder, other):
     ("others", "iterations"),
     [
         ({}, (1, 3, 4)),
-        ({"num_workers": 2}, (5,)),
+        ({"num_workers": 2, "coarser": False}, (5,)),
         ({"val_interval": 2}, (3,)),
-        ({"seed": 7, "cache_rate": 0.5}, (5,)),
+        ({"seed": 7, "foreground": 0.5}, (5,)),
     ],
     ids=["plain", "workers", "rarely validated", "another seed"],
 )
@@ -170,6 +170,32 @@ def test_a_training_whose_volumes_are_given_one_by_one(tmp_path, settings):
         train(tmp_path / "run", settings | given | {"validate#dataset#data": volumes[3:], "resume": True})
 
 
+def test_a_budget_in_minutes_goes_on_with_what_is_left(tmp_path, settings, monkeypatch):
+    """Iterations of 10 s and epochs of two: a minute is three epochs, in one run or in two."""
+    now = [0.0]
+    monkeypatch.setattr("bundle.prior.clock.time.monotonic", lambda: now[-1])
+
+    def passing(stop=lambda trainer: None):
+        def watch(trainer):
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: now.append(now[-1] + 10))
+            stop(trainer)
+
+        return watch
+
+    settings |= {"max_minutes": 1.0, "max_epochs": 1}
+    train(tmp_path / "whole", settings, stop=passing())
+    train(tmp_path / "parts", settings, stop=passing(at_iteration(3)))
+    with pytest.raises(Exception, match="Failed") as refused:
+        train(tmp_path / "parts", settings)
+    assert "stopped after 0.3 of 1 minutes: go on with --resume" in whole_message(refused.value)
+    train(tmp_path / "parts", settings | {"resume": True}, stop=passing())
+    assert_same(tmp_path / "whole", tmp_path / "parts")  # as time passes here in the same way
+    before = bits(tmp_path / "parts")
+    assert "checkpoint_epoch=3.pt" in before and "checkpoint_epoch=1.pt" not in before
+    train(tmp_path / "parts", settings | {"resume": True}, stop=passing())
+    assert bits(tmp_path / "parts") == before  # nothing is left
+
+
 def test_a_training_on_ct_too(tmp_path, settings):
     for seed, name in enumerate("ab"):
         write_volume(tmp_path / "chests" / f"{name}.nii.gz", chest_voxels((24, 24, 16), seed), spacing=(2, 2, 2))
@@ -203,7 +229,7 @@ def test_a_longer_run_sees_what_one_of_that_length_sees_at_its_learning_rate(tmp
         seen = []
 
         def note(engine):
-            images = b"".join(item["image"].numpy().tobytes() for item in engine.state.batch)
+            images = engine.state.batch["image"].numpy().tobytes()
             seen.append((engine.state.iteration, engine.optimizer.param_groups[0]["lr"], images))
 
         train(folder, settings | others,
@@ -212,7 +238,9 @@ def test_a_longer_run_sees_what_one_of_that_length_sees_at_its_learning_rate(tmp
 
     whole = watched(tmp_path / "whole", max_epochs=4)
     watched(tmp_path / "parts", max_epochs=2)
-    with pytest.warns(UserWarning, match="max_epochs was 2 and is 4: from here on the learning rate follows"):
+    with pytest.warns(
+        UserWarning, match="was to take 2 epochs, and is to take 4 epochs: from here on the learning rate"
+    ):
         assert watched(tmp_path / "parts", max_epochs=4, resume=True) == whole[4:]
 
 
@@ -240,7 +268,7 @@ def test_a_stop_from_the_keyboard_says_how_to_go_on(tmp_path, settings):
 
 def test_what_would_be_another_training_is_refused_before_a_volume_is_read(tmp_path, settings, monkeypatch):
     train(tmp_path / "run", settings, stop=at_iteration(3))
-    monkeypatch.setattr("monai.data.CacheDataset.__init__", None)
+    monkeypatch.setattr("bundle.prior.pool.VolumePool.__init__", None)
     for others, words in (
         ({"patch_size": 32, "seed": 1}, "seed was 0 and is 1, patch_size was 16 and is 32; give seed, patch_size as"),
         ({"network_def#channels": [8, 8]}, r"network#channels was [8, 16] and is [8, 8]"),

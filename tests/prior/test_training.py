@@ -21,7 +21,7 @@ from bundle.prior.training import (
     SampleGrid,
     fixed_patches,
 )
-from bundle.prior.weights import load_weights
+from bundle.prior.weights import EXTRA_STATE, load_weights
 from tests.support.helpers import GaussianDenoiser, alpha_bars
 from tests.support.scans import CHANNELS, GROUPS, ROOT, TRAIN, head_voxels, random_network, whole_message, write_volume
 
@@ -187,7 +187,7 @@ def overrides(tmp_path):
     return {
         "dataset_dir": str(tmp_path / "heads"), "output_dir": str(tmp_path / "run"), "device": "$torch.device('cpu')",
         "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS,
-        "max_epochs": 2, "epoch_length": 2, "patch_size": 16, "patches_per_volume": 2, "volumes_per_batch": 1,
+        "max_epochs": 2, "epoch_length": 2, "patch_size": 16, "batch_size": 2,
         "validate#cut#num_patches": 8, "validate#levels": [100, 600],
         "sample_grid#size": 16, "sample_grid#num_steps": 2,
     }  # fmt: skip
@@ -257,6 +257,39 @@ def test_a_wrong_resume_is_told(tmp_path, overrides, run_here):
     while cause.__cause__:
         cause = cause.__cause__
     assert "to resume from: train without --resume first" in str(cause)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapt", [False, True], ids=["training", "adaptation"])
+def test_weights_that_are_gone_on_from_are_never_lost_to_worse_ones(tmp_path, overrides, run_here, thick_file,
+                                                                    tiny_weights, adapt):  # fmt: skip
+    """A learning rate that ruins them: what is written is what the training began with, validated as epoch 0."""
+    settings = overrides | {"learning_rate": 10.0, "ema_momentum": 0.9, "max_epochs": 1}
+    start = random_network()
+    if adapt:
+        settings |= {"dataset_dir": str(thick_file), "checkpoint": str(tiny_weights)}
+        run_here("adaptation", [TRAIN, "configs/adapt.json"], settings)
+        run, name = tmp_path / "run" / "thick", "thick_prior.pt"
+    else:
+        run_here("training", TRAIN, settings | {"pretrained": str(tiny_weights)})
+        run, name = tmp_path / "run", "model.pt"
+    first, last = history(run)
+    assert (first["epoch"], last["epoch"]) == (0, 1) and "train_loss" not in first and "train_loss" in last
+    assert not last["neg_noise_mse"] > first["neg_noise_mse"]
+    written = load_weights(random_network(seed=5), run / name).state_dict()
+    assert all(torch.equal(written[n], w) for n, w in start.state_dict().items() if n != EXTRA_STATE)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_weights(tmp_path, overrides, run_here, monkeypatch):
+    """torch.compile needs a C++ compiler: here it is given the backend that needs none."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend="eager"))
+    for folder, switch in (("a", "no"), ("b", "yes")):
+        run_here("training", TRAIN, overrides | {"output_dir": str(tmp_path / folder), "compile": switch})
+    a, b = (torch.load(tmp_path / f / "checkpoint_epoch=2.pt", weights_only=True)["network"] for f in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[n].float(), b[n].float(), atol=1e-6) for n in a)
 
 
 @pytest.mark.slow

@@ -8,7 +8,16 @@ from ignite.engine import Engine
 from monai.networks.schedulers import DDIMScheduler
 
 from bundle.prior.network import SliceUNet, network_for
-from bundle.prior.weights import DEFAULTS, EXTRA_STATE, SCALES, LoadWeights, Weights, load_weights, scheduler_for
+from bundle.prior.weights import (
+    DEFAULTS,
+    EXTRA_STATE,
+    SCALES,
+    LoadWeights,
+    Weights,
+    load_weights,
+    scheduler_for,
+    start_from,
+)
 from tests.support.scans import INFERENCE, ROOT, TRAIN, Marker, cut_short, head_voxels, random_network, write_volume
 from tests.test_configs import TRAINED_HERE
 
@@ -179,3 +188,21 @@ def test_what_training_writes_is_enough_for_inference(run_here, tiny_overrides, 
     )  # fmt: skip
     adapted = Weights(tmp_path / "adapted/thick/thick_prior.pt")
     assert adapted.about == weights.about | {"grid": {"spacing": 1.0}}  # the scan's
+
+
+# -- weights that a training starts from ------------------------------------------------------------
+def test_a_training_starts_from_weights_of_its_own_kind_and_schedule(tmp_path, tiny_weights):
+    start = random_network().state_dict()
+    network = start_from(random_network(seed=9), tiny_weights, "percentiles")
+    assert all(torch.equal(w, start[n]) for n, w in network.state_dict().items() if n != EXTRA_STATE)
+    fresh = random_network(seed=9)
+    assert start_from(fresh, None) is fresh
+    about = {"kind": "hounsfield", "low": -1000.0, "high": 1000.0}
+    torch.save(random_network(scale=about).state_dict(), tmp_path / "ct.pt")
+    with pytest.raises(ValueError, match="were trained on Hounsfield units, .* and this task brings"):
+        start_from(random_network(), tmp_path / "ct.pt", "percentiles")
+    other = {"num_train_timesteps": 1000, "schedule": "linear_beta", "beta_start": 0.0001, "beta_end": 0.02}
+    with pytest.raises(ValueError, match=r"were trained with schedule \{.*, and this training has \{.*linear_beta"):
+        start_from(random_network(schedule=other), tiny_weights)
+    with pytest.raises(FileNotFoundError):
+        start_from(random_network(), tmp_path / "none.pt")
