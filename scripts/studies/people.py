@@ -98,10 +98,10 @@ def plan(people: list[str], thicknesses: list[float], methods: list[str], seeds:
     for thickness in thicknesses:
         yield from ((thickness, person, "baselines", 0) for person in people)
         for seed in range(seeds):
-            yield from ((thickness, person, method, seed) for person in people for method in methods)
+            yield from ((thickness, person, method, seed) for method in methods for person in people)
 
 
-def named(words: list[str]) -> dict[str, str]:
+def pairs_of(words: list[str]) -> dict[str, str]:
     """NAME=VALUE words as a dictionary."""
     pairs = [word.partition("=") for word in words]
     if wrong := [word for word, (_, sign, value) in zip(words, pairs) if not (sign and value)]:
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None, adapting: dict | None = None, **others) 
     parser.add_argument("--output", type=Path, default=Path("docs/people.json"))
     args = parser.parse_args(argv)
     try:
-        priors, words = named(args.priors), named(args.ids)
+        priors, words = pairs_of(args.priors), pairs_of(args.ids)
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     size = None if args.crop is None else tuple(args.crop) or CROP
@@ -140,10 +140,10 @@ def main(argv: list[str] | None = None, adapting: dict | None = None, **others) 
         parser.error("--adapt takes the intensity scale of the scan that it is given: leave out --crop")
     files = find_people(args.data_dir, args.people)
     ids = {name: value_of(word) for name, word in words.items()}
-    settings = {"size": size, "priors": {n: sha256(Path(p)) for n, p in priors.items()}, "ids": ids}
+    digests = {name: sha256(Path(path)) for name, path in priors.items()}
     methods = [name + end for name in priors for end in ("", ADAPTED)[: 1 + args.adapt]]
     scans = Scans(files, size, priors, args.work_dir, ids | others, adapting or {})
-    record = Record(args.output, settings)
+    record = Record(args.output, {"size": size, "ids": ids}, digests)
     record.fill(plan(args.people, args.thicknesses, methods, args.seeds), scans.run, "people")
     print(f"wrote {args.output}")
 

@@ -36,7 +36,7 @@ from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
 from scripts.studies.bench import Measured
 from scripts.studies.evidence_grid import NOISES
-from scripts.studies.people import named, value_of
+from scripts.studies.people import pairs_of, value_of
 from scripts.studies.record import Record, sha256
 from scripts.studies.rigid import register
 from scripts.studies.shown import brain, middle
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/real_pairs.json"))
     args = parser.parse_args(argv)
     try:
-        priors, words = named(args.priors), named(args.ids)
+        priors, words = pairs_of(args.priors), pairs_of(args.ids)
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     missing = [name for pair in args.pairs for name in PAIRS[pair] if not (args.data_dir / name).exists()]
@@ -214,8 +214,8 @@ def main(argv: list[str] | None = None, **others) -> None:
         )
     size = None if args.crop is None else tuple(args.crop) or CROP
     ids = {name: value_of(word) for name, word in words.items()}
-    settings = {"size": size, "priors": {n: sha256(Path(p)) for n, p in priors.items()}, "ids": ids}
-    record = Record(args.output, settings)
+    digests = {name: sha256(Path(path)) for name, path in priors.items()}
+    record = Record(args.output, {"size": size, "ids": ids}, digests)
     runs = Pairs(args.data_dir, size, priors, args.work_dir, ids | others)
     record.fill(plan(args.pairs, list(priors), args.noises), runs.run, "pairs")
     print(f"wrote {args.output}")

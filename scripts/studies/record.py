@@ -19,27 +19,33 @@ def sha256(path: Path) -> str:
 
 
 class Record:
-    """Results under paths of names, `{"settings": ..., "results": {name: {name: ... result}}}`.
+    """Results under paths of names, `{"settings": ..., "named": ..., "results": {name: {name: ... result}}}`.
 
     Args:
         path: the file; what it holds is kept.
         settings: what all its results have in common.
+        named: what stands behind some of the names; more may come with each run.
 
     Raises:
-        UsageError: the file holds results of other settings.
+        UsageError: the file holds results of other settings, or something else under one of the names.
     """
 
-    def __init__(self, path: Path, settings: dict) -> None:
+    def __init__(self, path: Path, settings: dict, named: dict[str, str] | None = None) -> None:
         self.path = path
         settings = json.loads(json.dumps(settings))  # as a file holds them
-        self.content: dict = {"settings": settings, "results": {}}
+        self.content: dict = {"settings": settings, "named": {}, "results": {}}
         if path.exists():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
-            if (there := self.content["settings"]) != settings:
-                names = sorted(k for k in there | settings if there.get(k) != settings.get(k))
+            self.content |= json.loads(path.read_text(encoding="utf-8"))
+        for there, given, grows in (
+            (self.content["settings"], settings, False),
+            (self.content["named"], named or {}, True),
+        ):
+            names = given if grows else there | given
+            if wrong := sorted(k for k in names if there.get(k, given.get(k) if grows else None) != given.get(k)):
                 raise UsageError(
-                    f"{path} holds runs with other settings ({', '.join(names)}): name another --output, or remove it"
+                    f"{path} holds runs with other settings ({', '.join(wrong)}): name another --output, or remove it"
                 )
+        self.content["named"] |= named or {}
 
     def get(self, key: Iterable):
         """The result under a path of names; None if there is none."""

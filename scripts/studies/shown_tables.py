@@ -78,7 +78,7 @@ def imprint_text(record: dict) -> str:
             for start, noises in starts.items():
                 for noise, run in noises.items():
                     far = str(max(int(d) for d in run["error"] if d.isdigit()))
-                    parts = [f"{run[kind][d]:.2f}" for kind in ("drawn", "error") for d in ("1", "20", far)]
+                    parts = [two_digits(run[kind].get(d)) for kind in ("drawn", "error") for d in ("1", "20", far)]
                     rows.append(
                         [
                             "across the thick slices" if axis == "0" else "along them",
@@ -93,6 +93,11 @@ def imprint_text(record: dict) -> str:
     header = ["stack", "slices", "start", "noise"]
     header += [f"{kind}, {d}" for kind in ("noise's part", "whole error") for d in distances]
     return table([*header, "common share", "size of noise's part (% of full scale)", "PSNR (dB)"], rows)
+
+
+def two_digits(value: float | None) -> str:
+    """A number, or "–" for one that there is not."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 def people_text(record: dict) -> str:

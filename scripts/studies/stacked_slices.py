@@ -40,9 +40,9 @@ STEP = 30
 ORDER = ("independent", "identical", "slerp", "matern", "ou")
 BASELINES = ("input", "cubic_consistent", "total_variation")
 """Those that the configs have."""
-TV_WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+TV_WEIGHTS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 TUNED = Path("docs/tuning_stacked.json")
-PICTURED, PICTURE_CROP = "t1_stroke", (112, 40, 90)
+PICTURED, PICTURE_CROP = "t1_stroke", (96, 32, 80)
 """A brain without a face, wide enough for a coronal view."""
 SHOWN = {
     "truth": "truth", "input": "thick slices", "independent": "independent", "independent_tv": "then total variation",
@@ -153,7 +153,8 @@ def main(argv: list[str] | None = None, **others) -> None:
     size = None if args.crop is None else tuple(args.crop) or CROP
     picture = args.work_dir / "picture.npz"
     if args.tune:
-        write_json(TUNED, tune(args.tune, args.checkpoint, size, args.work_dir, args.starts, **others))
+        known = json.loads(TUNED.read_text(encoding="utf-8")) if TUNED.exists() else {}
+        write_json(TUNED, known | tune(args.tune, args.checkpoint, size, args.work_dir, args.starts, **others))
         print(f"wrote {TUNED}")
         return
     if not args.picture_only:

@@ -43,6 +43,14 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
         Record(tmp_path / "r.json", {"size": [4], "seed": 1})
 
 
+def test_names_may_come_but_not_change(tmp_path):
+    Record(tmp_path / "r.json", {}, {"small": "aa"}).add(["a"], {})
+    record = Record(tmp_path / "r.json", {}, {"large": "bb"})
+    assert record.content["named"] == {"small": "aa", "large": "bb"} and record.get(["a"]) == {}
+    with pytest.raises(UsageError, match=r"other settings \(small\)"):
+        Record(tmp_path / "r.json", {}, {"small": "cc", "large": "bb"})
+
+
 # -- the people -----------------------------------------------------------------------------------
 def test_people_are_told_by_content_and_not_by_name(tmp_path, monkeypatch):
     path = write_volume(tmp_path / "anything.nii.gz", head_voxels((12, 12, 12)))
