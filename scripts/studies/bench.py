@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from bundle.physics import operator_of
 from bundle.prior.weights import load_weights
 from bundle.report.evaluation import DATA_RANGE, with_noise
 from bundle.report.metrics import PLANES, evaluate
+
+
+def baseline_names() -> list[str]:
+    """Those of configs/inference.json."""
+    return list(json.loads(Path("configs/inference.json").read_text(encoding="utf-8"))["baselines"])
 
 
 class Measured:

@@ -27,7 +27,7 @@ from monai.bundle import ConfigWorkflow
 from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.physics.thick import ThroughPlaneSampling
-from scripts.studies.bench import Bench
+from scripts.studies.bench import Bench, baseline_names
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import CROP, PEOPLE, find_people, prepare
 
@@ -77,7 +77,7 @@ class Scans:
         path, scale = prepare(self.files[person], person, PEOPLE[person].brain_only, self.size, self.work_dir)
         ratio = thickness / float(nib.load(path).header.get_zooms()[2])
         name = method.removesuffix(ADAPTED)
-        checkpoint = self.priors.get(name) or next(iter(self.priors.values()))
+        checkpoint = self.priors[name]
         if name != method:
             scan = measured(path, ratio, self.work_dir / "thick" / f"{person}_{thickness:g}mm.nii.gz")
             checkpoint = str(adapt(scan, checkpoint, self.work_dir / "adapted" / name, **self.adapting))
@@ -85,18 +85,19 @@ class Scans:
         return Bench([], path, **scale, **ids, **self.ids)
 
     def run(self, key: tuple) -> dict:
-        """Metrics of one result; of all baselines, by their names, for the method "baselines"."""
+        """Metrics of one result."""
         thickness, person, method, seed = key
+        if method in baseline_names():
+            bench = self.bench(thickness, person, next(iter(self.priors)))
+            return bench.measure(bench.reconstruct(method))
         bench = self.bench(thickness, person, method)
-        if method == "baselines":
-            return {name: bench.measure(bench.reconstruct(name)) for name in bench.baselines}
         return bench.measure(bench.sample(seed=seed))
 
 
 def plan(people: list[str], thicknesses: list[float], methods: list[str], seeds: int):
     """Keys of all runs; one thickness after the other, seed after seed."""
     for thickness in thicknesses:
-        yield from ((thickness, person, "baselines", 0) for person in people)
+        yield from ((thickness, person, name, 0) for person in people for name in baseline_names())
         for seed in range(seeds):
             yield from ((thickness, person, method, seed) for method in methods for person in people)
 

@@ -34,7 +34,7 @@ from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
 from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
-from scripts.studies.bench import Measured
+from scripts.studies.bench import Measured, baseline_names
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.people import pairs_of, value_of
 from scripts.studies.record import Record, sha256
@@ -164,29 +164,28 @@ class Pairs:
         lower, upper = intensity_range(torch.from_numpy(voxels))
         limits = {"a_min": lower, "a_max": upper, "b_min": -1.0, "b_max": 1.0, "allow_missing_keys": True}
         scale = {"_target_": "ScaleIntensityRanged", "keys": ["image", "label"], **limits}
-        checkpoint = self.priors.get(prior) or next(iter(self.priors.values()))
-        return Measured(["inference"], path, scale=scale, checkpoint=checkpoint, report=False, **self.ids)
+        return Measured(["inference"], path, scale=scale, checkpoint=self.priors[prior], report=False, **self.ids)
 
     def run(self, key: tuple) -> dict:
-        """Figures of one prior and noise field, of every baseline, or of the registration."""
+        """Figures of one prior and noise field, of a baseline, or of the registration."""
         pair, direction, prior, noise = key
         study, information = self.study(pair, direction)
         if prior == "registration":
             turn = np.degrees(np.arccos(np.clip((np.trace(study.pose[:3, :3]) - 1) / 2, -1, 1)))
             return {"mutual_information": round(information, 4), "turned_degrees": round(float(turn), 2)}
-        bench = self.bench(pair, direction, prior)
-        affine = np.asarray(bench.affine)
-        if prior == "baselines":
-            volumes = {name: bench.reconstruct(name) for name in bench.baselines}
-            return {name: compare(*predict(x.numpy(), affine, study), study) for name, x in volumes.items()}
-        x = bench.sample(None if noise == "own" else NOISES[noise])
-        return compare(*predict(x.numpy(), affine, study), study)
+        if prior in baseline_names():
+            bench = self.bench(pair, direction, next(iter(self.priors)))
+            x = bench.reconstruct(prior)
+        else:
+            bench = self.bench(pair, direction, prior)
+            x = bench.sample(None if noise == "own" else NOISES[noise])
+        return compare(*predict(x.numpy(), np.asarray(bench.affine), study), study)
 
 
 def plan(pairs: list[str], priors: list[str], noises: list[str]):
     """Keys of all runs: what needs no network first."""
     ways = [(pair, direction) for direction in ("1 to 2", "2 to 1") for pair in pairs]
-    yield from ((*way, kind, "none") for way in ways for kind in ("registration", "baselines"))
+    yield from ((*way, kind, "none") for way in ways for kind in ("registration", *baseline_names()))
     for prior in priors:
         yield from ((*way, prior, noise) for way in ways for noise in noises)
 

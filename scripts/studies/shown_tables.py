@@ -37,7 +37,7 @@ def whole_or_part(settings: dict) -> str:
 def held(record: dict, person: str, start: str, method: str) -> list[dict]:
     """Metrics of a method of the study of stacked slices, one per seed."""
     seeds = record["results"].get(person, {}).get(start, {})
-    source = "baselines" if start == "0" else "independent" if method == "independent_tv" else method
+    source = "independent" if method == "independent_tv" else method
     return [run[method] for run in seeds.get(source, {}).values() if method in run]
 
 
@@ -111,21 +111,13 @@ def people_text(record: dict) -> str:
 
 
 def methods_of(people: dict) -> list[str]:
-    """Baselines first; the reference among them."""
-    names: list[str] = []
-    for runs in people.values():
-        names += [
-            n
-            for n in (*runs.get("baselines", {}).get("0", {}), *(m for m in runs if m != "baselines"))
-            if n not in names
-        ]
-    return names
+    """In the order of the runs: baselines first, the reference among them."""
+    return list(dict.fromkeys(name for runs in people.values() for name in runs))
 
 
 def seeds_of(runs: dict, method: str) -> list[dict]:
     """Metrics of a method of one person, one per seed."""
-    baseline = runs.get("baselines", {}).get("0", {}).get(method)
-    return [baseline] if baseline else list(runs.get(method, {}).values())
+    return list(runs.get(method, {}).values())
 
 
 def gains(people: dict) -> str:
@@ -178,10 +170,8 @@ def real_text(record: dict) -> str:
     named: dict[tuple[str, str], dict] = {}
     for pair, way in ways:
         for kind, noises in results[pair][way].items():
-            for noise, run in noises.items():
-                methods = run.items() if kind == "baselines" else ((kind, run),)
-                for method, found in methods if kind != "registration" else ():
-                    named.setdefault((method, noise), {})[(pair, way)] = found
+            for noise, run in noises.items() if kind != "registration" else ():
+                named.setdefault((kind, noise), {})[(pair, way)] = run
     reference, rows = named[REFERENCE, "none"], []
     for (method, noise), runs in named.items():
         label = called(method) + ("" if noise == "none" else f", {NAMES.get(noise, noise)} noise")

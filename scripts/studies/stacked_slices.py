@@ -28,7 +28,7 @@ from bundle.files.write import write_json
 from bundle.noise.field import IndependentNoise
 from bundle.physics.baselines import smooth
 from bundle.report.picture import oriented_slice
-from scripts.studies.bench import Bench
+from scripts.studies.bench import Bench, baseline_names
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import CROP, PEOPLE, find_people, prepare
@@ -90,17 +90,17 @@ class Stacks:
         return {noise: x} | ({"independent_tv": smooth(x, self.weights[str(start)])} if noise == "independent" else {})
 
     def run(self, key: tuple) -> dict:
-        """Metrics per method; those of the baselines under the name "baselines" in place of a noise."""
+        """Metrics per method; start 0 is none, with a baseline in place of a noise."""
         person, start, noise, seed = key
-        bench = self.bench(person, STARTS[0] if noise == "baselines" else start)
-        if noise == "baselines":
-            return {name: bench.measure(bench.reconstruct(name)) for name in BASELINES if name in bench.baselines}
+        bench = self.bench(person, start or STARTS[0])
+        if not start:
+            return {noise: bench.measure(bench.reconstruct(noise))}
         return {name: bench.measure(x) for name, x in self.volumes(person, start, noise, seed).items()}
 
 
 def plan(people: list[str], starts: list[int], noises: list[str], seeds: int):
     """Keys of all runs, those of the first start of all people first."""
-    yield from ((person, 0, "baselines", 0) for person in people)
+    yield from ((person, 0, name, 0) for person in people for name in BASELINES if name in baseline_names())
     for seed in range(seeds):
         for start in starts:
             yield from ((person, start, noise, seed) for person in people for noise in noises)

@@ -12,6 +12,7 @@ from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.physics.intensity import intensity_range
 from bundle.usage import UsageError
 from scripts.studies import imprint, people, shown, shown_tables, stacked_slices
+from scripts.studies.bench import baseline_names
 from scripts.studies.record import Record, sha256
 from tests.support.scans import CHANNELS, GROUPS, ROOT, head_voxels, write_volume
 
@@ -147,7 +148,7 @@ def test_stacked_slices_are_run_once_and_shown(tiny, tiny_weights, monkeypatch):
     record, written = json.loads(output.read_text()), output.stat().st_mtime_ns
     found = record["results"]["t1_stroke"]["600"]
     assert found["independent"]["0"].keys() == {"independent", "independent_tv"}
-    assert record["results"]["colin27"]["0"]["baselines"]["0"].keys() >= {"input", "cubic_consistent"}
+    assert record["results"]["colin27"]["0"].keys() >= {"input", "cubic_consistent"}
     assert output.with_suffix(".png").stat().st_size > 5000
     stacked_slices.main(run, **TINY)
     assert output.stat().st_mtime_ns == written  # nothing was missing
@@ -163,7 +164,7 @@ def test_people_are_measured_with_every_prior(tiny, tiny_weights):
                  "--adapt"], adapting=ADAPTING, **TINY)  # fmt: skip
     record = json.loads(output.read_text())
     found = record["results"]["5.0"]["t1_stroke"]
-    assert found.keys() == {"baselines", "small", "small, adapted"} and found["small"].keys() == {"0", "1"}
+    assert found.keys() == {*baseline_names(), "small", "small, adapted"} and found["small"].keys() == {"0", "1"}
     assert found["small"]["0"] != found["small, adapted"]["0"] and "psnr_inside" in found["small"]["0"]
     text = shown_tables.people_text(record)
     assert "prior: small, adapted" in text and "### Slices of 5 mm" in text and "Whole volumes" in text
@@ -202,7 +203,7 @@ def test_gains_are_paired_by_person():
         return {"psnr": level, "ssim": 0.8, **{f"error_{p}": 0.05 for p in ("axial", "coronal", "sagittal")}}
 
     record = {"settings": {"size": None}, "results": {"5.0": {
-        name: {"baselines": {"0": {"cubic_consistent": run(level)}}, "new": {"0": run(level + 1), "1": run(level + 3)}}
+        name: {"cubic_consistent": {"0": run(level)}, "new": {"0": run(level + 1), "1": run(level + 3)}}
         for name, level in (("colin27", 20.0), ("t1_seg3d", 30.0))
     }}}  # fmt: skip
     assert "| prior: new | +2.00 | – | – | +0.000 | 1.000 | 1.000 | 1.000 |" in shown_tables.people_text(record)
