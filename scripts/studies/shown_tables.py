@@ -111,8 +111,9 @@ def people_text(record: dict) -> str:
 
 
 def methods_of(people: dict) -> list[str]:
-    """In the order of the runs: baselines first, the reference among them."""
-    return list(dict.fromkeys(name for runs in people.values() for name in runs))
+    """Baselines first, the reference among them, else in the order of the runs."""
+    names = dict.fromkeys(name for runs in people.values() for name in runs)
+    return sorted(names, key=lambda name: name not in TITLES)
 
 
 def seeds_of(runs: dict, method: str) -> list[dict]:
@@ -173,7 +174,7 @@ def real_text(record: dict) -> str:
             for noise, run in noises.items() if kind != "registration" else ():
                 named.setdefault((kind, noise), {})[(pair, way)] = run
     reference, rows = named[REFERENCE, "none"], []
-    for (method, noise), runs in named.items():
+    for (method, noise), runs in sorted(named.items(), key=lambda item: item[0][0] not in TITLES):
         label = called(method) + ("" if noise == "none" else f", {NAMES.get(noise, noise)} noise")
         change = [100 * (run["nrmse"] / reference[key]["nrmse"] - 1) for key, run in runs.items()]
         each = [f"{runs[key]['nrmse']:.4f}" if key in runs else "not run" for key in ways]

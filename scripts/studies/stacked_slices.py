@@ -28,6 +28,7 @@ from bundle.files.write import write_json
 from bundle.noise.field import IndependentNoise
 from bundle.physics.baselines import smooth
 from bundle.report.picture import oriented_slice
+from bundle.report.trajectory.pictures import save_small
 from scripts.studies.bench import Bench, baseline_names
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.record import Record, sha256
@@ -131,7 +132,7 @@ def draw(source: Path, path: Path) -> None:
         axes.imshow(kept[name], cmap="gray", vmin=window[0], vmax=window[1], aspect=up / across)
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
-    figure.savefig(path, dpi=100)
+    save_small(figure, path, colours=64)
 
 
 def main(argv: list[str] | None = None, **others) -> None:
