@@ -45,7 +45,7 @@ def stacked_text(record: dict) -> str:
     """Per start and field: PSNR / SSIM / axial inter-slice error x 1000 of each person, and the mean over them."""
     people = [name for name in PEOPLE if name in record["results"]]
     starts = sorted(
-        {s for runs in record["results"].values() for s in runs if s != "0"}, key=lambda s: (s != "600", int(s))
+        {s for runs in record["results"].values() for s in runs if s != "0"}, key=int
     )
     order = [m for name in ORDER for m in ((name, "independent_tv") if name == "independent" else (name,))]
     rows = []
