@@ -44,9 +44,7 @@ def held(record: dict, person: str, start: str, method: str) -> list[dict]:
 def stacked_text(record: dict) -> str:
     """Per start and field: PSNR / SSIM / axial inter-slice error x 1000 of each person, and the mean over them."""
     people = [name for name in PEOPLE if name in record["results"]]
-    starts = sorted(
-        {s for runs in record["results"].values() for s in runs if s != "0"}, key=int
-    )
+    starts = sorted({s for runs in record["results"].values() for s in runs if s != "0"}, key=int)
     order = [m for name in ORDER for m in ((name, "independent_tv") if name == "independent" else (name,))]
     rows = []
     for start, methods in (("0", BASELINES), *((s, order) for s in starts)):
