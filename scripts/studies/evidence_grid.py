@@ -19,8 +19,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
-from monai.bundle import ConfigWorkflow
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
@@ -29,11 +27,8 @@ from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.physics import operator_of
 from bundle.physics.baselines import smooth
-from bundle.prior.weights import load_weights
-from bundle.report.evaluation import DATA_RANGE, with_noise
-from bundle.report.metrics import PLANES, evaluate
+from scripts.studies import bench
 
 FEW_STEPS = {"num_steps": 4, "num_draws": 1, "finish": None}
 """No mean of draws and no final smoothing: they would hide what the noise does."""
@@ -80,45 +75,12 @@ def cut(source: str, piece, kind: str, target: Path) -> Path:
     return target
 
 
-class Bench:
+class Bench(bench.Bench):
     """One task, solver and volume, ready to be sampled with any noise field and seed."""
 
     def __init__(self, task: str, solver: str, volume: Path, **others) -> None:
         overlays, ids = TASKS[task]
-        configs = ["inference", "evaluate", *overlays, f"solver_{solver}"]
-        workflow = ConfigWorkflow(
-            [f"configs/{name}.json" for name in configs], workflow_type="inference", logging_file=False,
-            dataset_dir=str(volume), output_dir=str(volume.parent / "unused"), **{**FEW_STEPS, **ids, **others},
-        )  # fmt: skip
-        workflow.initialize()
-        get = workflow.parser.get_parsed_content
-        item, self.device = get("dataset")[0], get("device")
-        self.network = load_weights(get("network"), get("checkpoint")).eval()
-        self.image, self.truth = item["image"].to(self.device), item["label"].as_tensor()[0].float()
-        self.inferer = get("inferer")
-        self.operator = operator_of(self.image)
-        self.affine = self.operator.domain_affine(item["image"].affine)
-        self.baselines = get("baselines")
-
-    def sample(self, noise_field, seed: int) -> torch.Tensor:
-        """One result (X, Y, Z) on the CPU."""
-        inferer = with_noise(self.inferer, noise_field)
-        sampler = inferer  # a copy, as are those that it wraps
-        while hasattr(sampler, "inferer"):
-            sampler = sampler.inferer
-        sampler.seed, sampler.progress = seed, False
-        return inferer(self.image[None], self.network).as_tensor()[0, 0].float().cpu()
-
-    def measure(self, x: torch.Tensor) -> dict:
-        """The metrics that are kept, rounded to what they are worth."""
-        misfit = float((self.operator.forward(x.to(self.device)) - self.image.as_tensor()[0]).square().mean().sqrt())
-        metrics = evaluate(x, self.truth, DATA_RANGE, self.operator.background, misfit / DATA_RANGE)
-        kept = {"psnr": metrics["volume"]["psnr"], "ssim": metrics["volume"]["ssim"], "residual": misfit / DATA_RANGE}
-        for plane in PLANES:
-            kept[f"ssim_{plane}"] = metrics[plane]["ssim"]
-            kept[f"error_{plane}"] = metrics["inter_slice"][plane]["error"]
-            kept[f"ratio_{plane}"] = metrics["inter_slice"][plane]["ratio"]
-        return {name: float(f"{value:.5g}") for name, value in kept.items()}
+        super().__init__([*overlays, f"solver_{solver}"], volume, **{**FEW_STEPS, **ids, **others})
 
 
 def runs(tasks: list[str], solvers: list[str], seeds: int) -> Iterator[tuple[str, str, str, str, int]]:
@@ -135,20 +97,18 @@ def task_kind(task: str) -> str:
 def run_grid(work_dir: Path, tasks: list[str], solvers: list[str], seeds: int, weights: dict) -> None:
     """Run what has no file yet."""
     missing = [r for r in runs(tasks, solvers, seeds) if not run_file(work_dir, *r).exists()]
-    bench, built = None, None
+    at, built = None, None
     for task, solver, piece, noise, seed in tqdm(missing, desc="grid", unit="run"):
         if built != (task, solver, piece):
             kind = task_kind(task)
             volume = cut(SAMPLES[kind], PIECES[kind][piece], kind, work_dir / "volumes" / f"{kind}_{piece}.nii.gz")
-            bench, built = Bench(task, solver, volume), (task, solver, piece)
-        x = bench.sample(NOISES[noise], seed)
-        record = {noise: bench.measure(x)}
+            at, built = Bench(task, solver, volume), (task, solver, piece)
+        x = at.sample(NOISES[noise], seed)
+        record = {noise: at.measure(x)}
         if noise == "independent":
-            record["independent_tv"] = bench.measure(smooth(x, weights[task][solver]))
+            record["independent_tv"] = at.measure(smooth(x, weights[task][solver]))
         if seed == 0 and noise == "independent":
-            y = bench.image.as_tensor()[0].cpu()
-            for name, baseline in bench.baselines.items():
-                record[name] = bench.measure(baseline(y, bench.operator))
+            record |= {name: at.measure(at.reconstruct(name)) for name in at.baselines}
         write_json(run_file(work_dir, task, solver, piece, noise, seed), record)
 
 
@@ -182,9 +142,9 @@ def tune(work_dir: Path, folders: dict[str, str], tasks: list[str], solvers: lis
         kind = task_kind(task)
         source = list_volumes(folders[kind])[0]["image"]
         volume = cut(source, tuning_piece(source, kind), kind, work_dir / "volumes" / f"{kind}_tuning.nii.gz")
-        bench = Bench(task, solver, volume)
-        x = bench.sample(IndependentNoise(), 0)
-        scores = {w: bench.measure(smooth(x, w))["psnr"] for w in TV_WEIGHTS}
+        at = Bench(task, solver, volume)
+        x = at.sample(IndependentNoise(), 0)
+        scores = {w: at.measure(smooth(x, w))["psnr"] for w in TV_WEIGHTS}
         weights.setdefault(task, {})[solver] = max(scores, key=scores.get)
     return weights
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import t as student_t
 
+from scripts.studies.shown_tables import imprint_text, people_text, real_text, stacked_text
 from scripts.studies.tables import fill, table
 
 FIELDS = {
@@ -310,7 +311,9 @@ def texts(docs: Path) -> dict[str, str]:
     """Marker: text, for every JSON that is there."""
     makers = {
         "grid": ("results_grid.json", grid_text), "lengths": ("tuning_length.json", length_text),
-        "calibration": ("calibration.json", calibration_text),
+        "calibration": ("calibration.json", calibration_text), "stacked": ("stacked_slices.json", stacked_text),
+        "imprint": ("imprint.json", imprint_text), "people": ("people.json", people_text),
+        "real pairs": ("real_pairs.json", real_text),
     }  # fmt: skip
     return {
         name: make(json.loads((docs / source).read_text(encoding="utf-8")))
