@@ -147,6 +147,9 @@ def told_by_a_sampler(**changed):
         def begin(self, *parts):
             seen.append(digest(*parts[:2]))
 
+        def offer(self, state):
+            raise AssertionError("nothing is sampled here")
+
     plain = {"prior": SlicePrior(alpha_bars(), 8), "data_consistency": sampling.NullSpace(),
              "noise_field": IndependentNoise(), "slice_axis": 0, "num_draws": 1}  # fmt: skip
     inferer = DiffusionInverseInferer(**plain | changed, keeper=Listens())
