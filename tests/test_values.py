@@ -42,6 +42,7 @@ TABLE = [
     (INFERENCE, "slice_axis", [True, "z", 3, -1, [], [0, 5]], "slice_axis must be 0, 1, 2"),
     (INFERENCE, "slice_batch_size", [0, -8, 2.5, "x"], 'slice_batch_size must be a whole number from 1.*"auto"'),
     (INFERENCE, "num_draws", [0, -1, 2.5, "x"], "num_draws must be a whole number from 1"),
+    (INFERENCE, "antithetic", ["x", 2], "antithetic is on or off"),
     (INFERENCE, "eps_after_data", ["x", 2], "eps_after_data is on or off"),
     (INFERENCE, "sampler#progress", ["x"], "progress is on or off"),
     (INFERENCE, "sampler#timesteps", [[], [5, 5], [2000, 5], "x", [5.5, 1], {"a": 1}], "timesteps must descend"),

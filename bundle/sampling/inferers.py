@@ -119,9 +119,12 @@ class DiffusionInverseInferer(VolumeInferer):
         eta: share of fresh noise in each step, from 0 (deterministic after the start) to 1.
         sigma_rule: "fixed_share" or "ddim"; see bundle.prior.diffusion.
         slice_axis: axis across which the network's slices lie, 0, 1 or 2; "auto" for the operator's first choice;
-            "alternate" for its choices in turn, so that the steps couple the volume; each draw begins with the
-            next one, so that their mean favours none; or a list of axes, taken in turn.
+            "alternate" for its choices in turn, so that the steps couple the volume; each draw, or antithetic pair,
+            begins with the next one, so that their mean favours none; or a list of axes, taken in turn.
         num_draws: samples to draw; the result is their mean, with their standard deviation as the map "std".
+        antithetic: draws come in pairs, the second with the opposite of all noise of the first and the same axes: each
+            is a sample as before, but what noise does to a denoiser to first order cancels in their mean (Hammersley
+            and Morton, "A new Monte Carlo technique: antithetic variates", 1956).
         seed: key of all draws.
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         start: (y, operator) -> x, what a warm start begins from (see bundle.physics.baselines); the operator's
@@ -138,14 +141,15 @@ class DiffusionInverseInferer(VolumeInferer):
 
     SETTINGS = (
         "seed", "num_steps", "start_fraction", "eta", "sigma_rule", "slice_axis", "num_draws", "eps_after_data",
-        "noise_field", "data_consistency", "start", "finish",
+        "antithetic", "noise_field", "data_consistency", "start", "finish",
     )  # fmt: skip
 
-    def __init__(self, prior, data_consistency, noise_field, num_steps: int = 3,
+    def __init__(self, prior, data_consistency, noise_field, num_steps: int = 10,
                  start_fraction: float = 0.2, eta: float = 1.0, sigma_rule: str = "fixed_share",
-                 slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 4, seed: int = 0,
-                 timesteps: Sequence[int] | None = None, start=None, finish=None, eps_after_data: bool = False,
-                 observer=None, progress: bool = True, keeper: Keeper | None = None) -> None:  # fmt: skip
+                 slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 2, antithetic: bool = True,
+                 seed: int = 0, timesteps: Sequence[int] | None = None, start=None, finish=None,
+                 eps_after_data: bool = False, observer=None, progress: bool = True,
+                 keeper: Keeper | None = None) -> None:  # fmt: skip
         super().__init__()
         choice("sigma_rule", sigma_rule, SIGMA_RULES)
         number("eta", eta, 0, 1)
@@ -192,6 +196,7 @@ class DiffusionInverseInferer(VolumeInferer):
         self.seed = whole_number("seed", seed)
         self.start = callable_or_none("start", start, "'@baselines#smoothest'")
         self.finish = callable_or_none("finish", finish, "@data_consistency")
+        self.antithetic = is_on(antithetic, "antithetic")
         self.eps_after_data = is_on(eps_after_data, "eps_after_data")
         self.observer, self.progress = observer, is_on(progress, "progress")
         self.kept_by(keeper)
@@ -235,7 +240,7 @@ class DiffusionInverseInferer(VolumeInferer):
             noise_level=getattr(run.data_consistency, "noise_level", None),
         )  # fmt: skip
         if deviations is not None:
-            found = found.with_map("std", deviations.div_(self.num_draws - 1).sqrt_()[None])
+            found = found.with_map("std", deviations.div_(self._spread_of_one()).sqrt_()[None])
         return reconstructed(mean, measurement, found)
 
     def begin(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float] = (1.0, 1.0, 1.0)
@@ -250,9 +255,11 @@ class DiffusionInverseInferer(VolumeInferer):
     @torch.no_grad()
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
         """One sample (X, Y, Z) of the volume. `draw` tells samples of one seed apart."""
-        steps, ab, axes, sigma_of = self.timesteps, self.alpha_bars, self._axes(run, draw), SIGMA_RULES[self.sigma_rule]
-        state, first = run.state, draw * (len(ab) + 1)  # first of its steps, in the keys of draws: no two share one
-        x = self._noisy_start(run, axes[0], first) if state.x is None else state.x
+        path, second = divmod(draw, 2) if self.antithetic else (draw, 0)
+        steps, ab, axes, sigma_of = self.timesteps, self.alpha_bars, self._axes(run, path), SIGMA_RULES[self.sigma_rule]
+        state, noise = run.state, run.noise.opposite() if second else run.noise
+        first, own = (k * (len(ab) + 1) for k in (path, draw))  # of its steps, in the keys of draws: no two share one
+        x = self._noisy_start(run, noise, axes[0], first) if state.x is None else state.x
         for i, t in enumerate(steps[state.step :], state.step):
             number, last = first + 1 + i, i == len(steps) - 1
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
@@ -261,9 +268,9 @@ class DiffusionInverseInferer(VolumeInferer):
             x0 = self.prior(run.network, x, t, axes[i])
             eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
             step = Step(
-                ab[t], ab_s, sigma, axes[i], Key(self.seed, number, Purpose.MEASUREMENT), x, memory=state.memory,
+                ab[t], ab_s, sigma, axes[i], Key(self.seed, own + 1 + i, Purpose.MEASUREMENT), x, memory=state.memory,
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
-                noise=partial(run.noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
+                noise=partial(noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
             x0 = run.data_consistency(x0, run.y, run.operator, step)
             if self.observer is not None:
@@ -273,7 +280,7 @@ class DiffusionInverseInferer(VolumeInferer):
                 return x0
             if keeps and self.eps_after_data:
                 eps = predict_eps(x, x0, ab[t], out=x)
-            x = run.noise.renoise(x, x0, eps, ab_s, sigma, next_axis, number, step.let_in)
+            x = noise.renoise(x, x0, eps, ab_s, sigma, next_axis, number, step.let_in)
             x0 = eps = None  # or they would live on beside the next x0
             state.step, state.x = i + 1, x
             run.advance()
@@ -319,21 +326,30 @@ class DiffusionInverseInferer(VolumeInferer):
             with_more(held, volumes=volume) | {"finish": step_bytes(self.finish, operator)},
         )
 
-    def _axes(self, run: Reconstruction, draw: int) -> list[int]:
+    def _spread_of_one(self) -> float:
+        """What the sum of squared deviations of the draws from their mean is, in variances of one draw.
+
+        A draw and its opposite deviate as one does from the truth, to first order: of n draws in pairs it is n, not
+        n - 1. Beyond first order it is less, down to n - 1, and the deviation is so much too small.
+        """
+        n = self.num_draws
+        return n - (n % 2) / n if self.antithetic else n - 1
+
+    def _axes(self, run: Reconstruction, path: int) -> list[int]:
         """The slice axis of every step."""
         slice_axes = run.operator.slice_axes
         named = {"auto": slice_axes[:1], "alternate": slice_axes}
         choices = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis)
-        return list(islice(cycle(choices or (self.slice_axis,)), draw, draw + len(self.timesteps)))
+        return list(islice(cycle(choices or (self.slice_axis,)), path, path + len(self.timesteps)))
 
-    def _noisy_start(self, run: Reconstruction, axis: int, step: int) -> torch.Tensor:
+    def _noisy_start(self, run: Reconstruction, noise: VolumeNoise, axis: int, step: int) -> torch.Tensor:
         """x_t at the first timestep."""
         ab = self.alpha_bars[self.timesteps[0]]
         x = torch.empty(run.operator.domain_shape, dtype=run.y.dtype, device=run.y.device)
         if self.from_noise:
-            return run.noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
+            return noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
         start = run.operator.linear_reconstruction(run.y) if run.start is None else run.start
-        return run.noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
+        return noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
 
 def overlay_of(name: object) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,11 +26,17 @@ class VolumeNoise:
         field: a noise field (bundle.noise.field).
         spacing: voxel size (mm) along X, Y and Z.
         seed: key of the draws.
+        sign: 1, or -1 for the opposite of every draw.
     """
 
     field: NoiseField
     spacing: Sequence[float]
     seed: int
+    sign: int = 1
+
+    def opposite(self) -> VolumeNoise:
+        """The same draws with the opposite sign: noise of the same law."""
+        return replace(self, sign=-self.sign)
 
     def slices(
         self, shape: Sequence[int], axis: int, step: int, ab_s: float, purpose: Purpose = Purpose.RENOISE
@@ -41,7 +47,8 @@ class VolumeNoise:
         for start in range(0, count, NOISE_CHUNK):
             part = range(start, min(start + NOISE_CHUNK, count))
             key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s)}
-            yield slice(part.start, part.stop), self.field.draw(positions, tuple(slice_shape), slices=part, **key)
+            noise = self.field.draw(positions, tuple(slice_shape), slices=part, **key)
+            yield slice(part.start, part.stop), noise if self.sign > 0 else noise.neg_()
 
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -181,14 +182,23 @@ def projector_table(path: Path) -> str:
 
 
 def training_curve(history: Path, picture: Path) -> None:
-    """Loss and validation error per noise level against iterations."""
+    """Loss and validation error per noise level against iterations; a training in stages restarts at each line."""
     rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     steps = [r["iteration"] for r in rows]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.semilogy(steps, [r["train_loss"] for r in rows], color="black", label="training loss")
-    for key in (k for k in rows[-1] if k.startswith("noise_mse_t")):
-        axes.semilogy(steps, [r[key] for r in rows], linewidth=1, label=f"validation, t = {int(key[-3:])}")
+    starts = [i for i in range(1, len(rows)) if rows[i].get("stage") != rows[i - 1].get("stage")]
+    parts = [slice(a, b) for a, b in pairwise([0, *starts, len(rows)])]
+    levels = {key: f"validation, t = {int(key[-3:])}" for key in rows[-1] if key.startswith("noise_mse_t")}
+    for key, label in {"train_loss": "training loss", **levels}.items():
+        drawn = {"color": "black"} if key == "train_loss" else {"linewidth": 1}
+        for part in parts:
+            values = [r.get(key, math.nan) for r in rows[part]]
+            (line,) = axes.semilogy(steps[part], values, label=label, **drawn)
+            drawn, label = drawn | {"color": line.get_color()}, None
+    for i in starts:
+        axes.axvline(steps[i], color="grey", linestyle=":")
+        axes.annotate(f" {rows[i]['stage']}", (steps[i], axes.get_ylim()[0]), fontsize=7, va="bottom", rotation=90)
     axes.set_xlabel("iteration")
     axes.set_ylabel("mean squared error of the noise")
     axes.legend(fontsize=7, ncols=2)
@@ -275,6 +285,7 @@ def write_tables(docs: Path) -> list[Path]:
                 written.append(path)
     for history, picture in (
         ("prior_history.jsonl", "prior_training.png"),
+        ("prior_large_history.jsonl", "prior_large_training.png"),
         ("prior_ct_history.jsonl", "prior_ct_training.png"),
     ):
         if (docs / history).exists():

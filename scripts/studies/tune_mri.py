@@ -4,8 +4,8 @@
 
 DIR holds the volumes of PEOPLE (scripts/data_sources.json says where they are from). Of each a crop of 24 x 64 x 60
 voxels at 1 mm is measured in slices 5 mm apart and sampled with each of SETTINGS, for numbers of DRAWS within PASSES:
-draws of one seed do not depend on how many there are, so one run gives all. Writes docs/tuning_mri.json: a run per
-setting, person and seed. What is in the file already is not run again; docs/results.md shows the means.
+draws of one seed do not depend on how many there are, so one run gives all. Some are tried at other RATIOS, too.
+Writes docs/tuning_mri.json: a run per setting, person, ratio and seed. What is in the file already is not run again; docs/results.md shows the means.
 
 The T1 and T2 volumes also trained the prior, so their figures flatter it; the FLAIR person did not.
 """
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.noise.named import named_noise
-from bundle.physics.baselines import Interpolation
+from bundle.physics.baselines import ConsistentTotalVariation, Interpolation
 from bundle.physics.foreground import foreground_box, foreground_threshold
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import SIMULATED
@@ -47,24 +47,52 @@ SHAPE = (24, 64, 60)
 """Voxels of 1 mm in a crop, from the middle of the subject, and its upper end in the last axis."""
 BELOW_TOP = 20
 RATIO = 5
-DRAWS = (1, 2, 3, 4, 5, 6, 8)
-PASSES = 20
-"""Of the network over the volume, at most: what three minutes on two cores allow on the embedded sample."""
+RATIOS = (3, 8)
+"""Other distances of the slices (mm), at which OF_RATIOS are tried."""
+DRAWS = (1, 2, 4, 8)
+PASSES = 40
+"""Of the network over the volume, at most: six minutes on two cores for the embedded sample."""
 BASE = {
-    "start_fraction": 0.4, "num_steps": 4, "slice_axis": "alternate", "noise": "slerp", "eta": 1.0,
-    "sigma_rule": "fixed_share",
+    "start_fraction": 0.2, "num_steps": 10, "slice_axis": "alternate", "noise": "slerp", "eta": 1.0,
+    "sigma_rule": "fixed_share", "start": "cubic_consistent", "antithetic": True,
 }  # fmt: skip
-STARTS = ((4, 0.4), (6, 0.4), (1, 0.2), (10, 0.6), (3, 0.2), (2, 0.4), (3, 0.4), (4, 0.6), (10, 0.4), (1, 0.4))
-"""(number of steps, start) that are tried; then changes of BASE, one after the other."""
+STARTS = ((10, 0.2), (10, 0.1), (10, 0.4), (20, 0.2), (20, 0.1), (5, 0.2), (5, 0.1), (3, 0.1), (2, 0.1), (10, 0.6))
+"""(number of steps, start fraction) that are tried; then changes of BASE."""
 OTHERS = (
+    {"antithetic": False},
     {"noise": "independent"},
-    {"slice_axis": "auto", "eta": 0.85, "sigma_rule": "ddim"},
+    {"noise": "independent", "antithetic": False},
+    {"noise": "matern"},
+    {"start": "smoothest"},
+    {"start": "total_variation"},
     {"slice_axis": "auto"},
+    {"slice_axis": "auto", "eta": 0.85, "sigma_rule": "ddim"},
     {"slice_axis": [0, 1, 2]},
     {"noise": "independent", "eta": 0.5},
 )
+VOLUMES = {
+    "cubic_consistent": Interpolation(3, consistent=True),
+    "smoothest": None,
+    "total_variation": ConsistentTotalVariation(),
+}
+"""What sampling may begin from, by the names of `baselines` in configs/inference.json."""
 SETTINGS = [BASE | {"num_steps": n, "start_fraction": start} for n, start in STARTS]
+OF_RATIOS = SETTINGS[:4]
 SETTINGS += [BASE | changed for changed in OTHERS]
+
+
+def found(archive_dir: Path, person: str) -> Path:
+    """The volume of a person.
+
+    Raises:
+        FileNotFoundError: it is nowhere in the folder.
+    """
+    path = next(archive_dir.rglob(f"{person}.nii.gz"), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{archive_dir} holds no {person}.nii.gz: give the folder of the volumes, --archive_dir"
+        )
+    return path
 
 
 def crop(path: Path) -> torch.Tensor:
@@ -81,10 +109,10 @@ def crop(path: Path) -> torch.Tensor:
     return volume[tuple(slice(f, f + n) for f, n in zip(first, SHAPE))].contiguous()
 
 
-def measured(volume: torch.Tensor, noise: float = 0.0, seed: int = 0
+def measured(volume: torch.Tensor, noise: float = 0.0, seed: int = 0, ratio: int = RATIO
              ) -> tuple[torch.Tensor, torch.Tensor, LinearOperator]:  # fmt: skip
     """Thick slices y of a volume (X, Y, Z), its truth in the same scale, and the operator."""
-    scan = SimulateMeasurementd("image", ThroughPlaneSampling(ratio=RATIO), noise_std=noise, seed=seed)(
+    scan = SimulateMeasurementd("image", ThroughPlaneSampling(ratio=ratio), noise_std=noise, seed=seed)(
         {"image": MetaTensor(volume[None], affine=torch.eye(4, dtype=torch.float64))}
     )
     operator = scan["image"].meta.pop(SIMULATED)
@@ -108,9 +136,10 @@ class Prior:
         self.prior = SlicePrior(scheduler_for(weights).alphas_cumprod, 8, multiple=self.network.multiple)
 
     def sampler(self, setting: Mapping, seed: int, step=None) -> DiffusionInverseInferer:
-        settings = {k: v for k, v in setting.items() if k != "noise"}
+        settings = dict(setting)
+        noise, start = named_noise(settings.pop("noise")), VOLUMES[settings.pop("start")]
         return DiffusionInverseInferer(
-            self.prior, step or NullSpace(), named_noise(setting["noise"]), **settings, num_draws=1, seed=seed
+            self.prior, step or NullSpace(), noise, **settings, start=start, num_draws=1, seed=seed
         )
 
     def means(self, y: torch.Tensor, operator: LinearOperator, setting: Mapping, seed: int,
@@ -129,6 +158,11 @@ def read_record(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"baselines": {}, "runs": []}
 
 
+def _key(run: Mapping) -> str:
+    """What tells runs apart."""
+    return json.dumps([run[k] for k in ("person", "ratio", "seed", "setting")], sort_keys=True)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archive_dir", type=Path, required=True, help="folder with the volumes of PEOPLE")
@@ -138,26 +172,30 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/tuning_mri.json"))
     args = parser.parse_args(argv)
     prior, record = Prior(args.checkpoint), read_record(args.output) | {"base": BASE}
-    done = {json.dumps([r["person"], r["seed"], r["setting"]], sort_keys=True) for r in record["runs"]}
+    asked = [(RATIO, s) for s in SETTINGS] + [(ratio, s) for ratio in RATIOS for s in OF_RATIOS]
+    done = {_key(run) for run in record["runs"]}
     todo = [
-        (person, seed, setting)
+        run
         for seed in range(args.seeds)
-        for setting in SETTINGS
+        for ratio, setting in asked
         for person in args.people
-        if json.dumps([person, seed, setting], sort_keys=True) not in done
+        if _key(run := {"person": person, "ratio": ratio, "seed": seed, "setting": setting}) not in done
     ]
-    scans = {person: measured(crop(next(args.archive_dir.rglob(f"{person}.nii.gz")))) for person in args.people}
-    for person, (y, truth, operator) in scans.items():
-        x = Interpolation(3, consistent=True)(y, operator)
-        record["baselines"][person] = judged(x, truth, operator)
-    for person, seed, setting in tqdm(todo, desc="tuning", unit="run"):
-        y, truth, operator = scans[person]
-        started, draws = time.perf_counter(), {}
+    volumes = {person: crop(found(args.archive_dir, person)) for person in args.people}
+    for person, ratio in ((p, r) for p in args.people for r in (RATIO, *RATIOS)):
+        y, truth, operator = measured(volumes[person], ratio=ratio)
+        for name in ("cubic_consistent", "total_variation"):
+            x = VOLUMES[name](y, operator)
+            record["baselines"].setdefault(person, {}).setdefault(str(ratio), {})[name] = judged(x, truth, operator)
+    for run in tqdm(todo, desc="tuning", unit="run"):
+        y, truth, operator = measured(volumes[run["person"]], ratio=run["ratio"])
+        started, setting = time.perf_counter(), run["setting"]
         counts = [n for n in DRAWS if n * setting["num_steps"] <= PASSES]
-        for count, mean in prior.means(y, operator, setting, seed, counts):
-            draws[str(count)] = judged(mean, truth, operator)
-        seconds = round(time.perf_counter() - started, 1)
-        run = {"person": person, "seed": seed, "setting": setting, "seconds": seconds, "draws": draws}
+        run["draws"] = {
+            str(count): judged(mean, truth, operator)
+            for count, mean in prior.means(y, operator, setting, run["seed"], counts)
+        }
+        run["seconds"] = round(time.perf_counter() - started, 1)
         record["runs"].append(run)
         write_json(args.output, record)
     print(f"wrote {args.output}")

@@ -20,7 +20,7 @@ from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
 from bundle.report.evaluation import DATA_RANGE
 from bundle.sampling.noise_aware import NoiseAware
-from scripts.studies.tune_mri import BASE, PEOPLE, Prior, crop, judged, measured, read_record
+from scripts.studies.tune_mri import BASE, PEOPLE, Prior, crop, found, judged, measured, read_record
 
 LEVELS = (0.05, 0.02)
 """Shares of the volume's maximum, as `measurement_noise` counts."""
@@ -55,16 +55,16 @@ def main(argv: list[str] | None = None) -> None:
         for person in args.people
         if (person, seed, noise, error) not in done
     ]
-    volumes = {person: crop(next(args.archive_dir.rglob(f"{person}.nii.gz"))) for person in args.people}
+    volumes = {person: crop(found(args.archive_dir, person)) for person in args.people}
     for person, seed, noise, error in tqdm(todo, desc="tuning", unit="run"):
         y, truth, operator = measured(volumes[person], noise, seed)
-        found = operator.noise_deviation(y) / DATA_RANGE
-        step = NoiseAware(found, error) if error else NoiseAware(0.0)
+        level = operator.noise_deviation(y) / DATA_RANGE
+        step = NoiseAware(level, error) if error else NoiseAware(0.0)
         draws = {
             str(count): judged(mean, truth, operator)
             for count, mean in prior.means(y, operator, BASE, seed, DRAWS, step)
         }
-        levels = {"added": round(added(volumes[person], noise, seed), 4), "found": round(found, 4)}
+        levels = {"added": round(added(volumes[person], noise, seed), 4), "found": round(level, 4)}
         run = {"person": person, "seed": seed, "noise": noise, "error": error, **levels, "draws": draws}
         record["runs"].append(run)
         write_json(args.output, record)

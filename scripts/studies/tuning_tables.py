@@ -15,21 +15,27 @@ import numpy as np
 from bundle.files.last_words import plain_endings
 from bundle.planes import PLANES
 from scripts.studies.tables import fill, table
+from scripts.studies.tune_mri import RATIO
 
 FIGURES = {"psnr": 2, "ssim": 3} | dict.fromkeys(PLANES, 2)
 """What is judged, and its digits."""
-SAID = {"slice_axis": "planes", "noise": "noise", "eta": "eta", "sigma_rule": "rule"}
+SAID = {"slice_axis": "planes", "eta": "eta", "sigma_rule": "rule", "start": "begun from", "antithetic": "antithetic"}
 
 
-def gains(record: Mapping) -> dict[tuple[str, int], list[dict]]:
-    """(setting as JSON, draws) -> what each person and seed gained over data-consistent cubic interpolation."""
-    found: dict[tuple[str, int], list[dict]] = defaultdict(list)
+def gains(record: Mapping) -> dict[tuple[str, int, int], list[dict]]:
+    """(setting as JSON, ratio, draws) -> what each person and seed gained over data-consistent cubic interpolation."""
+    found: dict[tuple[str, int, int], list[dict]] = defaultdict(list)
     for run in record["runs"]:
-        best = record["baselines"][run["person"]]
+        base = record["baselines"][run["person"]][str(run["ratio"])]["cubic_consistent"]
         for draws, figures in run["draws"].items():
-            gain = {name: figures[name] - best[name] for name in FIGURES} | {"person": run["person"]}
-            found[json.dumps(run["setting"], sort_keys=True), int(draws)].append(gain)
+            gain = {name: figures[name] - base[name] for name in FIGURES} | {"person": run["person"]}
+            found[_text(run["setting"]), run["ratio"], int(draws)].append(gain)
     return found
+
+
+def _text(setting: Mapping) -> str:
+    """A setting as a key."""
+    return json.dumps(setting, sort_keys=True)
 
 
 def row(of_people: list[dict]) -> list[str]:
@@ -45,36 +51,40 @@ def people_of(record: Mapping) -> set[str]:
     """Those who were sampled with every setting."""
     asked = defaultdict(set)
     for run in record["runs"]:
-        asked[json.dumps(run["setting"], sort_keys=True)].add(run["person"])
+        asked[_text(run["setting"]), run["ratio"]].add(run["person"])
     return set.intersection(*asked.values())
 
 
 def tuning_table(record: Mapping, base: Mapping) -> str:
-    """Every setting that was tried, with the most draws that fit in the passes that were allowed, and with one."""
-    people, rows = people_of(record), []
-    settings = {json.dumps(run["setting"], sort_keys=True): run["setting"] for run in record["runs"]}
-    found = gains(record)
-    for key, setting in settings.items():
-        counts = sorted(draws for name, draws in found if name == key)
-        other = ", ".join(f"{SAID[n]} {setting[n]}" for n in SAID if setting[n] != base[n])
-        for draws in (counts[0], counts[-1]):
-            of_people = [p for p in found[key, draws] if p["person"] in people]
-            steps = f"{setting['num_steps']} from t = {1000 * setting['start_fraction']:.0f}"
-            rows.append([steps, str(draws), str(draws * setting["num_steps"]), other or "–", *row(of_people)])
-    named = ", ".join(f"`{p}`" for p in sorted(people))
+    """Every setting that was tried, per number of draws; first total variation, on the same scans."""
+    people, rows, found = sorted(people_of(record)), [], gains(record)
+    settings = {_text(run["setting"]): run["setting"] for run in record["runs"]}
+    ratios = sorted({ratio for _, ratio, _ in found}, key=lambda r: (r != RATIO, r))
+    for ratio in ratios:
+        baselines = [record["baselines"][person][str(ratio)] for person in people]
+        gain = [{n: b["total_variation"][n] - b["cubic_consistent"][n] for n in FIGURES} for b in baselines]
+        rows.append([str(ratio), "total variation", *["–"] * 4, *row(gain)])
+        for key, setting in settings.items():
+            other = ", ".join(f"{SAID[n]} {setting[n]}" for n in SAID if setting[n] != base[n])
+            for draws in sorted(d for k, r, d in found if (k, r) == (key, ratio)):
+                of_people = [p for p in found[key, ratio, draws] if p["person"] in people]
+                steps = f"{setting['num_steps']} from t = {1000 * setting['start_fraction']:.0f}"
+                said = [steps, setting["noise"], str(draws), str(draws * setting["num_steps"]), other or "–"]
+                rows.append([str(ratio), *said, *row(of_people)])
+    named, base_said = ", ".join(f"`{p}`" for p in people), ", ".join(f"{SAID[n]} {base[n]}" for n in SAID)
     note = (
-        "Gain over data-consistent cubic interpolation, mean over the crops of "
-        f"{named}; `least`: of the one who gained least. By `python -m scripts.studies.tune_mri`."
+        f"Gain over data-consistent cubic interpolation, mean over the crops of {named}; `least`: of the one who gained "
+        f"least. Unless `other` says so: {base_said}. By `python -m scripts.studies.tune_mri`."
     )
-    return f"{note}\n\n{table(['steps', 'draws', 'passes', 'other', *HEADER], rows)}"
+    return f"{note}\n\n{table(['mm', 'steps', 'noise', 'draws', 'passes', 'other', *HEADER], rows)}"
 
 
-def preset_table(record: Mapping, base: Mapping, presets: Mapping[str, Mapping], docs: Path) -> str:
+def preset_table(record: Mapping, base: Mapping, noise: str, presets: Mapping[str, Mapping], docs: Path) -> str:
     """The presets: passes, time on the embedded sample, and what they gained on the people of the tuning."""
     found, rows = gains(record), []
     for name, settings in presets.items():
-        setting = dict(base) | {k: settings[k] for k in ("num_steps", "start_fraction")}
-        of_people = found[json.dumps(setting, sort_keys=True), settings["num_draws"]]
+        setting = dict(base) | {k: settings[k] for k in ("num_steps", "start_fraction")} | {"noise": noise}
+        of_people = found[_text(setting), RATIO, settings["num_draws"]]
         timing = docs / f"benchmark_{name}.json"
         run = json.loads(timing.read_text(encoding="utf-8"))["run"] if timing.exists() else None
         seconds = "–" if run is None else f"{run['whole_run_s']:.0f} s ({run['device']})"
@@ -112,9 +122,10 @@ def write_tuning(docs: Path, configs: Path = Path("configs")) -> list[Path]:
     """Fill docs/presets.md from the JSON in docs/; the files written."""
     page, written = docs / "presets.md", []
     record = json.loads((docs / "tuning_mri.json").read_text(encoding="utf-8"))
-    presets = json.loads((configs / "inference.json").read_text(encoding="utf-8"))["presets"]
+    config = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
+    presets, noise = config["presets"], config["displayable_configs"]["noise"][0]
     texts = {
-        "presets": preset_table(record, record["base"], presets, docs),
+        "presets": preset_table(record, record["base"], noise, presets, docs),
         "tuning": tuning_table(record, record["base"]),
     }
     if (docs / "tuning_noise.json").exists():
