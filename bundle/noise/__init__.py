@@ -6,6 +6,7 @@ from bundle.noise.field import (
     IndependentNoise,
     Key,
     MixedNoise,
+    NoiseByAxis,
     NoiseField,
     PiecewiseSlerpNoise,
     Purpose,
@@ -16,6 +17,7 @@ from bundle.noise.markov import MarkovNoise, MaternNoise, OrnsteinUhlenbeckNoise
 from bundle.noise.named import named_noise
 
 __all__ = [
-    "AutoLength", "IdenticalNoise", "IndependentNoise", "Key", "MarkovNoise", "MaternNoise", "MixedNoise", "NoiseField",
-    "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "Purpose", "SlerpNoise", "keyed_normal", "named_noise",
+    "AutoLength", "IdenticalNoise", "IndependentNoise", "Key", "MarkovNoise", "MaternNoise", "MixedNoise",
+    "NoiseByAxis", "NoiseField", "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "Purpose", "SlerpNoise",
+    "keyed_normal", "named_noise",
 ]  # fmt: skip

@@ -1,4 +1,8 @@
-"""The length of a noise field, chosen from the measurement alone.
+"""The noise field that fits a measurement, chosen from it alone.
+
+Where the network's slices are stacked along an axis along which the scan averaged, noise that all of them share leaves
+nothing behind, as the scan takes it out, and slerp did best there; along other axes it leaves a pattern in all slices,
+and a field with a length does not (docs/evidence.md). The rest is about that length.
 
 What the prior draws is detail that the measurement lacks, and detail of the anatomy reaches across some millimetres.
 The noise is to be alike over several times that length, or it tears detail apart; how many was found on tuning volumes,
@@ -20,6 +24,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from bundle.noise.field import NoiseByAxis, NoiseField, SlerpNoise
 from bundle.noise.markov import MarkovNoise, MaternNoise
 from bundle.usage import UsageError
 
@@ -30,7 +35,9 @@ WINDOW = 5
 
 
 class AutoLength:
-    """Gives each measurement a field of its own length (mm): no field itself, but what `fit` returns is one.
+    """Gives each measurement a field of its own: none itself, but what `fit` returns is one.
+
+    It has a length (mm) that is fitted, and is slerp noise across the axis along which the scan averages.
 
     Args:
         field: the field whose length is set; Matern-3/2 by default.
@@ -48,13 +55,14 @@ class AutoLength:
     def __repr__(self) -> str:
         return f"AutoLength(field={self.field!r}, factor={self.factor!r})"
 
-    def fit(self, y: torch.Tensor, operator, spacing: Sequence[float]) -> MarkovNoise:
+    def fit(self, y: torch.Tensor, operator, spacing: Sequence[float]) -> NoiseField:
         """The field for a measurement y; `spacing` is the volume's, in mm."""
         x = operator.linear_reconstruction(y)
         lengths = sorted(detail_length(x, a, spacing[a]) for a in operator.slice_axes)
         fitted = copy.copy(self.field)
         fitted.length = self.factor * lengths[len(lengths) // 2]
-        return fitted
+        averaged = getattr(operator, "averaged_axis", None)
+        return fitted if averaged is None else NoiseByAxis(fitted, {averaged: SlerpNoise()})
 
 
 def detail_length(x: torch.Tensor, axis: int, spacing: float) -> float:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -155,6 +155,10 @@ class NoiseField(ABC):
     ) -> torch.Tensor:
         """`draw`, of checked positions z (S,)."""
 
+    def across(self, axis: int) -> NoiseField:
+        """The field of slices across an axis of the volume: this one, unless it differs by axis."""
+        return self
+
     def fit(self, y: torch.Tensor, operator, spacing: Sequence[float]) -> NoiseField:
         """The field for a measurement y of an operator, with voxels of `spacing` (mm): this one, unless it adapts."""
         return self
@@ -166,6 +170,27 @@ class NoiseField(ABC):
     @abstractmethod
     def covariance(self, positions: Positions, level: float = 1.0) -> torch.Tensor:
         """Stated covariance (S, S) between slices, float64."""
+
+
+class NoiseByAxis(NoiseField):
+    """A field, and others for slices across some axes.
+
+    Args:
+        field: where no other is named.
+        others: axis of the volume -> its field.
+    """
+
+    def __init__(self, field: NoiseField, others: Mapping[int, NoiseField]) -> None:
+        self.field, self.others = field, dict(others)
+
+    def across(self, axis: int) -> NoiseField:
+        return self.others.get(axis, self.field)
+
+    def _draw(self, z, slice_shape, key, level, slices):
+        return self.field._draw(z, slice_shape, key, level, slices)
+
+    def covariance(self, positions: Positions, level: float = 1.0) -> torch.Tensor:
+        return self.field.covariance(positions, level)
 
 
 class IndependentNoise(NoiseField):

@@ -44,6 +44,9 @@ class LinearOperator(ABC):
     slice_axes: tuple[int, ...] = (0, 1, 2)
     """Axes across which a slice shows what the measurement lacks; alternating planes takes these in turn."""
 
+    averaged_axis: int | None = None
+    """The axis of the volume along which the scan averages; None for none."""
+
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """How much a difference between neighbouring voxels counts along each axis: less for voxels that are longer."""
 

@@ -44,10 +44,11 @@ class VolumeNoise:
         """Ranges of slices across `axis` and their noise, for an image of alpha-bar `ab_s`."""
         count, *slice_shape = (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
         positions = torch.arange(count, dtype=torch.float64) * float(self.spacing[axis])
+        field = self.field.across(axis)
         for start in range(0, count, NOISE_CHUNK):
             part = range(start, min(start + NOISE_CHUNK, count))
             key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s)}
-            noise = self.field.draw(positions, tuple(slice_shape), slices=part, **key)
+            noise = field.draw(positions, tuple(slice_shape), slices=part, **key)
             yield slice(part.start, part.stop), noise if self.sign > 0 else noise.neg_()
 
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:

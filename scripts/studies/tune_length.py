@@ -29,7 +29,8 @@ SOLVER = "dds"
 def compare(bench: Bench, seeds: range) -> dict:
     """PSNR and axial inter-slice error per length, and those of the length that was picked."""
     spacing = [float(s) for s in bench.affine[:3, :3].norm(dim=0)]
-    picked = AutoLength().fit(bench.image.as_tensor()[0], bench.operator, spacing).length
+    fitted = AutoLength().fit(bench.image.as_tensor()[0], bench.operator, spacing)
+    picked = fitted.across(bench.operator.slice_axes[0]).length
     scores = {}
     for length in (*LENGTHS, picked):
         measured = [bench.measure(bench.sample(MaternNoise(length), seed)) for seed in seeds]

@@ -4,8 +4,9 @@
 
 DIR holds the volumes of PEOPLE (scripts/data_sources.json says where they are from). Of each a crop of 24 x 64 x 60
 voxels at 1 mm is measured in slices 5 mm apart and sampled with each of SETTINGS, for numbers of DRAWS within PASSES:
-draws of one seed do not depend on how many there are, so one run gives all. Some are tried at other RATIOS, too.
-Writes docs/tuning_mri.json: a run per setting, person, ratio and seed. What is in the file already is not run again; docs/results.md shows the means.
+draws of one seed do not depend on how many there are, so one run gives all. OF_RATIOS are tried at other RATIOS, too.
+Writes docs/tuning_mri.json: a run per setting, person, ratio and seed. What is in the file already is not run again;
+docs/presets.md shows the means.
 
 The T1 and T2 volumes also trained the prior, so their figures flatter it; the FLAIR person did not.
 """
@@ -56,7 +57,7 @@ BASE = {
     "start_fraction": 0.2, "num_steps": 10, "slice_axis": "alternate", "noise": "slerp", "eta": 1.0,
     "sigma_rule": "fixed_share", "start": "cubic_consistent", "antithetic": True,
 }  # fmt: skip
-STARTS = ((10, 0.2), (10, 0.1), (10, 0.4), (20, 0.2), (20, 0.1), (5, 0.2), (5, 0.1), (3, 0.1), (2, 0.1), (10, 0.6))
+STARTS = ((10, 0.2), (10, 0.1), (10, 0.4), (20, 0.2), (20, 0.1), (5, 0.2), (5, 0.1), (3, 0.1), (2, 0.2), (2, 0.1), (10, 0.6))
 """(number of steps, start fraction) that are tried; then changes of BASE."""
 OTHERS = (
     {"antithetic": False},

@@ -24,8 +24,8 @@ from scripts.studies.tune_mri import BASE, PEOPLE, Prior, crop, found, judged, m
 
 LEVELS = (0.05, 0.02)
 """Shares of the volume's maximum, as `measurement_noise` counts."""
-ERRORS = (0.2, 0.4)
-DRAWS = (1,)
+ERRORS = (0.2, 0.3, 0.4)
+DRAWS = (2,)
 
 
 def added(volume: torch.Tensor, noise: float, seed: int) -> float:

@@ -73,8 +73,8 @@ def tuning_table(record: Mapping, base: Mapping) -> str:
                 rows.append([str(ratio), *said, *row(of_people)])
     named, base_said = ", ".join(f"`{p}`" for p in people), ", ".join(f"{SAID[n]} {base[n]}" for n in SAID)
     note = (
-        f"Gain over data-consistent cubic interpolation, mean over the crops of {named}; `least`: of the one who gained "
-        f"least. Unless `other` says so: {base_said}. By `python -m scripts.studies.tune_mri`."
+        f"Gain over data-consistent cubic interpolation, mean over the crops of {named}; `least`: of the one who "
+        f"gained least. Unless `other` says so: {base_said}. By `python -m scripts.studies.tune_mri`."
     )
     return f"{note}\n\n{table(['mm', 'steps', 'noise', 'draws', 'passes', 'other', *HEADER], rows)}"
 

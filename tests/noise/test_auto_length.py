@@ -10,9 +10,11 @@ import torch
 
 from bundle.files.findings import findings_of
 from bundle.noise.auto_length import AutoLength, detail_length
+from bundle.noise.field import Purpose, SlerpNoise
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.sampling.adapters import FieldNoise
+from bundle.sampling.volume_noise import VolumeNoise
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 from tests.support.scans import INFERENCE
 
@@ -52,11 +54,11 @@ def test_the_field_is_fitted_in_mm_and_the_template_is_left_alone():
     x = volume_of_length(6.0, axis=2, count=40)
     operator = ThroughPlaneSampling(axis=0, ratio=2.0).for_grid(tuple(x.shape), (1.0, 1.0, 1.0))
     y = operator.forward(x)
-    field = AutoLength(template).fit(y, operator, (1.0, 1.0, 1.0))
+    field = AutoLength(template).fit(y, operator, (1.0, 1.0, 1.0)).across(1)
     assert isinstance(field, MaternNoise) and template.length == 123.0
-    doubled = AutoLength(template).fit(y, operator, (2.0, 2.0, 2.0))
+    doubled = AutoLength(template).fit(y, operator, (2.0, 2.0, 2.0)).across(1)
     assert doubled.length == pytest.approx(2 * field.length)
-    assert AutoLength(template, factor=3.0).fit(y, operator, (1.0, 1.0, 1.0)).length != field.length
+    assert AutoLength(template, factor=3.0).fit(y, operator, (1.0, 1.0, 1.0)).across(2).length != field.length
 
 
 def test_the_sampler_fits_once_and_draws_from_the_fitted_field():
@@ -70,9 +72,20 @@ def test_the_sampler_fits_once_and_draws_from_the_fitted_field():
     y, network = normal(8, 6, 4, seed=4), BlurringDenoiser(alpha_bars())
     automatic = sampler(Counted(), num_draws=2).reconstruct(measured(y), network)
     (field,) = fits
-    by_hand = sampler(MaternNoise(field.length), num_draws=2).reconstruct(measured(y), network)
+    by_hand = sampler(MaternNoise(field.across(0).length), num_draws=2).reconstruct(measured(y), network)
     assert torch.equal(automatic.as_tensor(), by_hand.as_tensor())
     assert findings_of(automatic).noise == str(field)
+
+
+def test_along_the_thick_axis_it_is_slerp_and_elsewhere_matern():
+    operator = ThroughPlaneSampling(axis=1, ratio=2.0).for_grid((8, 12, 10), (1.0, 1.0, 1.0))
+    field = AutoLength().fit(operator.forward(normal(8, 12, 10, seed=2)), operator, (1.0, 1.0, 1.0))
+    kinds = [type(field.across(axis)) for axis in range(3)]
+    assert kinds == [MaternNoise, SlerpNoise, MaternNoise]
+    drawn = VolumeNoise(field, (1.0, 1.0, 1.0), seed=3).volume(torch.empty(8, 12, 10), 1, 0.5, 4, Purpose.RENOISE)
+    slerp = SlerpNoise().draw(12, (8, 10), seed=3, step=4, level=math.sqrt(0.5))
+    assert torch.equal(drawn.movedim(1, 0), slerp)
+    assert torch.equal(field.covariance(5), field.across(0).covariance(5))
 
 
 def test_it_is_no_field_until_it_is_fitted():
@@ -92,5 +105,5 @@ def test_noise_auto_runs_and_says_what_it_chose(run_here, tiny_overrides, thick_
     case = tmp_path / "results" / "thick"
     assert np.isfinite(nib.load(case / "thick_recon.nii.gz").get_fdata()).all()
     record = json.loads((case / "run.json").read_text(encoding="utf-8"))
-    assert record["noise"].startswith("MaternNoise(length=")
+    assert record["noise"].startswith("NoiseByAxis(field=MaternNoise(length=")
     assert record["settings"]["noise_field"].startswith("AutoLength(")

@@ -19,6 +19,8 @@ def archive(tmp_path, monkeypatch):
     """A head that is larger than the crop, deeper in the folder."""
     monkeypatch.setattr(tune_mri, "SHAPE", (16, 24, 20))
     monkeypatch.setattr(tune_mri, "SETTINGS", [QUICK, QUICK | {"noise": "independent"}])
+    monkeypatch.setattr(tune_mri, "OF_RATIOS", [QUICK])
+    monkeypatch.setattr(tune_mri, "RATIOS", (4,))
     monkeypatch.setattr(tune_mri, "BASE", QUICK)
     monkeypatch.setattr(tune_mri, "PASSES", 4)
     monkeypatch.setattr(tune_noise, "BASE", QUICK)
@@ -47,16 +49,25 @@ def test_a_run_that_is_in_the_file_is_not_run_again_and_the_tables_hold_its_gain
     output = tmp_path / "tuning.json"
     tune_mri.main(arguments(archive, tiny_weights, output))
     record = json.loads(output.read_text(encoding="utf-8"))
-    assert [sorted(run["draws"]) for run in record["runs"]] == [["1", "2"]] * 2 and record["base"] == QUICK
-    record["runs"][0]["draws"]["2"]["psnr"] = record["baselines"][PERSON]["psnr"] + 1.5
+    assert [sorted(run["draws"]) for run in record["runs"]] == [["1", "2"]] * 3 and record["base"] == QUICK
+    assert [run["ratio"] for run in record["runs"]] == [5, 5, 4] and set(record["baselines"][PERSON]) == {"5", "4"}
+    best = record["baselines"][PERSON]["5"]["cubic_consistent"]["psnr"]
+    record["runs"][0]["draws"]["2"]["psnr"] = best + 1.5
     output.write_text(json.dumps(record), encoding="utf-8")
     tune_mri.main(arguments(archive, tiny_weights, output))
     assert json.loads(output.read_text(encoding="utf-8"))["runs"] == record["runs"]
-    lines = tuning_tables.tuning_table(record, QUICK).splitlines()
-    assert lines[5].split(" | ")[:6] == ["| 2 from t = 400", "2", "4", "–", "+1.50", "+1.50"]
-    assert "noise independent" in lines[6]
-    presets = {"x": {"num_steps": 2, "start_fraction": 0.4, "num_draws": 2}}
-    assert "| `x` | 2 | 0.4 | 2 | 4 | – | 1 | +1.50 |" in tuning_tables.preset_table(record, QUICK, presets, tmp_path)
+    rows = [line.split(" | ") for line in tuning_tables.tuning_table(record, QUICK).splitlines()[4:]]
+    assert rows[0][:2] == ["| 5", "total variation"]
+    assert rows[2][:8] == ["| 5", "2 from t = 200", "slerp", "2", "4", "–", "+1.50", "+1.50"]
+    assert rows[3][2] == "independent" and rows[5][0] == "| 4"
+    presets = {"x": {"num_steps": 2, "start_fraction": 0.2, "num_draws": 2}}
+    shown = tuning_tables.preset_table(record, QUICK, "slerp", presets, tmp_path)
+    assert "| `x` | 2 | 0.2 | 2 | 4 | – | 1 | +1.50 |" in shown
+
+
+def test_a_volume_that_is_nowhere_in_the_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no t1_uih_b.nii.gz: give the folder .*--archive_dir"):
+        tune_mri.found(tmp_path, PERSON)
 
 
 def test_the_noise_that_was_added_is_written_beside_that_which_was_found(archive, tiny_weights, tmp_path, monkeypatch):

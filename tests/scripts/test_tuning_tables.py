@@ -3,6 +3,7 @@
 import json
 import shutil
 
+from scripts.studies.tune_mri import BASE, RATIO
 from scripts.studies.tuning_tables import gains, write_tuning
 from tests.support.scans import ROOT
 
@@ -17,11 +18,24 @@ def test_the_page_holds_what_the_json_says(tmp_path):
     assert (tmp_path / "presets.md").read_text(encoding="utf-8") == page and page.count("| ---") >= 3
 
 
-def test_no_preset_lost_to_interpolation_on_anyone_of_the_tuning():
+def test_no_preset_lost_to_interpolation_or_total_variation_on_anyone_of_the_tuning():
     record = json.loads((ROOT / "docs/tuning_mri.json").read_text(encoding="utf-8"))
-    presets = json.loads((ROOT / "configs/inference.json").read_text(encoding="utf-8"))["presets"]
-    found = gains(record)
-    for settings in presets.values():
-        setting = record["base"] | {name: settings[name] for name in ("num_steps", "start_fraction")}
-        people = found[json.dumps(setting, sort_keys=True), settings["num_draws"]]
-        assert len({p["person"] for p in people}) >= 3 and min(p["psnr"] for p in people) > 0
+    config = json.loads((ROOT / "configs/inference.json").read_text(encoding="utf-8"))
+    found, noise = gains(record), config["displayable_configs"]["noise"][0]
+    for settings in config["presets"].values():
+        setting = record["base"] | {"noise": noise}
+        setting |= {name: settings[name] for name in ("num_steps", "start_fraction")}
+        people = found[json.dumps(setting, sort_keys=True), RATIO, settings["num_draws"]]
+        assert len({p["person"] for p in people}) >= 3
+        for person in people:
+            baselines = record["baselines"][person["person"]][str(RATIO)]
+            assert person["psnr"] > max(0, baselines["total_variation"]["psnr"] - baselines["cubic_consistent"]["psnr"])
+
+
+def test_the_base_of_the_tuning_is_what_the_config_says():
+    config = json.loads((ROOT / "configs/inference.json").read_text(encoding="utf-8"))
+    for name in ("slice_axis", "eta", "sigma_rule", "antithetic"):
+        assert BASE[name] == config[name]
+    assert (
+        config["start"] == f"@baselines#{BASE['start']}" and config["displayable_configs"]["noise"][0] == BASE["noise"]
+    )

@@ -87,7 +87,8 @@ class ThroughPlane(LinearOperator):
             )
         shape[axis] = weights.shape[0]
         super().__init__(domain_shape, tuple(shape))
-        self.axis, self.weights = axis, weights.double()
+        self.axis = self.averaged_axis = axis
+        self.weights = weights.double()
         self.slice_axes = tuple(a for a in range(3) if a != axis)
         self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
         self.voxel_size = tuple(float(s) for s in voxel_size or (spacing, spacing, spacing))
