@@ -57,8 +57,7 @@ def check_training(multiple: int = 1, **settings) -> dict:
     if "foreground" in settings:
         number("foreground", settings["foreground"])
     if "coarser_sizes" in settings:
-        rising_pair("coarser_sizes", settings["coarser_sizes"])
-        number("coarser_sizes", settings["coarser_sizes"][0], above=0, kind="two rising numbers of mm")
+        rising_pair("coarser_sizes", settings["coarser_sizes"], above=0)
     if "volume_weights" in settings:
         volume_weights(settings["volume_weights"])
     for name in SWITCHES:

@@ -4,7 +4,7 @@
 
 s is the standard deviation of the noise in y and r that of the error of x0, so this is Wiener's filter, the posterior
 mean of a Gaussian x0. rho -> 0 is the null-space step. r is the same in all steps: what the denoised volume lacks is
-detail, at low noise levels too. r = 0.4 was chosen by scripts/studies/tune_noise.py (docs/presets.md).
+detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class NoiseAware(NullSpace):
         iterations, tolerance: of conjugate gradients, where they are needed.
     """
 
-    def __init__(self, noise_level: float | str = "auto", error: float = 0.4, iterations: int = 10,
+    def __init__(self, noise_level: float | str = "auto", error: float = 0.3, iterations: int = 10,
                  tolerance: float = 1e-5) -> None:  # fmt: skip
         super().__init__(iterations, tolerance)
         self.noise_level, self.error = noise_level, number("error", error, above=0)

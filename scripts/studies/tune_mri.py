@@ -57,7 +57,19 @@ BASE = {
     "start_fraction": 0.2, "num_steps": 10, "slice_axis": "alternate", "noise": "slerp", "eta": 1.0,
     "sigma_rule": "fixed_share", "start": "cubic_consistent", "antithetic": True,
 }  # fmt: skip
-STARTS = ((10, 0.2), (10, 0.1), (10, 0.4), (20, 0.2), (20, 0.1), (5, 0.2), (5, 0.1), (3, 0.1), (2, 0.2), (2, 0.1), (10, 0.6))
+STARTS = (
+    (10, 0.2),
+    (10, 0.1),
+    (10, 0.4),
+    (20, 0.2),
+    (20, 0.1),
+    (5, 0.2),
+    (5, 0.1),
+    (3, 0.1),
+    (2, 0.2),
+    (2, 0.1),
+    (10, 0.6),
+)
 """(number of steps, start fraction) that are tried; then changes of BASE."""
 OTHERS = (
     {"antithetic": False},

@@ -33,6 +33,9 @@ class Events:
     def fit(self, *_):
         return self
 
+    def across(self, axis):
+        return self
+
     def draw(self, positions, slice_shape, **key):
         self.log.append(("noise", len(positions), slice_shape))
         return self.field.draw(positions, slice_shape, **key)
@@ -88,7 +91,9 @@ def test_no_two_steps_or_draws_share_a_key():
             keys.append((seed, step, slices.start))
             return super().draw(positions, slice_shape, seed=seed, step=step, slices=slices, **level)
 
-    sampler(Recorded(), ab=AB[:6], num_steps=6, start_fraction=1, num_draws=3)(batch(Y), lambda x, t: x)
+    sampler(Recorded(), ab=AB[:6], num_steps=6, start_fraction=1, num_draws=3, antithetic=False)(
+        batch(Y), lambda x, t: x
+    )
     assert len(keys) == len(set(keys)) == 6 * 3
 
 
@@ -120,7 +125,8 @@ def test_noise_is_white_in_the_planes_that_the_next_network_call_sees(axis, slic
 @pytest.mark.parametrize(("slice_axis", "first"), [("alternate", [0, 1, 0]), ("auto", [0, 0, 0]), (1, [1, 1, 1])])
 def test_alternating_draws_begin_with_the_next_axis(slice_axis, first):
     events = Events(IndependentNoise())
-    sampler(events, num_steps=3, num_draws=3, slice_axis=slice_axis, slice_batch_size=64)(batch(Y), events.network)
+    inferer = sampler(events, num_steps=3, num_draws=3, antithetic=False, slice_axis=slice_axis, slice_batch_size=64)
+    inferer(batch(Y), events.network)
     across = [{12: 0, 10: 1}[e[1]] for e in events.log if e[0] == "network"]
     assert across[::3] == first
     assert (slice_axis == "alternate") == (across[0] != across[1])

@@ -291,7 +291,7 @@ def test_keys_of_data_steps_are_not_those_of_the_noise_field():
             return super()._draw(z, slice_shape, key, level, slices)
 
     fields = []
-    inferer = sampler(Field(), Recorder(), num_draws=3, num_steps=3)
+    inferer = sampler(Field(), Recorder(), num_draws=3, antithetic=False, num_steps=3)
     inferer.reconstruct(measured(normal(6, 5, 3)), BlurringDenoiser(alpha_bars()))
     assert len(set(keys)) == len(keys) == 9 and not set(keys) & set(fields)
     assert len(set(fields)) == len(fields) == 9 + 9  # re-noising and starts; and what the data steps asked for

@@ -38,7 +38,7 @@ def test_mean_and_spread_are_those_of_all_draws_at_once(count, seed, offset):
 
 def test_the_spread_is_that_of_the_single_draws():
     y = normal(8, 6, 3, seed=4)
-    inferer = sampler(IndependentNoise(), num_draws=3)
+    inferer = sampler(IndependentNoise(), num_draws=3, antithetic=False)
     result = inferer.reconstruct(measured(y), NETWORK)
     operator = operator_of(measured(y))
     draws = torch.stack([sampled(inferer, y, operator, NETWORK, draw=i) for i in range(3)])
@@ -131,7 +131,7 @@ def test_the_maps_of_a_scan_are_written_in_its_units(affine, run_here, tiny_over
     # What the prior filled in has no mean over a thick slice; the rest is the scan, in the scanner's units.
     np.testing.assert_allclose(filled.reshape(20, 18, 6, 4).mean(3), 0, atol=1e-3 * full)
     np.testing.assert_allclose(measured.reshape(20, 18, 6, 4).mean(3), thick, atol=1e-3 * full)
-    assert std.min() >= 0 and 1e-3 * full < std.max() < full
+    assert std.min() >= 0 and 1e-3 * full < std.max() < 2 * full
 
 
 @pytest.mark.slow
