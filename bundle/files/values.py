@@ -43,7 +43,8 @@ def number(name: str, value: object, least: float | None = None, most: float | N
 def rising_pair(name: str, value: object, above: float = -math.inf) -> tuple[float, float]:
     """Two finite numbers, the second above the first, and both above a third."""
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if len(pair) != 2 or not all(isinstance(v, Real) and math.isfinite(v) for v in pair) or not pair[1] > pair[0] > above:
+    finite = len(pair) == 2 and all(isinstance(v, Real) and math.isfinite(v) for v in pair)
+    if not (finite and pair[1] > pair[0] > above):
         limit = "" if above == -math.inf else f" above {above:g}"
         example = [-1.0, 1.0] if above < -1 else [above + 1, above + 2]
         raise UsageError(f"{name} must be two rising numbers{limit}, such as {example}, got {value!r}")
