@@ -49,7 +49,7 @@ class VolumeNoise:
             part = range(start, min(start + NOISE_CHUNK, count))
             key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s)}
             noise = field.draw(positions, tuple(slice_shape), slices=part, **key)
-            yield slice(part.start, part.stop), noise if self.sign > 0 else noise.neg_()
+            yield slice(part.start, part.stop), noise if self.sign > 0 else -noise
 
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""

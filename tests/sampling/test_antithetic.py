@@ -7,6 +7,7 @@ import torch
 
 from bundle.files.findings import findings_of
 from bundle.noise.field import IndependentNoise, SlerpNoise
+from bundle.noise.named import FIELDS, named_noise
 from bundle.physics import operator_of
 from bundle.sampling import NoisyNullSpace
 from tests.support.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, measured, normal, sampled, sampler
@@ -15,7 +16,9 @@ AB = alpha_bars()
 Y = 0.05 * normal(10, 8, 4, seed=6)  # no value comes near the prior's limits
 MEASURED = measured(Y)
 OPERATOR = operator_of(MEASURED)
-every_field = pytest.mark.parametrize("field", [SlerpNoise(), IndependentNoise()], ids=["slerp", "independent"])
+every_field = pytest.mark.parametrize(
+    "field", [named_noise(n) for n in FIELDS if n != "auto"], ids=lambda f: type(f).__name__
+)
 TURNING = {"slice_axis": "alternate", "num_steps": 5, "start_fraction": 0.5}
 
 
