@@ -69,17 +69,16 @@ class StepClock:
     """Wraps a data-consistency step and times its calls."""
 
     def __init__(self, step) -> None:
-        self.step, self.seconds = step, 0.0
+        self.step, self.fitted, self.seconds = step, step, 0.0
 
     def fit(self, y, operator):
         """As the step that is timed: some fit each measurement."""
-        if hasattr(self.step, "fit"):
-            self.step = self.step.fit(y, operator)
+        self.fitted = self.step.fit(y, operator) if hasattr(self.step, "fit") else self.step
         return self
 
     def __call__(self, x0, y, operator, reverse_step):
         start = now(x0.device)
-        result = self.step(x0, y, operator, reverse_step)
+        result = self.fitted(x0, y, operator, reverse_step)
         self.seconds += now(x0.device) - start
         return result
 

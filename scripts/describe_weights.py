@@ -5,7 +5,7 @@
         --channels 32 64 128 128 --num_res_blocks 2
 
 Inference reads network, noise schedule, intensities and voxel size from the file (bundle/prior/weights.py); a bare
-state dict does not say them. The same input gives the same file, to the byte. `--half` stores float16, half the size:
+state dict does not say them; of a file that does, what is not given here is kept. The same input gives the same file, to the byte. `--half` stores float16, half the size:
 the network is float32 again when it is loaded.
 """
 
@@ -47,23 +47,26 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
-    network = DEFAULTS["network"]
-    parser.add_argument("--channels", type=int, nargs="+", default=network["channels"])
-    parser.add_argument("--num_res_blocks", type=int, default=network["num_res_blocks"])
-    parser.add_argument("--norm_num_groups", type=int, default=network["norm_num_groups"])
-    parser.add_argument("--kind", choices=SCALES, default="percentiles", help="the intensities that it was trained on")
+    parser.add_argument("--channels", type=int, nargs="+")
+    parser.add_argument("--num_res_blocks", type=int)
+    parser.add_argument("--norm_num_groups", type=int)
+    parser.add_argument("--kind", choices=SCALES, help="the intensities that it was trained on")
     parser.add_argument("--window", type=float, nargs=2, metavar="HU", help="of hounsfield: what became -1 and 1")
     parser.add_argument("--spacing", type=float, help="mm, if all volumes had one voxel size")
     parser.add_argument("--half", action="store_true")
     args = parser.parse_args(argv)
+    source = Weights(args.source, args.kind)
+    own, stated = source.about, EXTRA_STATE in source.state  # what is not given stays as the file says it
+    given = {name: getattr(args, name) for name in own["network"] if getattr(args, name, None) is not None}
+    window = dict(zip(("low", "high"), args.window)) if args.window else {}
     about = {
-        "network": {name: getattr(args, name) for name in network},
-        "schedule": DEFAULTS["schedule"],
-        "scale": {"kind": args.kind} | (dict(zip(("low", "high"), args.window)) if args.window else {}),
-        "grid": {"spacing": args.spacing},
+        "network": own["network"] | given,
+        "schedule": own["schedule"],
+        "scale": {"kind": args.kind or "percentiles"} | own["scale"] | window,
+        "grid": own["grid"] if stated and args.spacing is None else {"spacing": args.spacing},
     }
     content = BytesIO()  # a file would take its own name into the archive
-    torch.save(described(Weights(args.source), about, args.half), content)
+    torch.save(described(source, about, args.half), content)
     with written_whole(args.output) as partial:
         partial.write_bytes(content.getvalue())
     digest = hashlib.sha256(content.getvalue()).hexdigest()

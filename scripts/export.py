@@ -161,6 +161,8 @@ def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> torch
     """The `network_def` of the configs, with the weights of `checkpoint`, or of theirs; for evaluation, on the CPU."""
     parser = ConfigParser()
     parser.read_config([str(p) for p in config_files])
+    if "model" in parser:
+        parser["model"] = "small"  # the same file on every machine
     if checkpoint is None and "checkpoint" not in parser:
         raise ValueError(f"{config_files[-1]} names no checkpoint: give the weights with --checkpoint")
     if checkpoint is not None:

@@ -90,6 +90,11 @@ DRAWERS = {"mri": ("synthetic_head", head_drawer), "ct": ("synthetic_body", body
 """Per modality: the name of its synthetic volumes, and what draws them."""
 
 
+def told_by(path: Path) -> str:
+    """What the header of a synthetic volume tells of it: the contrast of a head."""
+    return nib.load(path).header["descrip"].item().decode()
+
+
 def synthesise(output_dir: Path, modality: str, sources: dict, training: int, validation: int) -> list[dict]:
     """Draw volumes into training/ and validation/ (seeds that never meet); manifest entries."""
     name, drawer = DRAWERS[modality]
@@ -100,11 +105,13 @@ def synthesise(output_dir: Path, modality: str, sources: dict, training: int, va
     for role, seed in tqdm(plan, desc=name, unit="volume"):
         path = output_dir / role / f"{name}_{seed:04d}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not (
+            path.exists() and (modality != "mri" or told_by(path) == contrast_of(seed))
+        ):  # else of an older version
             partial = path.with_name(f".{path.name}")
             nib.save(draw(role, seed), partial)
             partial.rename(path)
-        contrast = nib.load(path).header["descrip"].item().decode()
+        contrast = told_by(path)
         told = {"contrast": contrast} if contrast in WEIGHTS else {}
         entries.append(
             {"file": str(path.relative_to(output_dir)), "role": role, "sha256": sha256(path), **told,
@@ -136,6 +143,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(f"--without {' '.join(unknown)}: the sources are {', '.join(sources)}")
     if lost := [str(folder) for folder in args.archive_dir if not folder.is_dir()]:
         raise UsageError(f"--archive_dir {' '.join(lost)}: no such folder")
+    if needed := [k for k in args.without if any(f["role"] in ("tissue", "bodies") for f in sources[k]["files"])]:
+        raise UsageError(f"--without {' '.join(needed)}: synthetic volumes are made from it; leave others out")
     taken = {k: v for k, v in sources.items() if k not in args.without}
     entries = collect(args.output_dir, args.archive_dir, taken)
     entries += synthesise(args.output_dir, args.modality, taken, training, validation)

@@ -133,7 +133,7 @@ def verify_prior(prior, n=1):
     }
     volume = {"inputs": {"image": prior["inputs"]["x"]}, "outputs": {"pred": prior["outputs"]["eps"]}}
     verify_net_in_out(
-        net_id="network_def", meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT),
+        net_id="network_def", meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT), model="small",
         device="cpu", n=n, extra_forward_args=extra, **{"_meta_#network_data_format": volume},
     )  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_the_zoo_exports_the_prior_as_torchscript(tmp_path):
     """The generic export, as the zoo calls it; what it writes holds for all sizes and timesteps."""
     ckpt_export(
         net_id="network_def", filepath=str(tmp_path / "verify_model.ts"), ckpt_file=str(ROOT / "models/model.pt"),
-        meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT),
+        meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT), model="small",
     )  # fmt: skip
     module = torch.jit.load(tmp_path / "verify_model.ts")
     weights = Weights(ROOT / "models/model.pt")

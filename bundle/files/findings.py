@@ -23,6 +23,7 @@ class Findings:
         scan: the measurement operator, in words.
         noise: the noise field, in words.
         num_draws: samples that the result is the mean of.
+        antithetic: whether these come in pairs of opposite noise.
         relative_residual: |A x - y| / |y|, A x of the result and y measured.
         resumed_after: steps of the sampler that an interrupted run had done.
         doubts: what is doubtful about it, in words (bundle.physics.judge).
@@ -34,6 +35,7 @@ class Findings:
     scan: str = ""
     noise: str = ""
     num_draws: int = 1
+    antithetic: bool = False
     relative_residual: float = 0.0
     resumed_after: int = 0
     doubts: tuple[str, ...] = ()

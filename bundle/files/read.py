@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import RLock
 
 from monai.data import ImageReader
 from monai.transforms import LoadImage, LoadImaged
@@ -16,6 +17,8 @@ from bundle.files.find import SUFFIXES
 from bundle.files.limits import Limits
 from bundle.files.padding import stated_padding, without_padding
 from bundle.files.volume_read import VolumeReader
+
+_TURNS = RLock()
 
 
 class LoadVolume(LoadImage):
@@ -80,13 +83,17 @@ class LoadVolumed(LoadImaged):
 
 @contextmanager
 def _quiet_about_decoders() -> Iterator[None]:
-    """Every loader of MONAI says that its GPU decoder is missing, which nothing here uses."""
+    """Every loader of MONAI says that its GPU decoder is missing, which nothing here uses.
+
+    Filters of warnings are the process's: threads that make loaders take turns.
+    """
     logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*nvImageCodec decoder plugin did not register")
-            yield
-    finally:
-        logger.setLevel(level)
+    with _TURNS:
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*nvImageCodec decoder plugin did not register")
+                yield
+        finally:
+            logger.setLevel(level)

@@ -183,7 +183,7 @@ def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Te
     mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()  # fine voxel -> thick voxel
     result = affine_transform(
         y.cpu().numpy(),
-        mapping[:3, :3],
+        np.diag(mapping)[:3],  # a diagonal as such takes scipy's quicker way
         mapping[:3, 3],
         output_shape=operator.domain_shape,
         order=order,

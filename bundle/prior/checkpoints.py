@@ -146,15 +146,23 @@ class LastCheckpoint:
         for name, part in state.items():
             if part is None or name not in self._content:
                 continue
+            ways = ways_of(part)
             try:
                 part.load_state_dict(self._content[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 first = " ".join(str(error).split())[:300]
                 raise ValueError(f"{self.path} does not fit this run's {name}: {first}") from None
+            for group, way in zip(getattr(part, "param_groups", ()), ways):
+                group |= way
         engine.state.max_epochs = max_epochs
         if "lr_scheduler" in state:
             follow(state["lr_scheduler"])
         self._content = {}
+
+
+def ways_of(part: object) -> list[dict]:
+    """How an optimiser computes its steps, per group: this is of the device, and not of the training."""
+    return [{n: group[n] for n in ("fused", "foreach") if n in group} for group in getattr(part, "param_groups", ())]
 
 
 def follow(lr_scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:

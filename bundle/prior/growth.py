@@ -55,7 +55,14 @@ class Growth:
 
     def __call__(self) -> None:
         self.take_in()
-        for item in find_volumes(self.source).items:
+        try:
+            items = find_volumes(self.source).items
+        except OSError as error:  # a drive that is away for a moment
+            warnings.warn(f"no new volumes in this epoch: {error}", stacklevel=2)
+            return
+        for item in items:
+            if len(self.waiting) >= 2 * self.pool.threads:
+                return  # the rest in the next epoch: what is read waits in memory
             path = os.path.realpath(item["image"])
             if path not in self.known:
                 self.known.add(path)

@@ -22,10 +22,9 @@ from bundle.files.values import whole_number
 class KeyedEpochs:
     """Handler of a trainer: begins the draws of every epoch anew, from its key.
 
-    It sets the global generators of torch (all devices), numpy and Python, which draw noise, timesteps, the order of
-    the volumes and the seeds of workers, and those of the dataset's MONAI transforms; and starts the loader anew, which
-    else goes on in the middle of a pass through the volumes. Workers seed their transforms from torch's generator, so
-    that draws depend on `num_workers`.
+    It sets the global generators of torch (all devices), numpy and Python, which draw noise, timesteps, volumes and
+    patches, and those of the dataset's MONAI transforms; and starts the loader anew, which else goes on in the middle
+    of a pass. Of a loader with workers, these seed their transforms from torch's generator.
 
     Args:
         seed: of the training, from 0.
@@ -40,7 +39,7 @@ class KeyedEpochs:
         if getattr(dataloader, "persistent_workers", False):
             raise ValueError(
                 "persistent_workers must be off: workers that live on keep their draws, and a resumed training would "
-                "differ; leave train#dataloader#persistent_workers out"
+                "differ; leave it out of train#dataloader"
             )
 
     def attach(self, engine: Engine) -> None:

@@ -189,14 +189,17 @@ class VolumePool:
         """Raise ValueError where the volumes, as far as they are read and beyond, do not fit."""
         if len(found) < min(TOLD, len(self.data)):
             return
-        taken = sum(2.0 * e.levels.numel() for entries in found.values() for e in entries)
+        # Volumes that were read and the pool that they are laid into are there together for a moment.
+        each = 4.0 if torch.device(self.device).type == "cpu" else 2.0
+        taken = sum(each * e.levels.numel() for entries in found.values() for e in entries)
         needed = taken / len(found) * len(self.data)
         for device, left in there.items():
             if needed > left:
                 said = "" if len(found) == len(self.data) else f", by the first {len(found)},"
                 raise ValueError(
                     f"the {len(self.data)} volumes of dataset_dir{said} take about {in_gigabytes(needed)} of memory "
-                    f"(2 bytes a voxel, with coarser copies), and {in_gigabytes(left)} are available on {device}: "
+                    f"({each:.0f} bytes a voxel, with coarser copies), and {in_gigabytes(left)} are available on "
+                    f"{device}: "
                     "give fewer volumes, --coarser no, or a machine with more (--max_memory off tries it all the same)"
                 )
 

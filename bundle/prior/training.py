@@ -166,6 +166,20 @@ class ValidateStart:
             self.validator.run(1)  # engines of ignite count from 1
 
 
+class ValidateEnd:
+    """Handler of a trainer: validates at its end, if its last epoch was not: a budget in minutes ends with any."""
+
+    def __init__(self, validator: Engine, interval: int) -> None:
+        self.validator, self.interval = validator, interval
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch % self.interval:
+            self.validator.run(engine.state.epoch)
+
+
 class KeepBest:
     """Handler of an evaluator: writes `model`'s weights to `path` whenever the key metric is the best so far.
 

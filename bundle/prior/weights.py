@@ -128,8 +128,8 @@ def start_from(network: torch.nn.Module, pretrained: Weights | str | Path | None
     """`network` with the weights that its training goes on from: a file, or None for a training from nothing.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_weights`; or the weights know another noise schedule than the network
-            is to be trained with.
+        FileNotFoundError, ValueError: see `load_weights`; or the weights know another noise schedule or other
+            intensities than the network is to be trained with.
     """
     if pretrained is None:
         return network

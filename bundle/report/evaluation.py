@@ -99,7 +99,7 @@ class EvaluateReconstructiond(MapTransform):
         metrics = {name: measure(x) for name, x in methods.items()}
         if "std" in found.maps:
             spread = found.maps["std"][0].float().cpu()
-            metrics["recon"]["calibration"] = calibration(recon, spread, truth, found.num_draws)
+            metrics["recon"]["calibration"] = calibration(recon, spread, truth, found.num_draws, found.antithetic)
         titles = {name: title_of(name, self.baselines) for name in methods}
         spacing = tuple(float(s) for s in result.pixdim)
         evaluation = Evaluation(truth, methods, titles, metrics, tuple(self.baselines), operator, spacing)

@@ -116,12 +116,16 @@ def evaluate(
     return result
 
 
-def calibration(mean: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, num_draws: int) -> dict:
+def calibration(
+    mean: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, num_draws: int, antithetic: bool = False
+) -> dict:
     """Whether the spread of the draws is as large as the error of their mean.
 
     Args:
-        mean, std: of the draws, any shape; std with n - 1 in the denominator. Voxels of no spread are left out.
+        mean, std: of the draws, any shape; std that of a single draw. Voxels of no spread are left out.
         num_draws: n, from 2.
+        antithetic: they are n / 2 pairs of opposite noise. The spread is then known from n / 2 numbers, and the mean of
+            the pairs has, to first order, none of its own.
 
     Returns:
         nominal and actual coverage, and the root mean square of error and spread, in units of the volume.
@@ -129,8 +133,10 @@ def calibration(mean: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, num_
     drawn = std > 0
     if num_draws < 2 or not bool(drawn.any()):
         raise ValueError(f"a spread needs two draws or more, got {num_draws}: raise num_draws")
-    spread, error = std[drawn] * math.sqrt(1 + 1 / num_draws), (truth - mean)[drawn].abs()
-    quantiles = [float(student_t.ppf((1 + level) / 2, num_draws - 1)) for level in LEVELS]
+    known_from = (num_draws + 1) // 2 if antithetic else num_draws - 1
+    of_mean = num_draws % 2 / num_draws**2 if antithetic else 1 / num_draws
+    spread, error = std[drawn] * math.sqrt(1 + of_mean), (truth - mean)[drawn].abs()
+    quantiles = [float(student_t.ppf((1 + level) / 2, known_from)) for level in LEVELS]
     return {
         "num_draws": num_draws,
         "nominal": list(LEVELS),

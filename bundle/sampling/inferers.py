@@ -8,8 +8,8 @@ For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
 
 NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
 Volumes are (X, Y, Z). With a closed-form data step at most four arrays of the volume's size are alive at once, whatever
-the number of steps; two more for the mean and the spread of several draws, and one more where noise is kept from step
-to step (eta < 1). Conjugate gradients keep four of their own.
+the number of steps; two more for the mean and the spread of several draws, one more where noise is kept from step to
+step (eta < 1), and one for a start that is not the operator's own. Conjugate gradients keep four of their own.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class DiffusionInverseInferer(VolumeInferer):
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
         misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
         found = Findings(
-            str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
+            str(operator), str(run.noise.field), self.num_draws, self.antithetic, misfit, resumed_after=resumed_after,
             noise_level=getattr(run.data_consistency, "noise_level", None),
         )  # fmt: skip
         if deviations is not None:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import maximum_filter
+from tqdm import tqdm
 
 from bundle.files.find import SUFFIXES
 from bundle.files.volume_read import VolumeReader
@@ -96,7 +97,8 @@ def check_roles(output_dir: Path, sources: Mapping[str, dict]) -> None:
     people = {path.name.split(".")[0]: path for role in TESTED for path in volumes_in(output_dir / role)}
     tested |= {sha256(path): name for name, path in people.items()}
     known = {name: marks_of(path) for name, path in people.items()}
-    for path in (path for role in TRAINED for path in volumes_in(output_dir / role)):
+    trained = [path for role in TRAINED for path in volumes_in(output_dir / role)]
+    for path in tqdm(trained, desc="roles", unit="volume", leave=False):
         role = path.parent.name
         name = tested.get(sha256(path))
         if name is None and known:

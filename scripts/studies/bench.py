@@ -7,12 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.physics import operator_of
 from bundle.prior.weights import load_weights
 from bundle.report.evaluation import DATA_RANGE, with_noise
 from bundle.report.metrics import PLANES, evaluate
+
+OF_RESULT = ("num_steps", "start_fraction", "num_draws", "antithetic", "noise", "noise_level", "start")
+"""Ids of configs/inference.json whose defaults a result of a study depends on."""
+
+
+def defaults() -> dict:
+    """The defaults of OF_RESULT; of a part of the config its name, of a list of names the first."""
+    parser, found = ConfigParser(), {}
+    parser.read_config("configs/inference.json")
+    for name in OF_RESULT:
+        raw = parser[name]
+        value = raw if str(raw).startswith("@baselines") else parser.get_parsed_content(name)
+        found[name] = value[0] if isinstance(value, list) else value
+    return found
 
 
 def baseline_names() -> list[str]:

@@ -51,7 +51,7 @@ SAME = 1e-3
 OURS = Peer(
     "This project", sys.executable,
     ("-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.json", "--dataset_dir", "{input}",
-     "--output_dir", "{folder}", "--report", "False", "--operator#ratio", "{ratio}"),
+     "--output_dir", "{folder}", "--report", "False", "--operator#ratio", "{ratio}", "--device", "{device}"),
     "*_recon.nii.gz",
 )  # fmt: skip
 

@@ -35,11 +35,12 @@ FEW_STEPS = {"num_steps": 4, "num_draws": 1, "finish": None}
 CT = {"start_fraction": 0.1, "slice_axis": "auto", "photons": 1e5}
 """A start with enough noise to tell the fields apart: the default, 0.01, is nearly that of total variation."""
 LIMITED_ARC = {"num_views": 100, "arc": 100.0}
+MRI = {"start_fraction": 0.2, "start": None}
 TASKS = {
-    "mri_sagittal": ([], {"slice_axis": 0}),
-    "mri_coronal": ([], {"slice_axis": 1}),
-    "mri_axial": ([], {"slice_axis": 2}),
-    "mri_alternate": ([], {"slice_axis": "alternate"}),
+    "mri_sagittal": ([], {"slice_axis": 0, **MRI}),
+    "mri_coronal": ([], {"slice_axis": 1, **MRI}),
+    "mri_axial": ([], {"slice_axis": 2, **MRI}),
+    "mri_alternate": ([], {"slice_axis": "alternate", **MRI}),
     "svct_parallel": (["task_svct"], CT),
     "svct_cone": (["task_svct"], {"beam": "cone", **CT}),
     "lact_parallel": (["task_svct"], {**LIMITED_ARC, **CT}),

@@ -62,7 +62,14 @@ class Strips:
     def _bench(self, axis: int, count: int, start: int) -> Bench:
         size = tuple(n or count for n in AXES[axis])
         path, scale = prepare(self.source, f"axis{axis}_{count}", PEOPLE[PERSON].brain_only, size, self.work_dir)
-        ids = {"slice_axis": axis, "num_draws": 1, "finish": None, "report": False, "checkpoint": self.checkpoint}
+        ids = {
+            "slice_axis": axis,
+            "num_draws": 1,
+            "start": None,
+            "finish": None,
+            "report": False,
+            "checkpoint": self.checkpoint,
+        }
         steps = {"start_fraction": start / 1000, "num_steps": max(1, round(start / STEP))}
         return Bench(["solver_dds"], path, **scale, **ids, **steps, **self.others)
 

@@ -36,8 +36,8 @@ class Peer:
     Attributes:
         title: what it is called.
         program: name of the executable, or its path.
-        arguments: its words; {input}, {folder}, {ratio}, {gpu} stand for the thick file, an empty folder for its
-            results, the distance of slices in voxels, and the number of the GPU, -1 for none.
+        arguments: its words; {input}, {folder}, {ratio}, {gpu}, {device} stand for the thick file, an empty folder for
+            its results, the distance of slices in voxels, the number of the GPU, -1 for none, and torch's name of it.
         output: pattern of the result in that folder.
         version, licence, source: of the peer.
         install: a command that installs it, for people.
@@ -89,7 +89,13 @@ class Peer:
             raise PeerFailure(f"{self.program} is not installed")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        values = {"input": source, "folder": folder, "ratio": f"{ratio:g}", "gpu": gpu}
+        values = {
+            "input": source,
+            "folder": folder,
+            "ratio": f"{ratio:g}",
+            "gpu": gpu,
+            "device": "cpu" if gpu < 0 else f"cuda:{gpu}",
+        }
         log, began = folder.with_name(f"{folder.name}_log.txt"), time.perf_counter()
         with log.open("w", encoding="utf-8") as said:
             process = subprocess.Popen(

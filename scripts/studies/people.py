@@ -27,7 +27,7 @@ from monai.bundle import ConfigWorkflow
 from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.physics.thick import ThroughPlaneSampling
-from scripts.studies.bench import Bench, baseline_names
+from scripts.studies.bench import Bench, baseline_names, defaults
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import CROP, PEOPLE, find_people, prepare
 
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None, adapting: dict | None = None, **others) 
     digests = {name: sha256(Path(path)) for name, path in priors.items()}
     methods = [name + end for name in priors for end in ("", ADAPTED)[: 1 + args.adapt]]
     scans = Scans(files, size, priors, args.work_dir, ids | others, adapting or {})
-    record = Record(args.output, {"size": size, "ids": ids}, digests)
+    record = Record(args.output, {"size": size, "ids": ids, "defaults": defaults()}, digests)
     record.fill(plan(args.people, args.thicknesses, methods, args.seeds), scans.run, "people")
     print(f"wrote {args.output}")
 

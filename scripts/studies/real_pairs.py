@@ -34,7 +34,7 @@ from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
 from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
-from scripts.studies.bench import Measured, baseline_names
+from scripts.studies.bench import Measured, baseline_names, defaults
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.people import pairs_of, value_of
 from scripts.studies.record import Record, sha256
@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     size = None if args.crop is None else tuple(args.crop) or CROP
     ids = {name: value_of(word) for name, word in words.items()}
     digests = {name: sha256(Path(path)) for name, path in priors.items()}
-    record = Record(args.output, {"size": size, "ids": ids}, digests)
+    record = Record(args.output, {"size": size, "ids": ids, "defaults": defaults()}, digests)
     runs = Pairs(args.data_dir, size, priors, args.work_dir, ids | others)
     record.fill(plan(args.pairs, list(priors), args.noises), runs.run, "pairs")
     print(f"wrote {args.output}")

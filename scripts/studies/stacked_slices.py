@@ -55,7 +55,7 @@ WORDS = "the same command goes on after the last complete run"
 def ids(start: int, checkpoint: str, others: dict) -> dict:
     """Ids of one run of DDS from a timestep: one draw, axial slices, no final smoothing."""
     return {
-        "checkpoint": checkpoint, "slice_axis": 2, "num_draws": 1, "finish": None, "report": False,
+        "checkpoint": checkpoint, "slice_axis": 2, "num_draws": 1, "start": None, "finish": None, "report": False,
         "start_fraction": start / 1000, "num_steps": max(1, round(start / STEP)), **others,
     }  # fmt: skip
 

@@ -172,7 +172,7 @@ def test_people_are_measured_with_every_prior(tiny, tiny_weights):
     assert "prior: small, adapted" in text and "### Slices of 5 mm" in text and "Whole volumes" in text
 
 
-ADAPTING = {"max_epochs": 1, "epoch_length": 2, "patch_size": 16, "patches_per_volume": 2, "batch_size": 2}
+ADAPTING = {"max_epochs": 1, "epoch_length": 2, "patch_size": 16, "batch_size": 2}
 
 
 @pytest.mark.slow
