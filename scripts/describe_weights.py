@@ -5,8 +5,8 @@
         --channels 32 64 128 128 --num_res_blocks 2
 
 Inference reads network, noise schedule, intensities and voxel size from the file (bundle/prior/weights.py); a bare
-state dict does not say them; of a file that does, what is not given here is kept. The same input gives the same file, to the byte. `--half` stores float16, half the size:
-the network is float32 again when it is loaded.
+state dict does not say them. Of a file that does, what is not given here is kept. The same input gives the same file,
+to the byte. `--half` stores float16, half the size: the network is float32 again when it is loaded.
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ def verify_prior(prior, n=1):
     }
     volume = {"inputs": {"image": prior["inputs"]["x"]}, "outputs": {"pred": prior["outputs"]["eps"]}}
     verify_net_in_out(
-        net_id="network_def", meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT), model="small",
-        device="cpu", n=n, extra_forward_args=extra, **{"_meta_#network_data_format": volume},
+        net_id="network_def", meta_file=str(META), config_file=str(ROOT / INFERENCE), bundle_root=str(ROOT),
+        model="small", device="cpu", n=n, extra_forward_args=extra, **{"_meta_#network_data_format": volume},
     )  # fmt: skip
 
 

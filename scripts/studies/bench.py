@@ -23,8 +23,8 @@ def defaults() -> dict:
     parser, found = ConfigParser(), {}
     parser.read_config("configs/inference.json")
     for name in OF_RESULT:
-        raw = parser[name]
-        value = raw if str(raw).startswith("@baselines") else parser.get_parsed_content(name)
+        raw = str(parser[name]).replace("::", "#")
+        value = raw if raw.startswith("@baselines") else parser.get_parsed_content(name)
         found[name] = value[0] if isinstance(value, list) else value
     return found
 
