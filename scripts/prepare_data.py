@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,11 +91,6 @@ DRAWERS = {"mri": ("synthetic_head", head_drawer), "ct": ("synthetic_body", body
 """Per modality: the name of its synthetic volumes, and what draws them."""
 
 
-def told_by(path: Path) -> str:
-    """What the header of a synthetic volume tells of it: the contrast of a head."""
-    return nib.load(path).header["descrip"].item().decode()
-
-
 def synthesise(output_dir: Path, modality: str, sources: dict, training: int, validation: int) -> list[dict]:
     """Draw volumes into training/ and validation/ (seeds that never meet); manifest entries."""
     name, drawer = DRAWERS[modality]
@@ -105,13 +101,13 @@ def synthesise(output_dir: Path, modality: str, sources: dict, training: int, va
     for role, seed in tqdm(plan, desc=name, unit="volume"):
         path = output_dir / role / f"{name}_{seed:04d}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not (
-            path.exists() and (modality != "mri" or told_by(path) == contrast_of(seed))
-        ):  # else of an older version
+        if not path.exists():
             partial = path.with_name(f".{path.name}")
             nib.save(draw(role, seed), partial)
             partial.rename(path)
-        contrast = told_by(path)
+        contrast = nib.load(path).header["descrip"].item().decode()
+        if modality == "mri" and contrast != contrast_of(seed):
+            warnings.warn(f"{path} is of an older version, and stays: remove it for a new one", stacklevel=2)
         told = {"contrast": contrast} if contrast in WEIGHTS else {}
         entries.append(
             {"file": str(path.relative_to(output_dir)), "role": role, "sha256": sha256(path), **told,

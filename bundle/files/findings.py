@@ -23,23 +23,23 @@ class Findings:
         scan: the measurement operator, in words.
         noise: the noise field, in words.
         num_draws: samples that the result is the mean of.
-        antithetic: whether these come in pairs of opposite noise.
         relative_residual: |A x - y| / |y|, A x of the result and y measured.
         resumed_after: steps of the sampler that an interrupted run had done.
         doubts: what is doubtful about it, in words (bundle.physics.judge).
         noise_level: of the measurement, as a share of the intensity range, that the data step went by; 0 for exact
             data, None for a step that knows no level.
+        antithetic: whether the draws come in pairs of opposite noise.
         maps: name, one of MAPS, -> (1, X, Y, Z) on the grid and in the unit of the result.
     """
 
     scan: str = ""
     noise: str = ""
     num_draws: int = 1
-    antithetic: bool = False
     relative_residual: float = 0.0
     resumed_after: int = 0
     doubts: tuple[str, ...] = ()
     noise_level: float | None = None
+    antithetic: bool = False
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -236,8 +236,8 @@ class DiffusionInverseInferer(VolumeInferer):
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
         misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
         found = Findings(
-            str(operator), str(run.noise.field), self.num_draws, self.antithetic, misfit, resumed_after=resumed_after,
-            noise_level=getattr(run.data_consistency, "noise_level", None),
+            str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
+            noise_level=getattr(run.data_consistency, "noise_level", None), antithetic=self.antithetic,
         )  # fmt: skip
         if deviations is not None:
             found = found.with_map("std", deviations.div_(self._spread_of_one()).sqrt_()[None])

@@ -288,3 +288,15 @@ def test_where_nothing_changed_nothing_is_said(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Training(tmp_path, 4, resume=True).run()
+
+
+def test_how_an_optimiser_computes_is_this_runs_own(tmp_path):
+    """A training from a GPU, with a fused optimiser, goes on where there is none, and the other way round."""
+    first = Training(tmp_path)
+    first.optimizer.param_groups[0]["foreach"] = True
+    first.trainer.run([0] * EPOCH_LENGTH, max_epochs=2)
+    again = Training(tmp_path, resume=True)
+    again.optimizer.param_groups[0] |= {"foreach": False, "fused": None}
+    again.trainer.run([0] * EPOCH_LENGTH, max_epochs=4)
+    (group,) = again.optimizer.param_groups
+    assert (group["foreach"], group["fused"]) == (False, None) and group["betas"] == (0.9, 0.999)

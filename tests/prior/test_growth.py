@@ -69,9 +69,11 @@ def test_what_cannot_be_read_is_left_out_and_said_once(folder):
 
 
 def test_a_full_pool_takes_no_more_and_goes_on(folder):
-    room = Limits(max_memory=2 * 2 * 8 * 9 * 10 / 1e9 + 1e-9)
+    room = Limits(max_memory=2 * 4 * 8 * 9 * 10 / 1e9 + 1e-9)  # that of the first two
     with pytest.warns(UserWarning, match="the pool is full: 1 new volumes are left out"):
-        seen, pool = trained(folder, lambda _: write_volume(folder / "n.nii.gz", head_voxels((8, 9, 10))), limits=room)
+        seen, pool = trained(
+            folder, lambda _: write_volume(folder / "n.nii.gz", head_voxels((16, 18, 20))), limits=room
+        )
     assert seen == [["a", "b"]] * 3 and torch.isfinite(pool.weight).all()
 
 

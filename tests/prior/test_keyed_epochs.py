@@ -66,7 +66,7 @@ def test_each_draw_is_made_once():
 
 
 def test_workers_that_live_on_are_refused():
-    with pytest.raises(ValueError, match="persistent_workers must be off: .* leave train#dataloader#persist"):
+    with pytest.raises(ValueError, match="persistent_workers must be off: .* leave it out of train#dataloader"):
         KeyedEpochs(0, loader(num_workers=1, persistent_workers=True))
 
 

@@ -140,9 +140,9 @@ def test_too_many_volumes_are_told_before_all_are_read():
         return {"image": volumes[item["image"].removesuffix(".nii.gz")]}
 
     data = [{"image": f"{name}.nii.gz"} for name in volumes]
-    words = r"the 40 volumes .* take about 0\.64 MB .* and 0\.5 MB are available on cpu: give fewer volumes, --coarser"
+    words = r"the 40 volumes .* take about 1\.28 MB .* and 1 MB are available on cpu: give fewer volumes, --coarser"
     with pytest.raises(ValueError, match=words):
-        VolumePool(data, read, coarser=False, num_workers=1, limits=Limits(max_memory=0.0005))
+        VolumePool(data, read, coarser=False, num_workers=1, limits=Limits(max_memory=0.001))
     assert len(seen) < 10
     VolumePool(data, read, coarser=False, num_workers=1, limits=Limits(max_memory="off"))
 

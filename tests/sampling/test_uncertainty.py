@@ -67,6 +67,16 @@ def test_coverage_of_draws_from_the_law_of_the_truth_is_nominal():
     assert result["spread_rms"] == pytest.approx(result["error_rms"], rel=0.02)
 
 
+def test_coverage_of_pairs_of_opposite_draws_is_nominal():
+    half, truth = normal(3, 40, 40, 30, seed=1, dtype=torch.float64), normal(40, 40, 30, seed=2, dtype=torch.float64)
+    for pairs in (1, 3):
+        draws = torch.cat([half[:pairs], -half[:pairs]])
+        std = (draws.square().sum(0) / len(draws)).sqrt()
+        result = calibration(draws.mean(0), std, truth, len(draws), antithetic=True)
+        for nominal, actual in zip(result["nominal"], result["coverage"], strict=True):
+            assert actual == pytest.approx(nominal, abs=5 * math.sqrt(nominal * (1 - nominal) / truth.numel()))
+
+
 def test_draws_that_are_too_sure_cover_less():
     draws, truth = normal(6, 20, 20, 20, seed=1), 3 * normal(20, 20, 20, seed=2)
     result = calibration(draws.mean(0), draws.std(0), truth, 6)

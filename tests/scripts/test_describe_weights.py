@@ -50,6 +50,17 @@ def test_a_window_and_a_spacing_are_kept(bare, tmp_path):
     assert weights.scale == {"kind": "hounsfield", "low": -900.0, "high": 800.0} and weights.grid == {"spacing": 1.5}
 
 
+def test_what_a_file_says_of_itself_stays_unless_it_is_given(bare, tmp_path):
+    words = ["--kind", "hounsfield", "--window", "-900", "800", "--spacing", "1.5"]
+    main([str(bare), str(tmp_path / "ct.pt"), *NETWORK, *words])
+    main([str(tmp_path / "ct.pt"), str(tmp_path / "same.pt")])
+    assert (tmp_path / "same.pt").read_bytes() == (tmp_path / "ct.pt").read_bytes()
+    main([str(tmp_path / "ct.pt"), str(tmp_path / "other.pt"), "--spacing", "2"])
+    assert Weights(tmp_path / "other.pt").about == Weights(tmp_path / "ct.pt").about | {"grid": {"spacing": 2.0}}
+    with pytest.raises(ValueError, match="trained on Hounsfield units"):
+        main([str(tmp_path / "ct.pt"), str(tmp_path / "wrong.pt"), "--kind", "percentiles"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
