@@ -88,6 +88,11 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
     Raises:
         ValueError: a fixed one differs.
     """
+    if gone := sorted(n for n in before["fixed"].keys() - now["fixed"].keys() if "#" not in n):
+        raise ValueError(
+            f"{path} is of another version, which had {', '.join(gone)}: go on with that version, or train anew in "
+            "another output_dir"
+        )
     if changed := _changed(before["fixed"], now["fixed"]):
         ids = ", ".join(name for name, *_ in changed)
         raise ValueError(

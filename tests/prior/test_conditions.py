@@ -68,6 +68,13 @@ def test_another_network_is_refused(about, words):
         compare(PATH, conditions(), conditions(network=random_network(**about)))
 
 
+def test_a_checkpoint_of_a_version_with_other_ids_is_refused_by_them():
+    before = conditions()
+    before["fixed"]["patches_per_volume"] = 4
+    with pytest.raises(ValueError, match="is of another version, which had patches_per_volume: .* train anew"):
+        compare(PATH, before, conditions())
+
+
 def test_what_may_change_is_told(volumes):
     before = conditions(volumes)
     threads = torch.get_num_threads()
