@@ -61,8 +61,8 @@ class AutoLength:
         lengths = sorted(detail_length(x, a, spacing[a]) for a in operator.slice_axes)
         fitted = copy.copy(self.field)
         fitted.length = self.factor * lengths[len(lengths) // 2]
-        averaged = getattr(operator, "averaged_axis", None)
-        return fitted if averaged is None else NoiseByAxis(fitted, {averaged: SlerpNoise()})
+        axis = operator.averaged_axis
+        return fitted if axis is None else NoiseByAxis(fitted, {axis: SlerpNoise()})
 
 
 def detail_length(x: torch.Tensor, axis: int, spacing: float) -> float:

@@ -118,6 +118,17 @@ def value_of(word: str):
         return word
 
 
+def priors_and_ids(args: argparse.Namespace, parser: argparse.ArgumentParser
+                   ) -> tuple[dict[str, str], dict, dict[str, str]]:  # fmt: skip
+    """What --priors and --ids name: files, values, and the SHA-256 of each file."""
+    try:
+        priors, words = pairs_of(args.priors), pairs_of(args.ids)
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    digests = {name: sha256(Path(path)) for name, path in priors.items()}
+    return priors, {name: value_of(word) for name, word in words.items()}, digests
+
+
 def main(argv: list[str] | None = None, adapting: dict | None = None, **others) -> None:
     """`adapting` and `others`, ids of the configs, are for tests with a tiny network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,16 +143,11 @@ def main(argv: list[str] | None = None, adapting: dict | None = None, **others) 
     parser.add_argument("--work_dir", type=Path, default=Path("runs/people"))
     parser.add_argument("--output", type=Path, default=Path("docs/people.json"))
     args = parser.parse_args(argv)
-    try:
-        priors, words = pairs_of(args.priors), pairs_of(args.ids)
-    except argparse.ArgumentTypeError as error:
-        parser.error(str(error))
+    priors, ids, digests = priors_and_ids(args, parser)
     size = None if args.crop is None else tuple(args.crop) or CROP
     if args.adapt and size:
         parser.error("--adapt takes the intensity scale of the scan that it is given: leave out --crop")
     files = find_people(args.data_dir, args.people)
-    ids = {name: value_of(word) for name, word in words.items()}
-    digests = {name: sha256(Path(path)) for name, path in priors.items()}
     methods = [name + end for name in priors for end in ("", ADAPTED)[: 1 + args.adapt]]
     scans = Scans(files, size, priors, args.work_dir, ids | others, adapting or {})
     record = Record(args.output, {"size": size, "ids": ids, "defaults": defaults()}, digests)

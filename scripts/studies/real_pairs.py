@@ -36,8 +36,8 @@ from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
 from scripts.studies.bench import Measured, baseline_names, defaults
 from scripts.studies.evidence_grid import NOISES
-from scripts.studies.people import pairs_of, value_of
-from scripts.studies.record import Record, sha256
+from scripts.studies.people import priors_and_ids
+from scripts.studies.record import Record
 from scripts.studies.rigid import register
 from scripts.studies.shown import brain, middle
 
@@ -202,18 +202,13 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--work_dir", type=Path, default=Path("runs/real_pairs"))
     parser.add_argument("--output", type=Path, default=Path("docs/real_pairs.json"))
     args = parser.parse_args(argv)
-    try:
-        priors, words = pairs_of(args.priors), pairs_of(args.ids)
-    except argparse.ArgumentTypeError as error:
-        parser.error(str(error))
+    priors, ids, digests = priors_and_ids(args, parser)
     missing = [name for pair in args.pairs for name in PAIRS[pair] if not (args.data_dir / name).exists()]
     if missing:
         raise UsageError(
             f"{args.data_dir} does not hold {', '.join(missing)}: leave out the pair with --pairs, or fetch it"
         )
     size = None if args.crop is None else tuple(args.crop) or CROP
-    ids = {name: value_of(word) for name, word in words.items()}
-    digests = {name: sha256(Path(path)) for name, path in priors.items()}
     record = Record(args.output, {"size": size, "ids": ids, "defaults": defaults()}, digests)
     runs = Pairs(args.data_dir, size, priors, args.work_dir, ids | others)
     record.fill(plan(args.pairs, list(priors), args.noises), runs.run, "pairs")
