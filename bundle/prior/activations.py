@@ -39,7 +39,8 @@ def _peak(network: torch.nn.Module, shape: Sequence[int], gradient: bool) -> flo
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {name: tensor.detach().to("meta") for name, tensor in state.items()}
     x = torch.empty(*shape, device="meta", requires_grad=gradient)
-    with torch.set_grad_enabled(gradient), _Alive() as alive:
+    eager = torch.compiler.set_stance("force_eager")  # nothing is compiled only to be asked
+    with eager, torch.set_grad_enabled(gradient), _Alive() as alive:
         output = functional_call(network, state, (x, torch.zeros(shape[0], dtype=torch.long, device="meta")))
         if gradient:
             torch.autograd.grad(output, x, torch.empty_like(output))

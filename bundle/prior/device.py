@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bundle.files.root_cause import root_cause
+from bundle.files.switch import is_on
 from bundle.usage import UsageError
 
 
@@ -25,3 +26,16 @@ def check_device(device: torch.device | str) -> None:
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         why = root_cause(error).splitlines()[0].rstrip(".")
         raise UsageError(f"device {device} cannot be used ({why}): leave --device out, or give --device cpu") from None
+
+
+def placed(network: torch.nn.Module, device: torch.device | str, compile: bool | str = False) -> torch.nn.Module:
+    """The network on a device, its weights channels last.
+
+    Args:
+        compile: a switch: compile it, at its first call and once for all sizes of slices. That takes from seconds (CPU)
+            to a minute (GPU): for many scans, or large ones.
+    """
+    network = network.to(device=device, memory_format=torch.channels_last)
+    if is_on(compile, "compile"):
+        network.compile(dynamic=True)
+    return network

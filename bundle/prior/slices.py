@@ -10,7 +10,6 @@ Volumes are (X, Y, Z) tensors on the network's device; slices across axis a are 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,9 +18,8 @@ import torch.nn.functional as F
 from bundle.files.memory import array_bytes
 from bundle.files.values import choice, rising_pair, whole_number
 from bundle.prior.activations import activation_bytes
+from bundle.prior.batches import PRECISIONS, Batches, arithmetic
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
-
-PROBED_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -31,30 +29,31 @@ class SlicePrior:
 
     Args:
         alphas_cumprod: alpha-bar of every training timestep, (T,).
-        slice_batch_size: slices per network call, or "auto" to time a few sizes on the first volume and keep the
-            fastest. The result does not depend on it, up to float rounding.
+        slice_batch_size: slices per network call, or "auto": see `bundle.prior.batches`. The result does not depend on
+            it, up to float rounding.
         multiple: slices are padded to multiples of it (2^(levels - 1) of a U-Net) by repeating their border.
         clip: range that x0 is clipped to, or None. The scaled range of `bundle.physics.intensity` is not clipped, so
             leave room above 1.
         prediction: what the network's output means: "epsilon", "v_prediction" or "sample" (the clean image), as in
             MONAI's schedulers. For variance-exploding networks see `bundle.prior.variance_exploding`.
+        precision: "float32", "tf32", "bfloat16", or "auto": tf32 on a GPU. See `bundle.prior.batches`.
 
-    `calls` counts network calls; `batch_sizes` holds what was timed, by the shape and device of the slices.
+    `calls` counts network calls; `batch_sizes` holds what the memory has decided.
     """
 
-    def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = 8, multiple: int = 8,
-                 clip: tuple[float, float] | None = None, prediction: str = "epsilon") -> None:  # fmt: skip
-        if slice_batch_size != "auto":
-            whole_number("slice_batch_size", slice_batch_size, 1, 'or "auto" to have it timed')
+    def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = "auto", multiple: int = 8,
+                 clip: tuple[float, float] | None = None, prediction: str = "epsilon",
+                 precision: str = "auto") -> None:  # fmt: skip
         whole_number("multiple", multiple, 1)
         if clip is not None:
             rising_pair("clip", clip)
         choice("prediction", prediction, X0_FROM)
         self.alpha_bars = [float(a) for a in alphas_cumprod]
-        self.slice_batch_size, self.multiple, self.clip = slice_batch_size, multiple, clip
-        self.prediction = prediction
-        # What is counted, timed and asked does not tell one prior from another (bundle.files.digest).
-        self._calls, self._batch_sizes = 0, {}
+        self.multiple, self.clip, self.prediction = multiple, clip, prediction
+        self.precision = choice("precision", precision, PRECISIONS)
+        self.slice_batch_size = slice_batch_size
+        # What is counted, chosen and asked does not tell one prior from another (bundle.files.digest).
+        self._calls, self._batches = 0, Batches(slice_batch_size)
         self._asked: dict[tuple, float] = {}
 
     @property
@@ -63,25 +62,22 @@ class SlicePrior:
 
     @property
     def batch_sizes(self) -> dict[tuple, int]:
-        return self._batch_sizes
+        return self._batches.sizes
 
     @torch.no_grad()
     def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
         """Return x0 of the noisy volume `x_t` (X, Y, Z) at timestep `t`, slicing across `slice_axis`.
 
-        Raises:
-            FloatingPointError: the network returns NaN or infinity.
+        x0 lies where x_t does, which may be another device than the network's: slices travel.
         """
-        slices = x_t.movedim(slice_axis, 0)
         x0 = torch.empty_like(x_t)
-        target = x0.movedim(slice_axis, 0)
-        batch_size = self._batch_size(network, slices)
-        for start in range(0, len(slices), batch_size):
-            target[start : start + batch_size] = self._x0(network, slices[start : start + batch_size], t)
-        if not torch.isfinite(x0.sum()):
-            raise FloatingPointError(
-                f"the network returned NaN or infinity at timestep {t}: check the checkpoint and the intensity scale"
-            )
+        slices, target = x_t.movedim(slice_axis, 0), x0.movedim(slice_axis, 0)
+        device = device_of(network, x_t)
+
+        def denoise(part: slice) -> None:
+            target[part] = self._x0(network, slices[part].to(device), t).to(x_t.device)
+
+        self._over(network, slices.shape, device, denoise)
         return x0 if self.clip is None else x0.clamp_(*self.clip)
 
     def pull_back(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int, v: torch.Tensor) -> torch.Tensor:
@@ -91,15 +87,26 @@ class SlicePrior:
         """
         gradient = torch.empty_like(x_t)
         slices, vs, target = (a.movedim(slice_axis, 0) for a in (x_t, v, gradient))
-        batch_size = self._batch_size(network, slices)
-        for start in range(0, len(slices), batch_size):
-            part = slice(start, start + batch_size)
+        device = device_of(network, x_t)
+
+        def pull(part: slice) -> None:
             with torch.enable_grad():
-                batch = slices[part].detach().clone().requires_grad_()
+                batch = slices[part].detach().to(device, copy=True).requires_grad_()
                 x0 = self._x0(network, batch, t)
                 x0 = x0 if self.clip is None else x0.clamp(*self.clip)
-                (target[part],) = torch.autograd.grad(x0, batch, vs[part])
+                (found,) = torch.autograd.grad(x0, batch, vs[part].to(device))
+            target[part] = found.to(x_t.device)
+
+        self._over(network, slices.shape, device, pull, gradient=True)
         return gradient
+
+    def _over(self, network: Network, shape: Sequence[int], device: torch.device, work, gradient: bool = False) -> None:
+        """`work` on all slices (N, H, W), in batches."""
+        count, *plane = shape
+        self._batches.over(
+            count, device, (tuple(shape), gradient, str(device)),
+            lambda size: self._bytes(network, (size, 1, *self._padded(plane)), gradient), work,
+        )  # fmt: skip
 
     def _x0(self, network: Network, batch: torch.Tensor, t: int) -> torch.Tensor:
         """Clean slices (N, H, W) of noisy ones, not clipped."""
@@ -112,40 +119,31 @@ class SlicePrior:
         image = F.pad(batch[:, None], padding, mode="replicate") if any(padding) else batch[:, None]
         image = image.contiguous(memory_format=torch.channels_last)
         self._calls += 1
-        output = network(image, torch.full((len(batch),), t, device=batch.device, dtype=torch.long))
+        with arithmetic(self.precision, batch.device):
+            output = network(image, torch.full((len(batch),), t, device=batch.device, dtype=torch.long))
         return output[:, 0, :h, :w].to(batch.dtype)
 
     def working_bytes(
         self, network: Network, shape: Sequence[int], axes: Sequence[int], gradient: bool = False
     ) -> float:
-        """Bytes that the network takes at most for slices of a volume of `shape` (X, Y, Z) across any of `axes`."""
-        size = max(PROBED_BATCH_SIZES) if self.slice_batch_size == "auto" else self.slice_batch_size
+        """Bytes that the network takes for slices of a volume of `shape` (X, Y, Z) across any of `axes`.
+
+        With batches of the size that is asked for; of "auto" on a GPU, which takes what there is, with one slice.
+        """
         found = []
         for axis in axes:
-            plane = [math.ceil(n / self.multiple) * self.multiple for a, n in enumerate(shape) if a != axis]
-            batch = (min(size, shape[axis]), 1, *plane)
-            if (batch, gradient) not in self._asked:
-                self._asked[batch, gradient] = activation_bytes(network, batch, gradient)
-            found.append(self._asked[batch, gradient])
+            plane = [n for a, n in enumerate(shape) if a != axis]
+            size = self._batches.least(shape[axis], device_of(network))
+            found.append(self._bytes(network, (size, 1, *self._padded(plane)), gradient))
         return max(found)
 
-    def _batch_size(self, network: Network, slices: torch.Tensor) -> int:
-        if self.slice_batch_size != "auto":
-            return self.slice_batch_size
-        key = (tuple(slices.shape), str(slices.device))
-        if key not in self._batch_sizes:
-            seconds = {}
-            calls = self._calls
-            for size in (n for n in PROBED_BATCH_SIZES if n <= len(slices)):
-                self._output(network, slices[:size], 0)  # the first call of a shape pays for its set-up
-                start = time.perf_counter()
-                self._output(network, slices[:size], 0)
-                if slices.is_cuda:
-                    torch.cuda.synchronize(slices.device)
-                seconds[size] = (time.perf_counter() - start) / size
-            self._calls = calls
-            self._batch_sizes[key] = min(seconds, key=seconds.get)
-        return self._batch_sizes[key]
+    def _padded(self, plane: Sequence[int]) -> list[int]:
+        return [math.ceil(n / self.multiple) * self.multiple for n in plane]
+
+    def _bytes(self, network: Network, batch: tuple[int, ...], gradient: bool) -> float:
+        if (batch, gradient) not in self._asked:
+            self._asked[batch, gradient] = activation_bytes(network, batch, gradient)
+        return self._asked[batch, gradient]
 
 
 class OdePrior:
@@ -187,3 +185,21 @@ class OdePrior:
     def pull_back(self, *_) -> torch.Tensor:
         """Not provided: raises NotImplementedError."""
         raise NotImplementedError("no gradient is taken through the ODE: use SlicePrior with this data step")
+
+
+def device_of(network: Network, like: torch.Tensor | None = None) -> torch.device:
+    """Where a network computes; that of `like` (a CPU, without it) for one that has no weights."""
+    weight = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
+    place = weight if weight is not None else like
+    return torch.device("cpu") if place is None else place.device
+
+
+def check_finite(x0: torch.Tensor, t: int) -> None:
+    """Raise FloatingPointError where the volume that was found at timestep `t` holds NaN or infinity.
+
+    On a GPU it waits for all that has been asked of it.
+    """
+    if not torch.isfinite(x0.sum()):
+        raise FloatingPointError(
+            f"the network returned NaN or infinity at timestep {t}: check the checkpoint and the intensity scale"
+        )

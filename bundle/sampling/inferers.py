@@ -35,6 +35,7 @@ from bundle.noise.field import Key, Purpose
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
+from bundle.prior.slices import check_finite
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
 from bundle.sampling.volume_noise import VolumeNoise
@@ -260,12 +261,15 @@ class DiffusionInverseInferer(VolumeInferer):
         state, noise = run.state, run.noise.opposite() if second else run.noise
         first, own = (k * (len(ab) + 1) for k in (path, draw))  # of its steps, in the keys of draws: no two share one
         x = self._noisy_start(run, noise, axes[0], first) if state.x is None else state.x
+        first_now = state.step
         for i, t in enumerate(steps[state.step :], state.step):
             number, last = first + 1 + i, i == len(steps) - 1
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = sigma_of(ab[t], ab_s, self.eta)
             keeps = not last and sigma**2 < 1 - ab_s - 1e-12
             x0 = self.prior(run.network, x, t, axes[i])
+            if last or i == first_now:  # on a GPU, to look at a number is to wait for it
+                check_finite(x0, t)
             eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
             step = Step(
                 ab[t], ab_s, sigma, axes[i], Key(self.seed, own + 1 + i, Purpose.MEASUREMENT), x, memory=state.memory,

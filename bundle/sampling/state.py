@@ -24,7 +24,7 @@ class State:
         x: x_t of its next step, (X, Y, Z); None before its first.
         memory: what its data steps keep (Step.memory).
         mean, squares: of the draws before, (X, Y, Z): mean, and sum of squared deviations from it, as `welford` gives.
-        batch_sizes: those that the prior has chosen by timing, because they change its rounding.
+        batch_sizes: those that the memory has decided (bundle.prior.batches), because they change the rounding.
     """
 
     done: int = 0
