@@ -75,10 +75,13 @@ class SlicePrior:
         device = device_of(network, x_t)
 
         def denoise(part: slice) -> None:
-            target[part] = self._x0(network, slices[part].to(device), t).to(x_t.device)
+            found = self._x0(network, slices[part].to(device), t)
+            if self.clip is not None:
+                found = found.clamp(*self.clip) + 0 * found  # so that an infinite value is not hidden but becomes NaN
+            target[part] = found.to(x_t.device)
 
         self._over(network, slices.shape, device, denoise)
-        return x0 if self.clip is None else x0.clamp_(*self.clip)
+        return x0
 
     def pull_back(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int, v: torch.Tensor) -> torch.Tensor:
         """J^T v with J = d x0 / d x_t (X, Y, Z): one more pass through the network, forward and backward.

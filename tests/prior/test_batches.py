@@ -20,7 +20,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 class Small:
     """A network on a device that has memory for so many slices."""
 
-    def __init__(self, most, error=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
+    def __init__(self, most, error=None):
+        error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         self.most, self.error, self.network, self.tried = most, error, BlurringDenoiser(AB), []
 
     def __call__(self, x, t):
