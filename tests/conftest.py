@@ -26,6 +26,10 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
     if not config.getoption("--tools"):
         why = "installs a tool that cannot share this environment, which takes minutes: pytest --tools"
         for item in items:

@@ -1,17 +1,15 @@
 """Noise fields: the random draws of all slices of a volume, as one field along the slice axis."""
 
 from bundle.noise.auto_length import AutoLength
+from bundle.noise.counter import Key, Purpose, keyed_normal, keyed_normals
 from bundle.noise.field import (
     IdenticalNoise,
     IndependentNoise,
-    Key,
     MixedNoise,
     NoiseByAxis,
     NoiseField,
     PiecewiseSlerpNoise,
-    Purpose,
     SlerpNoise,
-    keyed_normal,
 )
 from bundle.noise.markov import MarkovNoise, MaternNoise, OrnsteinUhlenbeckNoise
 from bundle.noise.named import named_noise
@@ -19,5 +17,5 @@ from bundle.noise.named import named_noise
 __all__ = [
     "AutoLength", "IdenticalNoise", "IndependentNoise", "Key", "MarkovNoise", "MaternNoise", "MixedNoise",
     "NoiseByAxis", "NoiseField", "OrnsteinUhlenbeckNoise", "PiecewiseSlerpNoise", "Purpose", "SlerpNoise",
-    "keyed_normal", "named_noise",
+    "keyed_normal", "keyed_normals", "named_noise",
 ]  # fmt: skip

@@ -13,9 +13,8 @@ j; every slice alone is exactly N(0, I), which is all that a 2-D network ever se
     piecewise     slerp between neighbours of several anchors
     OU, Matern    k = exp(-d / l) and its smoother kin, d = |z_i - z_j|: see bundle/noise/markov.py
 
-Draws are keyed by (seed, step, purpose, slice or anchor) on a counter-based generator (Philox; Salmon et al., "Parallel
-random numbers: as easy as 1, 2, 3", 2011) on the CPU, so that batch size, chunks, device and resumed runs do not
-change the field.
+Draws are keyed by (seed, step, purpose, slice or anchor) on a counter-based generator (bundle/noise/counter.py): batch
+size, chunks, ranks and resumed runs do not change the field, and another device does by rounding alone.
 
 A new field is one subclass of `NoiseField` and a name in bundle/noise/named.py.
 """
@@ -25,13 +24,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
-from numbers import Integral, Real
-from typing import NamedTuple
+from functools import lru_cache
+from numbers import Real
 
-import numpy as np
 import torch
 
+from bundle.noise.counter import Key, Purpose, keyed_normals
 from bundle.usage import UsageError
 
 Positions = int | Sequence[float] | torch.Tensor
@@ -40,39 +38,6 @@ Scheduled = float | Sequence[float]
 """A constant, or (value at pure noise, value at the clean image)."""
 SHORTEST, LONGEST = 1e-3, 1e15
 """Lengths in mm."""
-
-
-class Purpose(IntEnum):
-    """What a draw is for. Draws of different purposes are independent, whatever else they share."""
-
-    RENOISE = 0
-    """The fresh noise of x_s, and of the start."""
-    DATA_STEP = 1
-    """Noise that a data step asks of the field."""
-    MEASUREMENT = 2
-    """A data step's own draws, in the shape of the measurement."""
-
-
-class Key(NamedTuple):
-    """What a draw is a function of, together with the slice or anchor."""
-
-    seed: int
-    step: int
-    purpose: Purpose = Purpose.RENOISE
-
-
-def keyed_normal(shape: tuple[int, ...], key: Key, index: int) -> torch.Tensor:
-    """Standard normal float32 tensor of `shape`, a function of key and index alone.
-
-    Args:
-        key: its numbers are integers from 0 to 2^63 - 1, as is `index`.
-    """
-    seed, step, purpose = key
-    if not all(isinstance(part, Integral) and part >= 0 for part in (seed, step, purpose, index)):
-        raise ValueError(f"seed, step and index must be whole numbers, not negative, got {seed!r}, {step!r}, {index!r}")
-    # The last two counter words name the stream; the first two count its 2^128 draws.
-    philox = np.random.Philox(key=[seed, purpose], counter=[0, 0, step, index])
-    return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))
 
 
 def as_positions(positions: Positions) -> torch.Tensor:
@@ -127,6 +92,7 @@ class NoiseField(ABC):
         level: float = 1.0,
         slices: range | None = None,
         purpose: Purpose = Purpose.RENOISE,
+        device: torch.device | str = "cpu",
     ) -> torch.Tensor:
         """Draw the field of one step, or a part of it.
 
@@ -137,9 +103,10 @@ class NoiseField(ABC):
             level: standard deviation of the noise in the image that is made, sqrt(1 - ab), from 0 (clean) to 1 (pure
                 noise); matters to fields whose parameters follow the schedule.
             slices: which of the slices to return; all by default. A part of a field is the field of the part.
+            device: where it is drawn.
 
         Returns:
-            (len(slices), *slice_shape) float32 tensor on the CPU.
+            (len(slices), *slice_shape) float32 tensor on the device.
         """
         z = as_positions(positions)
         slices = range(len(z)) if slices is None else slices
@@ -147,13 +114,12 @@ class NoiseField(ABC):
             raise ValueError(f"slices must be a range within the {len(z)} of the stack, got {slices}")
         if not 0 <= level <= 1:
             raise ValueError(f"level must lie in [0, 1], 0 the clean image and 1 pure noise, got {level}")
-        return self._draw(z, tuple(slice_shape), Key(seed, step, purpose), level, slices)
+        return self._draw(z, tuple(slice_shape), Key(seed, step, purpose), level, slices, torch.device(device))
 
     @abstractmethod
-    def _draw(
-        self, z: torch.Tensor, slice_shape: tuple[int, ...], key: Key, level: float, slices: range
-    ) -> torch.Tensor:
-        """`draw`, of checked positions z (S,)."""
+    def _draw(self, z: torch.Tensor, slice_shape: tuple[int, ...], key: Key, level: float, slices: range,
+              device: torch.device) -> torch.Tensor:  # fmt: skip
+        """`draw`, of checked positions z (S,), which lie on the CPU."""
 
     def across(self, axis: int) -> NoiseField:
         """The field of slices across an axis of the volume: this one, unless it differs by axis."""
@@ -186,8 +152,8 @@ class NoiseByAxis(NoiseField):
     def across(self, axis: int) -> NoiseField:
         return self.others.get(axis, self.field)
 
-    def _draw(self, z, slice_shape, key, level, slices):
-        return self.field._draw(z, slice_shape, key, level, slices)
+    def _draw(self, z, slice_shape, key, level, slices, device):
+        return self.field._draw(z, slice_shape, key, level, slices, device)
 
     def covariance(self, positions: Positions, level: float = 1.0) -> torch.Tensor:
         return self.field.covariance(positions, level)
@@ -198,11 +164,8 @@ class IndependentNoise(NoiseField):
 
     correlated = False
 
-    def _draw(self, z, slice_shape, key, level, slices):
-        field = torch.empty(len(slices), *slice_shape)
-        for row, i in enumerate(slices):
-            field[row] = keyed_normal(slice_shape, key, i)
-        return field
+    def _draw(self, z, slice_shape, key, level, slices, device):
+        return keyed_normals(slice_shape, key, slices, device)
 
     def covariance(self, positions, level=1.0):
         return torch.eye(len(as_positions(positions)), dtype=torch.float64)
@@ -211,8 +174,8 @@ class IndependentNoise(NoiseField):
 class IdenticalNoise(NoiseField):
     """One draw for all slices."""
 
-    def _draw(self, z, slice_shape, key, level, slices):
-        return keyed_normal(slice_shape, key, 0).expand(len(slices), *slice_shape)
+    def _draw(self, z, slice_shape, key, level, slices, device):
+        return keyed_normals(slice_shape, key, [0], device).expand(len(slices), *slice_shape)
 
     def covariance(self, positions, level=1.0):
         count = len(as_positions(positions))
@@ -235,13 +198,10 @@ class MixedNoise(NoiseField):
             return level * self.share[0] + (1 - level) * self.share[1]
         return self.share
 
-    def _draw(self, z, slice_shape, key, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices, device):
         c = self._share(level)
-        shared = keyed_normal(slice_shape, key, 0).mul_(math.sqrt(c))
-        field = torch.empty(len(slices), *slice_shape)
-        for row, i in enumerate(slices):
-            torch.add(shared, keyed_normal(slice_shape, key, i + 1), alpha=math.sqrt(1 - c), out=field[row])
-        return field
+        shared = keyed_normals(slice_shape, key, [0], device).mul_(math.sqrt(c))
+        return keyed_normals(slice_shape, key, [i + 1 for i in slices], device).mul_(math.sqrt(1 - c)).add_(shared)
 
     def covariance(self, positions, level=1.0):
         c, count = self._share(level), len(as_positions(positions))
@@ -272,13 +232,12 @@ class SlerpNoise(NoiseField):
             return torch.zeros_like(z)
         return (z - z.min()) / (z.max() - z.min())
 
-    def _draw(self, z, slice_shape, key, level, slices):
-        first, last = (keyed_normal(slice_shape, key, anchor) for anchor in (0, 1))
+    def _draw(self, z, slice_shape, key, level, slices, device):
+        first, last = keyed_normals(slice_shape, key, [0, 1], device).split(1)
         w = math.pi / 2
         if self.angle == "empirical":
-            w = float(torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos())
-        a = self._shares(z)[slices.start : slices.stop]
-        return slerp(first, last, a, w)
+            w = torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0).acos()
+        return slerp(first, last, self._shares(z)[slices.start : slices.stop], w)
 
     def covariance(self, positions, level=1.0):
         a = self._shares(as_positions(positions))
@@ -311,15 +270,13 @@ class PiecewiseSlerpNoise(NoiseField):
             return z / at_level(self.spacing, level)
         return SlerpNoise._shares(z) * (self.anchors - 1)
 
-    def _draw(self, z, slice_shape, key, level, slices):
-        field = torch.empty(len(slices), *slice_shape)
-        pair: dict[int, torch.Tensor] = {}
-        for row, place in enumerate(self._places(z, level)[slices.start : slices.stop].tolist()):
-            left = math.floor(place)
-            pair = {k: pair[k] if k in pair else keyed_normal(slice_shape, key, k) for k in (left, left + 1)}
-            share = torch.tensor([place - left], dtype=torch.float64)
-            field[row] = slerp(pair[left], pair[left + 1], share)[0]
-        return field
+    def _draw(self, z, slice_shape, key, level, slices, device):
+        places = self._places(z, level)[slices.start : slices.stop]
+        left = places.floor().long()
+        anchors = torch.cat([left, left + 1]).unique()  # in order
+        drawn = keyed_normals(slice_shape, key, anchors.tolist(), device)
+        first, last = (torch.searchsorted(anchors, k).to(device) for k in (left, left + 1))
+        return slerp(drawn[first], drawn[last], places - left)
 
     def covariance(self, positions, level=1.0):
         places = self._places(as_positions(positions), level)
@@ -331,9 +288,33 @@ class PiecewiseSlerpNoise(NoiseField):
         return shares @ shares.T
 
 
-def slerp(first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, angle: float = math.pi / 2) -> torch.Tensor:
-    """[sin((1 - a) W) first + sin(a W) last] / sin(W) for every a of `shares` (S,); returns (S, *first.shape)."""
-    weights = torch.stack([torch.sin((1 - shares) * angle), torch.sin(shares * angle)]) / math.sin(angle)
-    to_first, to_last = weights.to(first.dtype).reshape(2, -1, *[1] * first.ndim)
+def slerp(
+    first: torch.Tensor, last: torch.Tensor, shares: torch.Tensor, angle: float | torch.Tensor = math.pi / 2
+) -> torch.Tensor:
+    """[sin((1 - a) W) first + sin(a W) last] / sin(W) for every a of `shares` (S,); returns (S, ...).
+
+    Args:
+        first, last: anchors (1, ...) of all slices, or (S, ...) of each.
+        shares: float64.
+        angle: W, a number or a tensor () on the anchors' device.
+    """
+    if isinstance(angle, torch.Tensor):
+        shares = on_device(shares, angle.device)
+        sines = torch.sin(torch.stack([1 - shares, shares]) * angle) / torch.sin(angle)
+    else:
+        sines = torch.sin(torch.stack([1 - shares, shares]) * angle) / math.sin(angle)
+    to_first, to_last = (on_device(sine, first.device).reshape(-1, *[1] * (first.ndim - 1)) for sine in sines)
     # Elementwise, so that a slice is the same to the last bit in whatever chunk it is drawn.
     return to_first * first + to_last * last
+
+
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers as float32 on a device, which are sent there once and not in every step."""
+    if values.device == device:
+        return values.float()
+    return _sent(tuple(values.tolist()), device)
+
+
+@lru_cache(maxsize=64)
+def _sent(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device)

@@ -13,8 +13,8 @@ each interval given its two ends (Levy's construction of Brownian motion, here f
     K = Q Phi^T (Phi Q Phi^T + Q)^-1
 
 Every middle has its own key. A slice at any position is reached in at most 23 halvings, whatever else is drawn: a
-sub-volume, another spacing or uneven slices see the same field, in memory that does not grow with their number.
-Positions count to 1/1024 mm.
+sub-volume, another spacing or uneven slices see the same field. Slices are reached in groups, the middles of a halving
+together, in memory that does not grow with their number. Positions count to 1/1024 mm.
 """
 
 from __future__ import annotations
@@ -24,19 +24,15 @@ from abc import abstractmethod
 
 import torch
 
-from bundle.noise.field import (
-    NoiseField,
-    Scheduled,
-    as_positions,
-    at_level,
-    check_positive,
-    keyed_normal,
-)
+from bundle.noise.counter import keyed_normals
+from bundle.noise.field import NoiseField, Scheduled, as_positions, at_level, check_positive
 
 SPAN = 8192
 """Length of the line that fields live on, in mm."""
 PARTS = 1024
 """Places per mm."""
+GROUP = 1 << 22
+"""Numbers of the slices that are reached together."""
 
 
 class MarkovNoise(NoiseField):
@@ -64,46 +60,42 @@ class MarkovNoise(NoiseField):
         z = as_positions(positions)
         return self.correlation((z[:, None] - z[None, :]).abs() / at_level(self.length, level))
 
-    def _draw(self, z, slice_shape, key, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices, device):
         wanted = z[slices.start : slices.stop]
         if len(wanted) and float(wanted.max()) > SPAN:
             raise ValueError(f"positions must not exceed {SPAN} mm, got {float(wanted.max()):g} mm")
-        length = at_level(self.length, level)
-        bridges: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        path: dict[int, torch.Tensor] = {}
-        field = torch.empty(len(slices), *slice_shape)
-        for row, place in enumerate((wanted * PARTS).round().long().tolist()):
-            # Neighbours share most of their way down; what this slice's way lacks is forgotten.
-            path = self._descend(place, slice_shape, key, length, bridges, path)
-            field[row] = path[place][0]
+        length, places = at_level(self.length, level), (wanted * PARTS).round().long().tolist()
+        group = max(1, GROUP // max(1, math.prod(slice_shape)))
+        field = torch.empty(len(slices), *slice_shape, device=device)
+        for start in range(0, len(places), group):
+            part = places[start : start + group]
+            found = self._reach(part, slice_shape, key, length, device)
+            for row, place in enumerate(part, start):
+                field[row] = found[place]
         return field
 
-    def _descend(self, place, slice_shape, key, length, bridges, known) -> dict[int, torch.Tensor]:
-        """States on the way from the two ends of the line to `place`, by place; `known` holds those of another way."""
-        shape = (self.state_size, *slice_shape)
-        left, right, depth = 0, SPAN * PARTS, 0
-        path = {end: known[end] if end in known else keyed_normal(shape, key, i) for i, end in enumerate((left, right))}
-        if not known:
-            self._couple_ends(path, length)
-        while place not in path:
-            middle = (left + right) // 2
-            if middle in known:
-                path[middle] = known[middle]
-            else:
-                known.clear()  # the ways part here
-                if depth not in bridges:
-                    bridges[depth] = self._bridge((right - left) / 2 / PARTS / length)
-                index = 2**depth + left // (right - left) + 1
-                fresh = keyed_normal(shape, key, index)
-                path[middle] = combine(bridges[depth], (path[left], path[right], fresh))
-            left, right = (left, middle) if place < middle else (middle, right)
-            depth += 1
-        return path
-
-    def _couple_ends(self, path, length) -> None:
+    def _reach(self, places, slice_shape, key, length, device) -> dict[int, torch.Tensor]:
+        """The field at some places (1 / PARTS mm), by place."""
+        shape, rows = (self.state_size, *slice_shape), set(places)
+        left, right = keyed_normals(shape, key, [0, 1], device).split(1)
         phi, q = self.transition(SPAN / length)
-        root = torch.linalg.cholesky(q)
-        path[SPAN * PARTS] = combine((phi, root), (path[0], path[SPAN * PARTS]))
+        right = combine((phi, torch.linalg.cholesky(q)), (left, right))
+        found = {0: left[0, 0], SPAN * PARTS: right[0, 0]}
+        # Of each interval that slices lie in: its left end, and the states at both.
+        intervals, size = [(0, left[0], right[0])] if rows - set(found) else [], SPAN * PARTS
+        depth = 0
+        while intervals:
+            lefts, rights = (torch.stack([states[i] for states in intervals]) for i in (1, 2))
+            index = [2**depth + start // size + 1 for start, *_ in intervals]
+            fresh = keyed_normals(shape, key, index, device)
+            middles = combine(self._bridge(size / 2 / PARTS / length), (lefts, rights, fresh))
+            size, depth, halves = size // 2, depth + 1, []
+            for (start, left, right), middle in zip(intervals, middles):
+                halves += [(start, left, middle), (start + size, middle, right)]
+                found[start + size] = middle[0]
+            intervals = [half for half in halves if any(half[0] < r < half[0] + size for r in rows)]
+            found = {place: state for place, state in found.items() if place in rows}
+        return found
 
     def _bridge(self, step: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the left end, the right end and a fresh draw add to the state in the middle, `step` from each end."""
@@ -152,9 +144,9 @@ class MaternNoise(MarkovNoise):
 
 
 def combine(matrices, states) -> torch.Tensor:
-    """The sum of matrix times state, element by element, so that chunks do not change the last bit."""
+    """The sum of matrix times state (N, state_size, ...), element by element: chunks do not change the last bit."""
     rows = []
     for i in range(len(matrices[0])):
-        terms = [m[i, j].item() * s[j] for m, s in zip(matrices, states) for j in range(len(s)) if m[i, j] != 0]
-        rows.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(states[0][0]))
-    return torch.stack(rows)
+        terms = [m[i, j].item() * s[:, j] for m, s in zip(matrices, states) for j in range(m.shape[1]) if m[i, j] != 0]
+        rows.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(states[0][:, 0]))
+    return torch.stack(rows, 1)

@@ -3,7 +3,10 @@
     size        "auto": on a CPU a fixed number, whose activations stay in its caches; on a GPU as many as fit into
                 SHARE of its free memory, in batches of one size
     memory      a batch for which there is none is halved, and the halves go on: with one slice alone it is an error
-    precision   "float32"; "tf32": factors of convolutions are rounded to 10 bits (GPUs); "bfloat16": most tensors to 7
+    precision   "float32"; "tf32": factors of convolutions are rounded to 10 bits (GPUs); "bfloat16": factors of
+                convolutions and most tensors to 7. "auto" is tf32 on a GPU, and bfloat16 on a CPU that multiplies it,
+                where it takes half the time; both change a result by less than what a thousandth of its range would
+                (docs/speed.md)
 
 The result does not depend on the size, up to rounding.
 """
@@ -97,12 +100,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(NO_MEMORY.search(str(error)))
 
 
+def chosen_precision(device: torch.device) -> str:
+    """What "auto" stands for on a device."""
+    if device.type == "cuda":
+        return "tf32"
+    return "bfloat16" if device.type == "cpu" and multiplies_bfloat16() else "float32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it (AVX-512 BF16, AMX): without them it is slower than float32."""
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in tests)
+
+
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Within it, networks compute with this precision, one of PRECISIONS."""
     choice("precision", precision, PRECISIONS)
     if precision == "auto":
-        precision = "tf32" if device.type == "cuda" else "float32"
+        precision = chosen_precision(device)
     convolutions = torch.backends.cudnn.conv
     before, convolutions.fp32_precision = convolutions.fp32_precision, "tf32" if precision == "tf32" else "ieee"
     try:

@@ -70,8 +70,10 @@ class FieldNoise:
         step = self.next_step if step is None else step
         self.next_step = max(self.next_step, step + 1)
         shape = tuple(sample.shape[1:])
-        field = self.noise_field.draw(self.positions, shape, seed=self.seed, step=step, level=level, slices=self.slices)
-        return field.to(sample.device, sample.dtype).contiguous()
+        field = self.noise_field.draw(
+            self.positions, shape, seed=self.seed, step=step, level=level, slices=self.slices, device=sample.device
+        )
+        return field.to(sample.dtype).contiguous()
 
 
 class NoiseSampler:

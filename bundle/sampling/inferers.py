@@ -31,7 +31,7 @@ from bundle.files.findings import Findings
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.switch import is_on
 from bundle.files.values import callable_or_none, choice, number, whole_number
-from bundle.noise.field import Key, Purpose
+from bundle.noise.counter import Key, Purpose
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps

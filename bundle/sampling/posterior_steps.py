@@ -20,7 +20,7 @@ import torch
 
 from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
-from bundle.noise.field import keyed_normal
+from bundle.noise.counter import keyed_normal
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.linear_solvers import conjugate_gradient
 from bundle.physics.total_variation import differences, differences_adjoint
@@ -83,7 +83,7 @@ class NoisyNullSpace:
         if self.noise_std:
             rho = max(rho, self.noise_std**2 / (4 * allowed))
         if step.ab_s < 1 and self.noise_std:
-            noise = keyed_normal(tuple(y.shape), step.key, 0).to(y)
+            noise = keyed_normal(tuple(y.shape), step.key, 0, y.device).to(y)
             let_in = operator.prox(torch.zeros_like(x0), noise, rho, self.iterations, self.tolerance)
             step.let_in = self.noise_std * float(let_in.square().mean().sqrt())
         return operator.prox(x0, y, rho, self.iterations, self.tolerance)  # x0 + F (y - A x0)
@@ -156,7 +156,7 @@ class GaussianPosterior:
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         r = self.spread * math.sqrt(step.noise_ratio)
         if step.ab_s < 1:
-            y = y + self.noise_std * keyed_normal(tuple(y.shape), step.key, 0).to(y)
+            y = y + self.noise_std * keyed_normal(tuple(y.shape), step.key, 0, y.device).to(y)
             x0 = x0.add_(step.noise(), alpha=r)
         rho = (self.noise_std / r) ** 2
         return operator.prox(x0, y, rho, self.iterations, self.tolerance)

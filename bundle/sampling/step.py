@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bundle.noise.field import Key, Purpose
+from bundle.noise.counter import Key, Purpose
 
 
 @dataclass

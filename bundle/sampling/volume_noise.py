@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bundle.noise.field import NoiseField, Purpose
+from bundle.noise.counter import Purpose
+from bundle.noise.field import NoiseField
 from bundle.prior.diffusion import renoise
 
 NOISE_CHUNK = 16
-"""Slices of noise drawn at once."""
+"""Slices of noise drawn at once on a CPU."""
+DEVICE_CHUNK = 1 << 26
+"""Numbers drawn at once on another device, about: many calls cost more there than memory."""
 
 
 @dataclass
@@ -39,22 +42,25 @@ class VolumeNoise:
         return replace(self, sign=-self.sign)
 
     def slices(
-        self, shape: Sequence[int], axis: int, step: int, ab_s: float, purpose: Purpose = Purpose.RENOISE
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Ranges of slices across `axis` and their noise, for an image of alpha-bar `ab_s`."""
+        self, shape: Sequence[int], axis: int, step: int, ab_s: float, purpose: Purpose = Purpose.RENOISE,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[slice, torch.Tensor]]:  # fmt: skip
+        """Ranges of slices across `axis` and their noise on a device, for an image of alpha-bar `ab_s`."""
         count, *slice_shape = (shape[axis], *(n for a, n in enumerate(shape) if a != axis))
         positions = torch.arange(count, dtype=torch.float64) * float(self.spacing[axis])
         field = self.field.across(axis)
-        for start in range(0, count, NOISE_CHUNK):
-            part = range(start, min(start + NOISE_CHUNK, count))
-            key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s)}
+        on_cpu = torch.device(device).type == "cpu"
+        chunk = NOISE_CHUNK if on_cpu else max(1, DEVICE_CHUNK // max(1, math.prod(slice_shape)))
+        for start in range(0, count, chunk):
+            part = range(start, min(start + chunk, count))
+            key = {"seed": self.seed, "step": step, "purpose": purpose, "level": math.sqrt(1 - ab_s), "device": device}
             noise = field.draw(positions, tuple(slice_shape), slices=part, **key)
             yield slice(part.start, part.stop), noise if self.sign > 0 else -noise
 
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""
         out = torch.empty_like(like)
-        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose):
+        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose, like.device):
             out.movedim(axis, 0)[part] = noise.to(out)
         return out
 
@@ -62,7 +68,7 @@ class VolumeNoise:
         """`bundle.prior.diffusion.renoise` of volumes, into `out`, which may be eps."""
         target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
         eps = None if eps is None else eps.movedim(axis, 0)
-        for part, noise in self.slices(out.shape, axis, step, ab_s):
+        for part, noise in self.slices(out.shape, axis, step, ab_s, device=out.device):
             kept = None if eps is None else eps[part]
             target[part] = renoise(x0[part], kept, noise.to(out), ab_s, sigma, let_in)
         return out

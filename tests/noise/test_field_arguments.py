@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 
+from bundle.noise.counter import Key, keyed_normal
 from bundle.noise.field import (
     IndependentNoise,
-    Key,
     MixedNoise,
     PiecewiseSlerpNoise,
     SlerpNoise,
-    keyed_normal,
 )
 from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from tests.noise.test_field import every_field
@@ -95,5 +94,5 @@ def test_anchors_do_not_ask_for_an_order():
 
 @pytest.mark.parametrize("key", [(1.5, 0, 0), ("x", 0, 0), (0, -1, 0), (0, 0, None)])
 def test_a_key_is_made_of_whole_numbers(key):
-    with pytest.raises(ValueError, match="must be whole numbers, not negative"):
+    with pytest.raises(ValueError, match="must be a whole number, not negative"):
         keyed_normal((2, 2), Key(*key[:2]), key[2])

@@ -1,7 +1,6 @@
 """Ornstein-Uhlenbeck and Matern fields: closed forms against high precision, one field for all samplings of a line."""
 
 import math
-import weakref
 
 import mpmath
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.noise import markov as markov_noise
-from bundle.noise.field import keyed_normal
+from bundle.noise.counter import keyed_normals
 from bundle.noise.markov import PARTS, SPAN, MaternNoise, OrnsteinUhlenbeckNoise
 from tests.support.helpers import contributions, normal, repeatable
 
@@ -150,8 +149,8 @@ def test_covariance_of_neighbours(kind, spacing, length):
 def test_single_precision_is_enough(kind, length, monkeypatch):
     positions = [0.05 * i for i in range(12)] + [0.7 * i for i in range(12)] + [8192.0]
     single = draw(kind, positions, length)
-    monkeypatch.setattr(markov_noise, "keyed_normal", lambda *key: keyed_normal(*key).double())
-    assert torch.allclose(single, draw(kind, positions, length), atol=3e-6)
+    monkeypatch.setattr(markov_noise, "keyed_normals", lambda *key: keyed_normals(*key).double())
+    assert torch.allclose(single, draw(kind, positions, length).float(), atol=3e-6)
 
 
 @both
@@ -222,11 +221,11 @@ def record_keys(monkeypatch):
     """The index of every draw from now on."""
     keys = []
 
-    def recorded(shape, key, index):
-        keys.append(index)
-        return keyed_normal(shape, key, index)
+    def recorded(shape, key, indices, device):
+        keys.extend(indices)
+        return keyed_normals(shape, key, indices, device)
 
-    monkeypatch.setattr(markov_noise, "keyed_normal", recorded)
+    monkeypatch.setattr(markov_noise, "keyed_normals", recorded)
     return keys
 
 
@@ -252,19 +251,20 @@ def test_neighbours_share_their_way(kind, spacing, most, monkeypatch):
 @both
 @pytest.mark.parametrize("spacing", [1.0, 0.7])
 def test_memory_does_not_grow_with_the_number_of_slices(kind, spacing, monkeypatch):
-    combine = markov_noise.combine
-    states, peaks = weakref.WeakValueDictionary(), []
+    combine, sizes = markov_noise.combine, []
 
     def counted(matrices, parts):
         state = combine(matrices, parts)
-        states[len(peaks)] = state
-        peaks.append(len(states))
+        sizes.append(len(state))
         return state
 
+    positions = [4000 + spacing * i for i in range(150)]  # across the middle of the line
+    at_once = draw(kind, positions, length=5.0)
     monkeypatch.setattr(markov_noise, "combine", counted)
-    draw(kind, [4000 + spacing * i for i in range(150)], length=5.0)  # across the middle of the line
-    assert len(peaks) > 150
-    assert max(peaks) <= DEEPEST + 2  # the way to one slice
+    monkeypatch.setattr(markov_noise, "GROUP", 10 * math.prod(SHAPE))
+    assert torch.equal(draw(kind, positions, length=5.0), at_once)
+    assert sum(sizes) > 150
+    assert max(sizes) <= 10  # middles at once: one for each slice of a group
 
 
 # Its limits.
@@ -306,6 +306,6 @@ def test_far_slices_and_other_keys_are_independent(kind):
 
 def test_combined_states_are_the_matrix_products():
     matrices = (normal(2, 2, seed=1, dtype=torch.float64), torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
-    states = (normal(2, 3, 4, seed=2), normal(2, 3, 4, seed=3))
-    expected = sum(torch.einsum("ij,jhw->ihw", m.float(), s) for m, s in zip(matrices, states))
+    states = (normal(5, 2, 3, 4, seed=2), normal(5, 2, 3, 4, seed=3))
+    expected = sum(torch.einsum("ij,njhw->nihw", m.float(), s) for m, s in zip(matrices, states))
     assert torch.allclose(markov_noise.combine(matrices, states), expected, atol=1e-6)

@@ -126,7 +126,6 @@ def test_the_scale_is_quick_and_always_the_same():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_scale_does_not_depend_on_the_device(head):
     volume = torch.from_numpy(head)
     assert intensity_range(volume.cuda()) == intensity_range(volume)

@@ -108,8 +108,16 @@ def test_precision_is_that_of_the_network_alone_and_given_back():
     assert half.dtype == torch.float32
     error = float((full - half).norm() / full.norm())
     assert 1e-6 < error < 0.05
-    assert torch.equal(SlicePrior(AB)(network, x_t, 200, 0), full)  # auto, on a CPU
+    by_itself = SlicePrior(AB)(network, x_t, 200, 0)
+    assert torch.equal(by_itself, half if batches.multiplies_bfloat16() else full)
     assert torch.backends.cudnn.conv.fp32_precision == before and not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_takes_bfloat16_where_it_multiplies_it(has, chosen, monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: has, raising=False)
+    assert batches.chosen_precision(CPU) == chosen
 
 
 def test_on_a_gpu_auto_is_tf32():

@@ -30,7 +30,7 @@ class GeneratorNoise(NoiseField):
     def __init__(self, seed, dtype=torch.float32):
         self.generator, self.dtype = torch.Generator().manual_seed(seed), dtype
 
-    def _draw(self, z, slice_shape, key, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices, device):
         return torch.randn((len(z), *slice_shape), generator=self.generator, dtype=self.dtype)
 
     def covariance(self, positions, level=1.0):

@@ -23,7 +23,7 @@ TURNING = {"slice_axis": "alternate", "num_steps": 5, "start_fraction": 0.5}
 
 
 class Silent(IndependentNoise):
-    def _draw(self, z, slice_shape, key, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices, device):
         return torch.zeros(len(slices), *slice_shape)
 
 

@@ -286,9 +286,9 @@ def test_keys_of_data_steps_are_not_those_of_the_noise_field():
             return x0
 
     class Field(IndependentNoise):
-        def _draw(self, z, slice_shape, key, level, slices):
+        def _draw(self, z, slice_shape, key, level, slices, device):
             fields.append(key)
-            return super()._draw(z, slice_shape, key, level, slices)
+            return super()._draw(z, slice_shape, key, level, slices, device)
 
     fields = []
     inferer = sampler(Field(), Recorder(), num_draws=3, antithetic=False, num_steps=3)

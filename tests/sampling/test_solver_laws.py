@@ -145,7 +145,7 @@ def own_noise(rows, key):
 def prescribed(monkeypatch):
     """Data steps draw `own_noise`."""
 
-    def draw(shape, key, index):
+    def draw(shape, key, index, device):
         assert key.purpose == Purpose.MEASUREMENT
         return own_noise(math.prod(shape), key.step)
 
@@ -300,7 +300,7 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
     def run(noises):
         monkeypatch.setattr(
             "bundle.sampling.posterior_steps.keyed_normal",
-            lambda shape, key, index: noises.get((key.step, key.purpose), torch.zeros(shape)).double(),
+            lambda shape, key, index, device: noises.get((key.step, key.purpose), torch.zeros(shape)).double(),
         )
         inferer = exact_sampler(OwnSpread(prior), noises, timesteps=steps)
         return sampled(inferer, y, operator, AffineNetwork(prior), start=torch.zeros(SHAPE).double()).flatten()

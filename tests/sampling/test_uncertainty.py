@@ -159,7 +159,7 @@ def test_the_spread_of_three_runs_is_that_of_one_with_three_draws(run_here, tiny
             tiny_overrides(thick_file, seed=seed, slice_axis=0, output_dir=str(tmp_path / f"{seed}")),
         )
         singles.append(volumes(tmp_path / f"{seed}")["recon"].get_fdata())
-    assert np.sqrt((std**2).mean()) == pytest.approx(np.sqrt((np.std(singles, 0, ddof=1) ** 2).mean()), rel=0.05)
+    assert np.sqrt((std**2).mean()) == pytest.approx(np.sqrt((np.std(singles, 0, ddof=1) ** 2).mean()), rel=0.1)
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ class PrescribedNoise(NoiseField):
     def __init__(self, volumes):
         self.volumes = volumes
 
-    def _draw(self, z, slice_shape, key, level, slices):
+    def _draw(self, z, slice_shape, key, level, slices, device):
         axis = next(a for a in range(3) if slice_shape == SHAPE[:a] + SHAPE[a + 1 :])
         name = (key.step, key.purpose) if key.purpose else key.step
         if name not in self.volumes:

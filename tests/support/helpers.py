@@ -81,10 +81,14 @@ def contributions(field, positions, level=1.0):
 
     def with_draws(draw, count):
         modules = {sys.modules[kind.__module__] for kind in type(field).__mro__}
+
+        def draws(shape, key, indices, device):
+            return torch.stack([draw(tuple(shape), key, i) for i in indices])
+
         with ExitStack() as patches:
             for module in modules:
-                if hasattr(module, "keyed_normal"):
-                    patches.enter_context(patch.object(module, "keyed_normal", draw))
+                if hasattr(module, "keyed_normals"):
+                    patches.enter_context(patch.object(module, "keyed_normals", draws))
             return field.draw(positions, (count,), seed=0, step=0, level=level).double()
 
     def reserve(shape, key, index):

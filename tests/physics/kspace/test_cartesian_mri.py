@@ -382,7 +382,6 @@ def test_solvers_use_it():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu(operator):
     x = normal(*SHAPE)
     on_gpu = operator.forward(x.cuda())
