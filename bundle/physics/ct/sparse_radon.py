@@ -46,6 +46,8 @@ class SparseRadon(RayTransform):
         MemoryError: the matrix would not fit.
     """
 
+    separable_axes = (2,)
+
     def __init__(self, geometry: ScanGeometry, grid: Grid, model: str = "auto", background: float = 0.0) -> None:
         if geometry.beam not in ("parallel", "fan"):
             raise ValueError(f'SparseRadon is for "parallel" and "fan" beams, got {geometry.beam!r}: use ConeBeam')
@@ -73,6 +75,19 @@ class SparseRadon(RayTransform):
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.range_shape, "sinogram")
         return self._apply(y, "transposed", self.range_shape, self.domain_shape)
+
+    def _norm(self) -> float:
+        """That of one slice: all are alike."""
+        one = self if self.domain_shape[2] == 1 else self.on((slice(None), slice(None), slice(1)))
+        return RayTransform._norm(one)
+
+    def _range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        return (*(slice(0, n) for n in self.range_shape[:2]), box[2])
+
+    def _cut(self, box: tuple[slice, ...]) -> None:
+        """A part has the matrix of the whole, and its copies on devices."""
+        super()._cut(box)
+        self.geometry, self.grid = self.geometry.some_rows(box[2]), self.grid.part(box)
 
     def kept_bytes(self) -> float:
         """Of the matrix and its transpose."""
