@@ -61,11 +61,11 @@ def conjugate_gradient(
         np_ = normal(p)
         curvature = dot(p, np_)
         going &= curvature > 0  # else underflow, or a direction that N does not see
-        alpha = torch.where(going, rr / curvature, 0.0).to(x.dtype)
+        alpha = (rr / curvature).masked_fill_(~going, 0.0).to(x.dtype)
         x.addcmul_(p, alpha)
         r.addcmul_(np_, alpha, value=-1)
         rr, previous = dot(r, r), rr
-        p.mul_(torch.where(going, rr / previous, 0.0).to(p.dtype)).add_(r)
+        p.mul_((rr / previous).masked_fill_(~going, 0.0).to(p.dtype)).add_(r)
         going &= rr > stop
     return x
 

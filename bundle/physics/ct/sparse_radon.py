@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.files.machine import available_memory, in_gigabytes
+from bundle.files.memory import FLOAT
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
 from bundle.usage import UsageError
@@ -88,6 +89,10 @@ class SparseRadon(RayTransform):
         """A part has the matrix of the whole, and its copies on devices."""
         super()._cut(box)
         self.geometry, self.grid = self.geometry.some_rows(box[2]), self.grid.part(box)
+
+    def working_bytes(self) -> float:
+        """Beside copies in another order, on GPUs a number for each entry, which torch's sum of rows makes room for."""
+        return super().working_bytes() + FLOAT * max(len(self._rows[1]), len(self._transposed[1]))
 
     def kept_bytes(self) -> float:
         """Of the matrix and its transpose."""
