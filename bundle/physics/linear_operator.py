@@ -10,10 +10,17 @@ that are copied share them.
 
 Both are solved by conjugate gradients from x. A new physics is one subclass with `forward` and `adjoint`; closed forms,
 where there are any, override `pseudo_inverse` and `prox`.
+
+**Parts.** Along its `separable_axes` an operator measures each part of the volume alone. With box a part across them,
+
+    A_box x[box] = (A x)[range_box],      A_box^T y[range_box] = (A^T y)[box]
+
+and whatever is solved is solved for each index of these axes by itself: a part has the solution of the whole, cut out.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -44,6 +51,9 @@ class LinearOperator(ABC):
     slice_axes: tuple[int, ...] = (0, 1, 2)
     """Axes across which a slice shows what the measurement lacks; alternating planes takes these in turn."""
 
+    separable_axes: tuple[int, ...] = ()
+    """Axes along which what is measured of a part of the volume depends on that part alone."""
+
     averaged_axis: int | None = None
     """The axis of the volume along which the scan averages; None for none."""
 
@@ -64,6 +74,9 @@ class LinearOperator(ABC):
 
     misfit_causes = "an operator that is not that of the measurement"
     """What makes it larger, in words."""
+
+    _whole: LinearOperator | None = None
+    """Of what an operator is a part."""
 
     def __init__(self, domain_shape: tuple[int, ...], range_shape: tuple[int, ...]) -> None:
         self.domain_shape, self.range_shape = tuple(domain_shape), tuple(range_shape)
@@ -87,7 +100,11 @@ class LinearOperator(ABC):
 
     @cached_property
     def norm(self) -> float:
-        """The largest singular value |A|, by power iteration on A^T A (a lower bound, close from below)."""
+        """The largest singular value |A|. A part has that of its whole: it is what weights are counted in."""
+        return self._norm() if self._whole is None else self._whole.norm
+
+    def _norm(self) -> float:
+        """By power iteration on A^T A: a lower bound, close from below."""
         # Most operators average or integrate: their first singular vector is positive, and so is this start.
         x = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0))
         before = 0.0
@@ -105,12 +122,14 @@ class LinearOperator(ABC):
     ) -> torch.Tensor:
         """Steps from x (..., *domain_shape), which is not changed, towards argmin_z |A z - y|^2 + rho |z - x|^2.
 
-        Stopped early, they leave the directions that A hardly sees as they are in x.
+        Stopped early, they leave the directions that A hardly sees as they are in x. Every volume of a batch, and in it
+        every index of the separable axes, takes its own steps.
         """
         b = self.adjoint(y)
         if rho:
             b = torch.add(b, x, alpha=rho)
-        return conjugate_gradient(lambda z: self.normal(z, rho), b, x, iterations, tolerance)
+        alone = (*range(x.ndim - 3), *(x.ndim - 3 + axis for axis in self.separable_axes))
+        return conjugate_gradient(lambda z: self.normal(z, rho), b, x, iterations, tolerance, alone)
 
     def pseudo_inverse(
         self, y: torch.Tensor, x: torch.Tensor | None = None, iterations: int = 10, tolerance: float = 1e-5
@@ -180,15 +199,57 @@ class LinearOperator(ABC):
         return domain_affine.double()
 
     def on(self, box: tuple[slice, ...]) -> LinearOperator:
-        """The same measurement of a part of the volume.
+        """The same measurement of a part of the volume, cut across `separable_axes`; it shares all that is large.
+
+        Args:
+            box: a slice for each axis of the volume.
 
         Raises:
-            ValueError: what is measured of the part depends on the rest of the volume.
+            ValueError: what is measured of the part depends on the rest of the volume, or the part is empty.
         """
-        raise ValueError(
-            f'{type(self).__name__} cannot be restricted to a part of the volume: set "inferer" to "@sampler", which '
-            "takes the whole of it"
-        )
+        box = self._part(box)
+        part = copy.copy(self)
+        part._whole = self._whole or self
+        part.domain_shape = tuple(s.stop - s.start for s in box)
+        part._cut(box)
+        return part
+
+    def range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        """What belongs in a measurement to a part of the volume: a slice for each of its axes.
+
+        Raises:
+            ValueError: as `on`.
+        """
+        return self._range_box(self._part(box))
+
+    def _part(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        """The box with begin and end of each slice. Raises ValueError, see `on`."""
+        name = type(self).__name__
+        if not self.separable_axes:
+            raise ValueError(
+                f'{name} cannot be restricted to a part of the volume: set "inferer" to "@sampler", which '
+                "takes the whole of it"
+            )
+        if len(box) != len(self.domain_shape) or any(s.step not in (None, 1) for s in box):
+            raise ValueError(f"a part of a volume is one slice without steps for each of its axes, got {box}")
+        bounds = [s.indices(n)[:2] for s, n in zip(box, self.domain_shape)]
+        for axis, ((begin, end), n) in enumerate(zip(bounds, self.domain_shape)):
+            if end <= begin:
+                raise ValueError(f"nothing lies in {begin}:{end} of the {n} voxels along axis {axis}")
+            if axis not in self.separable_axes and end - begin < n:
+                raise ValueError(
+                    f"{name} measures the {n} voxels along axis {axis} together, and a part with {begin}:{end} of them "
+                    f"cannot be told from the rest: cut it across the axes {self.separable_axes}"
+                )
+        return tuple(slice(*pair) for pair in bounds)
+
+    def _range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        """`range_box` of a box that is checked; for subclasses with separable axes."""
+        raise NotImplementedError(f"{type(self).__name__} states separable_axes {self.separable_axes} and no range_box")
+
+    def _cut(self, box: tuple[slice, ...]) -> None:
+        """Make a shallow copy with the part's domain_shape the operator of the part; for those subclasses."""
+        self.range_shape = tuple(len(range(*s.indices(n))) for s, n in zip(self._range_box(box), self.range_shape))
 
     def coarser(self, factors: Sequence[int]) -> LinearOperator:
         """The measurement of a volume made of blocks of `factors` (3) voxels, averaged in-plane over these blocks.

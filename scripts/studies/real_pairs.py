@@ -101,7 +101,7 @@ def predict(volume: np.ndarray, affine: np.ndarray, study: Unseen) -> tuple[np.n
     values = map_coordinates(volume, where, order=3, mode="nearest", output=np.float32)
     part = operator.on(tuple(box))
     predicted, known = np.zeros(study.scan.shape, np.float32), np.zeros(study.scan.shape, bool)
-    thick = tuple(slice(None) if axis == operator.axis else s for axis, s in enumerate(box))
+    thick = operator.range_box(tuple(box))
     predicted[thick] = part.forward(torch.from_numpy(values)).numpy()
     known[thick] = part.forward(torch.from_numpy(inside.astype(np.float32))).numpy() >= KNOWN
     return predicted, known

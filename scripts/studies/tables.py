@@ -177,7 +177,9 @@ def projector_table(path: Path) -> str:
         for case, projectors in record["seconds"].items()
         for name, s in projectors.items()
     ]
-    note = f"Seconds for 30 views, {record['threads']} threads; by `python -m scripts.studies.benchmark_projectors`."
+    gpu = any("GPU" in name for projectors in record["seconds"].values() for name in projectors)
+    where = f"{record['threads']} threads" + (f", {record['device']}" if gpu else "")
+    note = f"Seconds for 30 views, {where}; by `python -m scripts.studies.benchmark_projectors`."
     return f"{note}\n\n{table(['beam and volume', 'projector', 'forward', 'adjoint'], rows)}"
 
 

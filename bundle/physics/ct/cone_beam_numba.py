@@ -39,7 +39,7 @@ def _arrays(fans) -> tuple:
                fans.length, fans.lines)  # fmt: skip
     return (
         *(t.numpy() for t in tensors),
-        (*fans.origin, *fans.spacing),
+        tuple(fans.scale.tolist()),
         (fans.num_across, fans.stride, fans.stride_across),
     )
 

@@ -1,6 +1,6 @@
 """Cone-beam rays in torch, on any device and in any float type. See cone_beam.py.
 
-Tables are [X * Y, Z] and [rays, rows]; both functions add to their last argument.
+Fans and tables lie on one device. Tables are [X * Y, Z] and [rays, rows]; both functions add to their last argument.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def project(fans, table: torch.Tensor, rays: torch.Tensor) -> None:
         curtain = (table[pixel] * weight[..., None]).sum(0)  # (fans, lines, slices)
         curtain = F.pad(curtain, (1, 1))
         read = torch.lerp(curtain.gather(2, lower), curtain.gather(2, lower + 1), share)
-        rays.index_add_(0, fans.ray[part].to(rays.device), read.sum(1) * fans.length[part].to(rays))
+        rays.index_add_(0, fans.ray[part], read.sum(1) * fans.length[part].to(rays))
 
 
 def back_project(fans, rays: torch.Tensor, table: torch.Tensor) -> None:
     """table += A^T rays, for the rays of `fans`."""
     for part in _parts(fans):
         pixel, weight, lower, share = _samples(fans, part, table)
-        written = (rays[fans.ray[part].to(rays.device)] * fans.length[part].to(rays))[:, None]
+        written = (rays[fans.ray[part]] * fans.length[part].to(rays))[:, None]
         curtain = table.new_zeros(*lower.shape[:2], table.shape[1] + 2)
         curtain.scatter_add_(2, lower, written * (1 - share)).scatter_add_(2, lower + 1, written * share)
         curtain = curtain[..., 1:-1]
@@ -46,15 +46,15 @@ def _samples(fans, part: slice, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
     curtain with one empty slice on either side, and the share of the slice above, (F, L, R) both.
     """
     t = (fans.lines - fans.start[part, None]) / fans.step[part, None]
-    across = (fans.start_across[part, None] + t * fans.step_across[part, None] - fans.origin[0]) / fans.spacing[0]
+    across = (fans.start_across[part, None] + t * fans.step_across[part, None] - fans.scale[0]) / fans.scale[2]
     lower = across.floor()
     both = torch.stack([lower, lower + 1])
     weight = torch.stack([lower + 1 - across, across - lower]) * ((both >= 0) & (both < fans.num_across))
     pixel = both.clamp(0, fans.num_across - 1).long() * fans.stride_across
-    pixel = pixel + torch.arange(len(fans.lines)) * fans.stride
-    first = ((fans.start_up[part, None] - fans.origin[1]) / fans.spacing[1])[..., None].to(like.device)
-    rise = (fans.rise[part] / fans.spacing[1])[:, None].to(like.device)
-    up = torch.addcmul(first, t.to(like.device)[..., None], rise).clamp_(-1, like.shape[1])
+    pixel = pixel + torch.arange(len(fans.lines), device=pixel.device) * fans.stride
+    first = ((fans.start_up[part, None] - fans.scale[1]) / fans.scale[3])[..., None]
+    rise = (fans.rise[part] / fans.scale[3])[:, None]
+    up = torch.addcmul(first, t[..., None], rise).clamp_(-1, like.shape[1])
     below = up.floor().clamp_max_(like.shape[1] - 1)
     share = (up - below).to(like.dtype)
-    return pixel.to(like.device), weight.to(like), (below + 1).long(), share
+    return pixel, weight.to(like), (below + 1).long(), share

@@ -127,6 +127,14 @@ class ScanGeometry:
         """The same scan of a single slice: what all slices of a parallel or fan beam share."""
         return replace(self, num_rows=1, row_size=1.0, row_offset=0.0, source_row_offset=0.0, world=IDENTITY)
 
+    def some_rows(self, rows: slice) -> ScanGeometry:
+        """The same scan with the detector's rows from `rows.start` to `rows.stop` alone; they stay where they are."""
+        count = rows.stop - rows.start
+        shift = (rows.start + (count - self.num_rows) / 2) * self.row_size
+        offset = self.row_offset
+        offset = tuple(v + shift for v in offset) if isinstance(offset, tuple) else offset + shift
+        return replace(self, num_rows=count, row_offset=offset)
+
     @property
     def range_shape(self) -> tuple[int, int, int]:
         return len(self.angles), self.num_columns, self.num_rows
@@ -226,6 +234,12 @@ class Grid:
         if not isinstance(stated, dict) or not {"shape", "spacing"} <= stated.keys() <= {f.name for f in fields(cls)}:
             raise Refusal(f"grid must have the fields shape and spacing, and perhaps center, got {stated!r}")
         return cls(**stated)
+
+    def part(self, box: tuple[slice, ...]) -> Grid:
+        """The voxels from `start` to `stop` of each slice of a box; they stay where they are."""
+        shape = tuple(s.stop - s.start for s in box)
+        shifts = [(s.start + (k - n) / 2) * d for s, k, n, d in zip(box, shape, self.shape, self.spacing)]
+        return replace(self, shape=shape, center=tuple(c + shift for c, shift in zip(self.center, shifts)))
 
     def coordinates(self, axis: int) -> torch.Tensor:
         """(shape[axis],) voxel centres in mm, float64."""

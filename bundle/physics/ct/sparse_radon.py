@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.files.machine import available_memory, in_gigabytes
+from bundle.files.memory import FLOAT
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
 from bundle.usage import UsageError
@@ -45,6 +46,8 @@ class SparseRadon(RayTransform):
         ValueError: another beam, or a grid whose slices are not the geometry's rows.
         MemoryError: the matrix would not fit.
     """
+
+    separable_axes = (2,)
 
     def __init__(self, geometry: ScanGeometry, grid: Grid, model: str = "auto", background: float = 0.0) -> None:
         if geometry.beam not in ("parallel", "fan"):
@@ -73,6 +76,23 @@ class SparseRadon(RayTransform):
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.range_shape, "sinogram")
         return self._apply(y, "transposed", self.range_shape, self.domain_shape)
+
+    def _norm(self) -> float:
+        """That of one slice: all are alike."""
+        one = self if self.domain_shape[2] == 1 else self.on((slice(None), slice(None), slice(1)))
+        return RayTransform._norm(one)
+
+    def _range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        return (*(slice(0, n) for n in self.range_shape[:2]), box[2])
+
+    def _cut(self, box: tuple[slice, ...]) -> None:
+        """A part has the matrix of the whole, and its copies on devices."""
+        super()._cut(box)
+        self.geometry, self.grid = self.geometry.some_rows(box[2]), self.grid.part(box)
+
+    def working_bytes(self) -> float:
+        """Beside copies in another order, on GPUs a number for each entry, which torch's sum of rows makes room for."""
+        return super().working_bytes() + FLOAT * max(len(self._rows[1]), len(self._transposed[1]))
 
     def kept_bytes(self) -> float:
         """Of the matrix and its transpose."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 
@@ -44,6 +43,7 @@ class CartesianMRI(LinearOperator):
         ValueError: shapes that do not fit, or nothing measured.
     """
 
+    separable_axes = (2,)
     smaller = "a file of fewer slices"
     misfit_limit = 0.12
     """Maps that are estimated from few lines do not explain all of the measurement."""
@@ -75,6 +75,7 @@ class CartesianMRI(LinearOperator):
         self._first, self._second = (-2, -1) if self.undersampled_axes == (1,) else (-1, -2)
         lines = self.mask.any(self._second)
         self._lines = (lines.any(0) if lines.ndim == 2 else lines).nonzero()[:, 0]
+        self._whole_lines = not varies(self.mask, self._second)
         self._placed: dict[tuple, tuple[torch.Tensor, ...]] = {}
 
     def _slice_axes(self) -> tuple[int, ...]:
@@ -95,14 +96,27 @@ class CartesianMRI(LinearOperator):
         voxels = " x ".join(f"{s:.3g}" for s in self.spacing)
         return f"{self.acceleration:.2g}-fold undersampled k-space of {size}, {coils}, voxels of {voxels} mm"
 
-    @cached_property
-    def norm(self) -> float:
+    def _norm(self) -> float:
         """An upper bound of |A|, met if k-space is complete: the largest root-sum-of-squares of the maps."""
         return float(self.maps.abs().square().sum(0).max().sqrt())
 
+    def _range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        return tuple(box[2] if axis == 1 else slice(0, n) for axis, n in enumerate(self.range_shape))
+
+    def _cut(self, box: tuple[slice, ...]) -> None:
+        """A part has its slices' maps and masks, and transforms them as the whole does."""
+        super()._cut(box)
+
+        def cut(table: torch.Tensor) -> torch.Tensor:
+            return table[..., box[2], :, :] if table.ndim > 2 else table
+
+        self.maps, self.mask = cut(self.maps), cut(self.mask)
+        self._placed = {key: (*map(cut, tables), lines) for key, (*tables, lines) in self._placed.items()}
+        self.slice_axes = self._slice_axes()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check(x, self.domain_shape, "volume")
-        maps, weights, lines = self._on(x)
+        maps, weights, _, lines = self._on(x)
         image = x.transpose(-1, -3)
         y = x.new_zeros(*x.shape[:-3], *self.range_shape)
         for c, coil in enumerate(maps):
@@ -113,7 +127,7 @@ class CartesianMRI(LinearOperator):
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.range_shape, "measurement")
-        maps, weights, lines = self._on(y)
+        maps, weights, _, lines = self._on(y)
         kspace = torch.view_as_complex(y.contiguous())
         x = y.new_zeros(*y.shape[:-5], *self.domain_shape)
         image = x.transpose(-1, -3)
@@ -128,12 +142,11 @@ class CartesianMRI(LinearOperator):
         return x
 
     def normal(self, x: torch.Tensor, rho: float = 0.0) -> torch.Tensor:
-        if varies(self.mask, self._second):
+        if not self._whole_lines:
             return super().normal(x, rho)
         # The transform along a direction that is sampled completely, and its inverse, cancel.
         self._check(x, self.domain_shape, "volume")
-        maps = self._on(x)[0]
-        kept = self.mask.any(self._second, keepdim=True).to(x.device)
+        maps, _, kept, _ = self._on(x)
         out = x * rho
         image, result = x.transpose(-1, -3), out.transpose(-1, -3)
         for coil in maps:
@@ -152,7 +165,7 @@ class CartesianMRI(LinearOperator):
     def zero_filled(self, y: torch.Tensor) -> torch.Tensor:
         """A^T y over the sum of squares of the maps: what was not measured counts as 0. For a background of 0."""
         squares = self.maps.abs().square().sum(0).transpose(-1, -3).to(y)
-        return self.adjoint(y) / squares.clamp_min(1e-6 * float(squares.max()))
+        return self.adjoint(y) / squares.clamp_min(1e-6 * self.norm**2)  # |A|^2 is the largest of all slices
 
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """The coils combined, zero-filled; air, `background`, has no signal."""
@@ -190,7 +203,10 @@ class CartesianMRI(LinearOperator):
         return domain_affine.double()
 
     def _on(self, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(maps, mask, lines) on a device, for a dtype; the shifts to the centre are in maps and mask as phases."""
+        """(maps, mask, lines kept, their indices) on a device, for a dtype.
+
+        The shifts to the centre are in maps and mask as phases.
+        """
         key = (like.device, like.dtype)
         if key not in self._placed:
             dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
@@ -201,7 +217,8 @@ class CartesianMRI(LinearOperator):
                 maps = maps * before.to(like.device, dtype).reshape(shape)
                 weights = weights * after.to(like.device, dtype).reshape(shape)
             lines = self._lines.to(like.device)
-            self._placed[key] = (maps, weights.index_select(self._first, lines), lines)
+            kept = self.mask.any(self._second, keepdim=True).to(like.device)
+            self._placed[key] = (maps, weights.index_select(self._first, lines), kept, lines)
         return self._placed[key]
 
 

@@ -89,7 +89,7 @@ class ThroughPlane(LinearOperator):
         super().__init__(domain_shape, tuple(shape))
         self.axis = self.averaged_axis = axis
         self.weights = weights.double()
-        self.slice_axes = tuple(a for a in range(3) if a != axis)
+        self.slice_axes = self.separable_axes = tuple(a for a in range(3) if a != axis)
         self.spacing, self.pitch, self.thickness = float(spacing), float(pitch), float(thickness)
         self.voxel_size = tuple(float(s) for s in voxel_size or (spacing, spacing, spacing))
         self.gains = tuple(min(self.voxel_size) / s for s in self.voxel_size)
@@ -135,14 +135,12 @@ class ThroughPlane(LinearOperator):
         """From the finest detail within slices."""
         return noise_deviation(y, self.slice_axes)
 
-    @property
-    def norm(self) -> float:
+    def _norm(self) -> float:
         return float(torch.linalg.matrix_norm(self.weights, 2))
 
-    def on(self, box: tuple[slice, ...]) -> ThroughPlane:
-        """The same slices of a part of the volume, cut across the other axes: all positions in a slice are alike."""
-        shape = tuple(len(range(*s.indices(n))) for s, n in zip(box, self.domain_shape))
-        return ThroughPlane(shape, self.axis, self.weights, self.spacing, self.pitch, self.thickness, self.voxel_size)
+    def _range_box(self, box: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Cut across the other axes: all positions in a slice are alike, and a part shares all matrices."""
+        return tuple(slice(0, self.range_shape[a]) if a == self.axis else s for a, s in enumerate(box))
 
     def coarser(self, factors: Sequence[int]) -> ThroughPlane:
         """The same slices of a volume that is made of blocks of `factors` (3) voxels, rounded up to whole blocks."""
