@@ -1,0 +1,48 @@
+"""A function on several ranks at once, as torchrun would run it, without the seconds that starting Python takes."""
+
+import multiprocessing
+import traceback
+import warnings
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(seconds=60)
+
+
+def on_ranks(ranks, function, folder):
+    """What `function()` returns on each of so many ranks (gloo), by rank; they meet by a new file in `folder`.
+
+    The processes are copies of this one (fork): they know what it knows, and send back what can be pickled.
+    """
+    context = multiprocessing.get_context("fork")
+    meeting = folder / f"ranks-{ranks}-{len(list(folder.iterdir()))}"
+    pipes, processes = [], []
+    for rank in range(ranks):
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=_run, args=(meeting, rank, ranks, function, send), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which here do nothing
+            process.start()
+        send.close()
+        pipes.append(receive)
+        processes.append(process)
+    try:
+        answers = [pipe.recv() if pipe.poll(PATIENCE.total_seconds()) else (False, "no answer") for pipe in pipes]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    assert all(well for well, _ in answers), "\n".join(str(said) for well, said in answers if not well)
+    return [value for _, value in answers]
+
+
+def _run(meeting, rank, ranks, function, send):
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=ranks, timeout=PATIENCE)
+        send.send((True, function()))
+        dist.destroy_process_group()
+    except BaseException:
+        send.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
