@@ -22,6 +22,8 @@ STARTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE = timedelta(days=7)
 """How long ranks wait for one another: one may reconstruct for hours while others are done. A rank that ends is noticed
 at once: its connections close, and torchrun ends the others."""
+_store: dist.Store | None = None
+"""That of the ranks, once they have joined."""
 
 
 def start(device: torch.device | str) -> None:
@@ -31,25 +33,38 @@ def start(device: torch.device | str) -> None:
         device: of this rank; see `device_of_rank`.
 
     Raises:
-        UsageError: this process was not started by torchrun, or several ranks of this machine have one GPU.
+        UsageError: this process was not started by torchrun, or several ranks of this machine would have one GPU.
     """
     if dist.is_initialized():
         return
     _check_started()
     device = torch.device(device)
     if device.type == "cuda":
-        here, there_are = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        here, there_are = on_this_machine(), torch.cuda.device_count()
         if here > there_are:
             raise UsageError(
                 f"torchrun has started {here} processes on this machine, which has GPUs for {there_are}: start it with "
                 f"--nproc_per_node={there_are}, or give --device cpu"
             )
+        if device.index != int(os.environ["LOCAL_RANK"]):
+            raise UsageError(f"each process has a GPU of its own, got device {device} for all: leave --device out")
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    store, number, ranks = next(dist.rendezvous("env://"))
+    join(store, number, ranks, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+
+
+def join(store: dist.Store, number: int, ranks: int, backend: str = "gloo", patience: timedelta = PATIENCE) -> None:
+    """Join as rank `number` of `ranks` that share a store of torch.distributed."""
+    global _store
+    store.set_timeout(patience)
+    _store = dist.PrefixStore("board", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=ranks, timeout=patience)
 
 
 def end() -> None:
     """Leave the others: nothing is sent any more."""
+    global _store
+    _store = None
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -82,9 +97,19 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def is_first() -> bool:
+    """Whether this is rank 0, which writes and says what is said once."""
+    return rank() == 0
+
+
 def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def on_this_machine() -> int:
+    """How many of the processes run on this machine, and share its memory and its processors."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def share(count: int, of: int | None = None) -> slice:
@@ -145,3 +170,29 @@ def barrier() -> None:
     """Wait until all ranks are here."""
     if world_size() > 1:
         all_of(None)
+
+
+class Board:
+    """What ranks tell one another at any time, without waiting for one another as they do in `gather`.
+
+    Args:
+        name: of the board; ranks that give the same name see the same.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._store = dist.PrefixStore(name, dist.HashStore() if _store is None else _store)
+
+    def take(self, name: str) -> int:
+        """The next whole number, from 0, that no rank has taken yet."""
+        return self._store.add(f"taken/{name}", 1) - 1
+
+    def taken(self, name: str) -> int:
+        """How many numbers have been taken."""
+        return self._store.add(f"taken/{name}", 0)
+
+    def write(self, name: str, text: str) -> None:
+        self._store.set(name, text)
+
+    def read(self, name: str) -> str | None:
+        """What has been written under this name; None if nothing."""
+        return self._store.get(name).decode() if self._store.check([name]) else None

@@ -1,12 +1,15 @@
 """A function on several ranks at once, as torchrun would run it, without the seconds that starting Python takes."""
 
 import multiprocessing
+import os
 import traceback
 import warnings
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from bundle.ranks import STARTED, end, join
 
 PATIENCE = timedelta(seconds=60)
 
@@ -40,9 +43,10 @@ def on_ranks(ranks, function, folder):
 
 def _run(meeting, rank, ranks, function, send):
     torch.set_num_threads(1)
+    os.environ.update(zip(STARTED, (str(rank), str(rank), str(ranks), "localhost", "0"), strict=True))
     try:
-        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=ranks, timeout=PATIENCE)
+        join(dist.FileStore(str(meeting), ranks), rank, ranks, patience=PATIENCE)
         send.send((True, function()))
-        dist.destroy_process_group()
+        end()
     except BaseException:
         send.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
