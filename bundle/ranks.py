@@ -10,6 +10,7 @@ Tensors on the CPU travel by gloo, those on CUDA by NCCL, which torch brings (to
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 
 import torch
@@ -58,7 +59,9 @@ def join(store: dist.Store, number: int, ranks: int, backend: str = "gloo", pati
     global _store
     store.set_timeout(patience)
     _store = dist.PrefixStore("board", store)
+    hook = sys.excepthook
     dist.init_process_group(backend, store=store, rank=number, world_size=ranks, timeout=patience)
+    sys.excepthook = hook  # torch's swallows the last words of a hook that ends the process (bundle.files.last_words)
 
 
 def end() -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.files.cases import Cases
@@ -98,6 +98,8 @@ class SharedCases(Cases):
             KeyboardInterrupt: one rank says what all have written, which cases are lost, and how to go on.
             SystemExit: this rank failed alone in a case that all reconstruct together.
         """
+        self._completed: list[Engine] = []
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._completed.append)
         try:
             with self._bar():
                 if self.together:
@@ -137,9 +139,12 @@ class SharedCases(Cases):
             names = [f"of/{r}/{case}" for r in range(world_size())]
             while None in (said := [self.board.read(name) for name in names]):
                 if why and time.monotonic() > latest:
+                    self.board.write("lost", case)
                     speak_as_rank(aloud=True)
                     raise SystemExit(f"error: {os.fspath(item['image'])} failed on rank {rank()} alone: {why}")
                 time.sleep(LOOK)
+            if self.board.read("lost") is not None:  # that rank has said why
+                raise SystemExit(1)
             why = next(filter(None, said), "")
             if why and rank() == 0:
                 _say(f"failed {os.fspath(item['image'])}: {why}")
@@ -150,13 +155,16 @@ class SharedCases(Cases):
         """Reconstruct one case on this rank; returns why it has failed, or nothing."""
         evaluator.data_loader.dataset.data = [item]
         evaluator.state.epoch_length = 1
+        self._completed.clear()
         try:
-            evaluator.run()
+            for _ in range(2):  # after an exception, ignite's engine begins anew in the second call
+                if not self._completed:
+                    evaluator.run()
         except BrokenPipeError:  # nobody reads any more what is said
             raise
         except Exception as error:  # in a case's data, in its reconstruction, or on the disk
             return reason_of(error).removeprefix(f"{os.fspath(item['image'])}: ") or type(error).__name__
-        return ""
+        return "" if self._completed else "it was not reconstructed"
 
     def _note(self, item: dict, why: str) -> None:
         if why:

@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import signal
 import traceback
 import warnings
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
 
 from bundle.ranks import STARTED, end, join
 
@@ -50,3 +53,18 @@ def _run(meeting, rank, ranks, function, send):
         end()
     except BaseException:
         send.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
+
+
+class LostOnce:
+    """Handler: rank 1 is killed, as by the kernel, in its first case of the first run."""
+
+    def __init__(self, mark):
+        self.mark = Path(mark)
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine):
+        if os.environ.get("RANK") == "1" and not self.mark.exists():
+            self.mark.write_text(Path(engine.state.batch[0]["image"].meta["filename_or_obj"]).name)
+            os.kill(os.getpid(), signal.SIGKILL)
