@@ -15,6 +15,8 @@ from monai.bundle import ConfigParser
 from bundle import ranks
 from bundle.files import shared_cases
 from bundle.files.failure import failure_of
+from bundle.files.options import check_options
+from bundle.usage import UsageError
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
 from tests.support.scans import INFERENCE, ROOT, head_voxels, write_volume
@@ -132,6 +134,17 @@ def test_what_is_shared_is_checked_first(monkeypatch):
         parser.get_parsed_content("shares_slices")
     failure = failure_of(refused.value, ["inference", "--share", "planes"])
     assert failure.status == 2 and "share must be one of cases, slices, got 'planes'" in failure.said
+
+
+@pytest.mark.parametrize(("config", "overlay"), [("inference", "multi_gpu_inference"), ("train", "multi_gpu_train")])
+def test_ranks_that_would_all_do_the_same_are_refused(config, overlay, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    words = ["monai/bundle/__main__.py", "run", config.replace("train", "training"), "--config_file"]
+    with pytest.raises(UsageError, match=f"2 processes, which would all do the same: add configs/{overlay}.json"):
+        check_options([*words, f"configs/{config}.json"])
+    check_options([*words, f"['configs/{config}.json','configs/{overlay}.json']"])
 
 
 @pytest.mark.slow

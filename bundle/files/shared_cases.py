@@ -91,14 +91,17 @@ class SharedCases(Cases):
         if rank() == 0:
             super()._say_found(total)
 
-    def run(self, evaluator: Engine, unfinished: Unfinished | None = None) -> None:
+    def run(self, evaluator: Engine, unfinished: Unfinished | None = None, writing=None) -> None:
         """Reconstruct the usable volumes; rank 0 returns when all ranks have done theirs.
+
+        Args:
+            writing: writes the results, perhaps beside the next case; see `Cases.run`.
 
         Raises:
             KeyboardInterrupt: one rank says what all have written, which cases are lost, and how to go on.
             SystemExit: this rank failed alone in a case that all reconstruct together.
         """
-        self._completed: list[Engine] = []
+        self._writing, self._completed = writing, []
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._completed.append)
         try:
             with self._bar():
@@ -108,6 +111,8 @@ class SharedCases(Cases):
                     self._run_apart(evaluator)
         except KeyboardInterrupt as stop:
             status = 143 if isinstance(stop, Terminated) else 130
+            with suppress(Exception, KeyboardInterrupt):
+                self._post(self._ended(wait=True))
             with suppress(Exception):  # whoever kept the board may have gone
                 if self.board.take("told"):  # another rank says it
                     raise SystemExit(status) from None
@@ -116,32 +121,39 @@ class SharedCases(Cases):
 
     def _run_apart(self, evaluator: Engine) -> None:
         for item in self._taken("case", self.usable):
-            case = item["case"]
-            self.board.write(f"begun/{case}", str(rank()))
-            why = self._reconstruct(item, evaluator)
-            if why:
-                _say(f"failed {os.fspath(item['image'])}: {why}")
-            self.board.write(f"done/{case}", why)
-            self.board.take("done")
+            self.board.write(f"begun/{item['case']}", str(rank()))
+            self._post(self._reconstruct(item, evaluator))
+        self._post(self._ended(wait=True))
         if rank() == 0:
             while self.board.taken("done") < len(self.usable):
                 time.sleep(LOOK)
             for item in self.usable:
                 self._note(item, self.board.read(f"done/{item['case']}"))
 
+    def _post(self, ended: dict[str, str]) -> None:
+        """Let all know what has come of cases of this rank."""
+        for item in self.usable:
+            if (why := ended.get(item["case"])) is None:
+                continue
+            if why:
+                _say(f"failed {os.fspath(item['image'])}: {why}")
+            self.board.write(f"done/{item['case']}", why)
+            self.board.take("done")
+
     def _run_together(self, evaluator: Engine) -> None:
         for item in self.usable:
             case = item["case"]
             self.board.write(f"begun/{case}", str(rank()))
-            why = self._reconstruct(item, evaluator)
-            self.board.write(f"of/{rank()}/{case}", why)
+            ended = self._reconstruct(item, evaluator) | self._ended(wait=True)
+            mine = ended.get(case, "")
+            self.board.write(f"of/{rank()}/{case}", mine)
             latest = time.monotonic() + ALONE
             names = [f"of/{r}/{case}" for r in range(world_size())]
             while None in (said := [self.board.read(name) for name in names]):
-                if why and time.monotonic() > latest:
+                if mine and time.monotonic() > latest:
                     self.board.write("lost", case)
                     speak_as_rank(aloud=True)
-                    raise SystemExit(f"error: {os.fspath(item['image'])} failed on rank {rank()} alone: {why}")
+                    raise SystemExit(f"error: {os.fspath(item['image'])} failed on rank {rank()} alone: {mine}")
                 time.sleep(LOOK)
             if self.board.read("lost") is not None:  # that rank has said why
                 raise SystemExit(1)
@@ -151,11 +163,12 @@ class SharedCases(Cases):
             self.board.write(f"done/{case}", why)
             self._note(item, why)
 
-    def _reconstruct(self, item: dict, evaluator: Engine) -> str:
-        """Reconstruct one case on this rank; returns why it has failed, or nothing."""
+    def _reconstruct(self, item: dict, evaluator: Engine) -> dict[str, str]:
+        """Reconstruct one case on this rank; returns what has ended by then, case -> why it failed, or nothing."""
         evaluator.data_loader.dataset.data = [item]
         evaluator.state.epoch_length = 1
         self._completed.clear()
+        failed: dict[str, str] = {}
         try:
             for _ in range(2):  # after an exception, ignite's engine begins anew in the second call
                 if not self._completed:
@@ -163,8 +176,21 @@ class SharedCases(Cases):
         except BrokenPipeError:  # nobody reads any more what is said
             raise
         except Exception as error:  # in a case's data, in its reconstruction, or on the disk
-            return reason_of(error).removeprefix(f"{os.fspath(item['image'])}: ") or type(error).__name__
-        return "" if self._completed else "it was not reconstructed"
+            failed = {item["case"]: _reason(item, error)}
+        if not failed and not self._completed:
+            failed = {item["case"]: "it was not reconstructed"}
+        written = {} if failed or self._writing is not None else {item["case"]: ""}
+        return self._ended() | written | failed
+
+    def _ended(self, wait: bool = False) -> dict[str, str]:
+        """What has been written beside other cases since the last look, or failed to be."""
+        found = {}
+        for case, error in self._writing.ended(wait=wait) if self._writing is not None else ():
+            if isinstance(error, BrokenPipeError) or (error is not None and not isinstance(error, Exception)):
+                raise error
+            item = next(item for item in self.usable if item["case"] == case)
+            found[case] = "" if error is None else _reason(item, error)
+        return found
 
     def _note(self, item: dict, why: str) -> None:
         if why:
@@ -217,6 +243,10 @@ class SharedCases(Cases):
             finally:
                 ended.set()
                 watcher.join()
+
+
+def _reason(item: dict, error: Exception) -> str:
+    return reason_of(error).removeprefix(f"{os.fspath(item['image'])}: ") or type(error).__name__
 
 
 def _say(text: str) -> None:

@@ -85,7 +85,7 @@ def cosine_decay(epochs: int, clock: Clock | None = None, floor: float = 0.02) -
 
 
 class TrainingBar:
-    """Handler of a trainer, on rank 0: a bar on a terminal with the time that is left, of iterations or of the budget."""
+    """Handler of a trainer, on rank 0: a bar on a terminal with the time that is left, of iterations or the budget."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.bar = clock, None

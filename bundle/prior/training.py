@@ -182,7 +182,10 @@ class ValidateStart:
 
 
 class ValidateEnd:
-    """Handler of a trainer, on rank 0: validates at its end, if its last epoch was not: a budget in minutes ends with any."""
+    """Handler of a trainer, on rank 0: validates at its end, if its last epoch was not.
+
+    A budget in minutes ends with any.
+    """
 
     def __init__(self, validator: Engine, interval: int) -> None:
         self.validator, self.interval = validator, interval
