@@ -10,7 +10,7 @@ BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
 """The rooms of the package that each may import, besides itself and HALL."""
-HALL = ("planes", "usage")
+HALL = ("planes", "ranks", "usage")
 """Modules that belong to no room."""
 MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py"))
 

@@ -162,6 +162,7 @@ FREE = {
     "series", "unit",  # text that is compared or shown
     "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
     "cut", "validate", "train",
+    "share",  # of ranks, which there are none of without torchrun: tests/test_multi_gpu.py
     "load_last",  # same_data: built after the volumes are found
 }  # fmt: skip
 """Ids that may have any value, or have parts of their own."""
@@ -198,7 +199,11 @@ def plain_ids():
     for path in sorted((ROOT / "configs").glob("*.json")):
         if path.stem != "metadata":
             for key, value in json.loads(path.read_text(encoding="utf-8")).items():
-                if not isinstance(value, dict) and not (isinstance(value, str) and value.startswith("$")):
+                if (
+                    not key.endswith("_target_")
+                    and not isinstance(value, dict)
+                    and not (isinstance(value, str) and value.startswith("$"))
+                ):
                     yield path.stem, key
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ignite.engine import Engine, Events
@@ -62,20 +62,32 @@ class Cases:
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
                  deidentify: bool | str = False) -> None:  # fmt: skip
-        skip_finished = is_on(skip_finished, "skip_finished")
+        self.skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
-        dicom = hasattr(reader, "series")
-        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir, dicom or reader is None)
         self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.written: list[str] = []
-        self.left_out, self.refused, self.failed = found.left_out, {}, {}
+        self.left_out, self.refused, self.failed = {}, {}, {}
+        items = self._find(source, reader, deidentify)
+        self._look_at(items, preprocessing)
+        self._say_found(len(items))
+        if not self.usable and not self.finished:
+            raise ValueError("no usable volume:\n" + _list(self.refused))
+
+    def _find(self, source: str, reader: Callable | None, deidentify: bool | str) -> list[dict]:
+        """The items of a source that can be told apart; what is none of them is left out, or refused."""
+        dicom = hasattr(reader, "series")
+        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir, dicom or reader is None)
+        self.left_out = found.left_out
         items = self._with_stacks(found.items, reader.series) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
         for path, why in (found.unreadable | namesakes(items)).items():
             self._refuse(path, why)
-        items = [item for item in items if os.fspath(item["image"]) not in self.refused]
+        return [item for item in items if os.fspath(item["image"]) not in self.refused]
+
+    def _look_at(self, items: Iterable[dict], preprocessing: Callable[[dict], dict]) -> None:
+        """Find out of each item whether it is finished, usable or refused."""
         for item in tqdm(items, desc="reading", unit="case", leave=False, delay=5):
             try:
                 check_place(self.output_dir, item["case"])
@@ -83,7 +95,7 @@ class Cases:
                 self._refuse(os.fspath(item["image"]), str(error))
                 continue
             earlier = self._earlier(item)
-            if earlier == SAME and skip_finished and self._is_finished(item):
+            if earlier == SAME and self.skip_finished and self._is_finished(item):
                 self.finished.append(item["case"])
             elif earlier in (None, SAME):
                 self._read(item, preprocessing)
@@ -91,12 +103,12 @@ class Cases:
                 where = self.output_dir / item["case"]
                 reason = f"{where} holds the results of {earlier}: choose another output_dir, or move them"
                 self._refuse(os.fspath(item["image"]), reason)
+
+    def _say_found(self, total: int) -> None:
         for path, why in self.left_out.items():
             _say(f"left out {path}: {why}")
         if self.finished:
-            _say(f"{len(self.finished)} of {len(items)} volumes are finished in {self.output_dir}")
-        if not self.usable and not self.finished:
-            raise ValueError("no usable volume:\n" + _list(self.refused))
+            _say(f"{len(self.finished)} of {total} volumes are finished in {self.output_dir}")
 
     def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
         """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""

@@ -46,6 +46,8 @@ LESS = "lower --slice_batch_size (in training --batch_size), take a smaller volu
 MONAI_BUNDLE, NO_TARGET = os.path.join("monai", "bundle") + os.sep, "Cannot locate class"
 CIRCLE = re.compile("detected circular references '(.+?)' for id='(.+?)'")
 """MONAI's words for an id that needs itself."""
+RANK_LOST = re.compile(r"gloo/transport/|NCCL.*remote process|Connection was likely closed|recvBytes")
+"""What torch says where another rank, or torchrun, has ended."""
 WORKER_ENDED = re.compile(r"DataLoader worker \(pid")
 
 
@@ -106,6 +108,12 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
         return Failure(1, f"error: memory ran out ({message.splitlines()[0]}): {LESS}")
     if isinstance(cause, ImportError):
         return Failure(1, f"error: {message}: pip install -r requirements.txt, and requirements-dev.txt for studies")
+    if RANK_LOST.search(message):
+        return Failure(
+            1,
+            "error: another process of this run has ended, and cannot be reached. Files that were written before are "
+            "whole: go on with --skip_finished True, of a training with --resume True",
+        )
     if WORKER_ENDED.search(message):
         return Failure(1, f"error: a process that reads data ended ({message.splitlines()[0]}): lower --num_workers")
     if kind in UNREADABLE or "zlib" in type(cause).__module__:

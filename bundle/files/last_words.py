@@ -26,6 +26,7 @@ from types import TracebackType
 
 from bundle.files.command_line import is_option, is_run, parse
 from bundle.files.failure import Terminated, failure_of
+from bundle.files.rank_voice import let_first_speak
 from bundle.files.switch import is_on
 
 REPEATED = ("ignite.engine.engine.SupervisedTrainer", "ignite.engine.engine.SupervisedEvaluator",
@@ -61,6 +62,7 @@ def begin(words: Sequence[str], debug: bool | str = False, go_on: str = "") -> N
 
 def _hook(words: Sequence[str], go_on: str, debug: bool) -> None:
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        let_first_speak(error)
         raise SystemExit(tell(error, words, go_on, debug))
 
     def end_of_thread(args: threading.ExceptHookArgs) -> None:

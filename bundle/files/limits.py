@@ -20,6 +20,7 @@ from typing import BinaryIO
 from bundle.files.machine import GIGA, available_memory, in_gigabytes
 from bundle.files.scan import Refusal
 from bundle.files.values import number
+from bundle.ranks import on_this_machine
 
 MAX_GIGABYTES = 4.0
 """1000 x 1000 x 1000 voxels, or 512 x 512 x 3800: more than nearly all scans, and less than most machines have."""
@@ -61,10 +62,11 @@ class Limits:
         return str(self.max_memory).lower() in OFF
 
     def memory(self, device: str = "cpu") -> float:
-        """Bytes of memory that may be taken, at most."""
+        """Bytes of memory that this process may take, at most: of a machine's, its share among the ranks there."""
         if self.off:
             return math.inf
-        return available_memory(device) if self.max_memory == "auto" else self.max_memory * GIGA
+        there = available_memory(device) if self.max_memory == "auto" else self.max_memory * GIGA
+        return there / on_this_machine() if str(device) == "cpu" else there
 
     def check(self, shape: Sequence[int], parts: int = 1, copies: float = COPIES) -> None:
         """Raise Refusal for a shape of more voxels than may be read, or than fit into memory.

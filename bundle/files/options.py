@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ def check_options(words: Sequence[str]) -> None:
     if "config_file" not in options:
         return
     config = ConfigParser.load_config_files(as_value(options["config_file"]))
+    _check_ranks(config)
     run_id = options.get("run_id", surplus[0] if surplus else "run")
     if not runs(config, run_id):
         known = ", ".join(f"`run {name}`" for name, value in config.items() if value == "$@run")
@@ -68,6 +70,17 @@ def check_options(words: Sequence[str]) -> None:
     ]
     if said:
         raise UsageError("\n".join(said))
+
+
+def _check_ranks(config: Mapping) -> None:
+    """Raise UsageError where torchrun has started several processes, and no config makes them share the work."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if ranks > 1 and "bundle.ranks.start" not in json.dumps(config):
+        kind = "train" if "train" in config else "inference"
+        raise UsageError(
+            f"torchrun has started {ranks} processes, which would all do the same: add configs/multi_gpu_{kind}.json "
+            "as the last config"
+        )
 
 
 def runs(config: Mapping, run_id: str) -> bool:

@@ -54,7 +54,7 @@ def check_writable(folder: str | Path) -> Path:
     try:
         probe = there / f".probe-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another machine may have a process of this number
     except OSError as error:
         raise OSError(
             f"output_dir {folder} cannot be written ({error.strerror}): choose another --output_dir"

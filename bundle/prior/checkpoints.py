@@ -19,6 +19,7 @@ from bundle.files.switch import is_on
 from bundle.files.whole import written_whole
 from bundle.prior.clock import ENDLESS
 from bundle.prior.conditions import compare, other_data
+from bundle.ranks import is_first
 
 CONDITIONS = "conditions"
 """Where a checkpoint keeps the conditions of its training (bundle.prior.conditions)."""
@@ -35,7 +36,7 @@ def checkpoints_in(folder: Path) -> dict[int, Path]:
 
 
 class SaveCheckpoints:
-    """Handler of a trainer: writes `folder`/checkpoint_epoch=N.pt after epoch N, whole or not at all.
+    """Handler of a trainer, on rank 0: writes `folder`/checkpoint_epoch=N.pt after epoch N, whole or not at all.
 
     The one before stays, in case that the disk damages the last; older ones and those of a former training in the same
     folder go. Attach it after the handlers whose state it saves.
@@ -51,6 +52,8 @@ class SaveCheckpoints:
         self.folder, self.state, self.conditions, self.keep = path_of("run_dir", folder), state, dict(conditions), keep
 
     def attach(self, engine: Engine) -> None:
+        if not is_first():
+            return
         engine.add_event_handler(Events.STARTED, self.tidy)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -136,7 +139,7 @@ class LastCheckpoint:
 
         The newest goes last, so that what a kill leaves of them is of a finished training still.
         """
-        for path in self._former:
+        for path in self._former if is_first() else ():
             path.unlink(missing_ok=True)
         self._former = []
 

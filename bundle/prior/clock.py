@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.files.values import number, whole_number
+from bundle.ranks import agreed, is_first
 
 ENDLESS = 1_000_000_000
 """Epochs of a training that ends by its time."""
@@ -38,9 +39,14 @@ class Clock:
         return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
 
     @property
+    def agreed_seconds(self) -> float:
+        """By the clock of rank 0, which all ranks have to ask at once: they end, and learn, together."""
+        return agreed(self.seconds)
+
+    @property
     def share(self) -> float:
-        """Of the budget that is used: 0 to 1."""
-        return min(1.0, self.seconds / self.budget)
+        """Of the budget that is used: 0 to 1; asked by all ranks at once."""
+        return min(1.0, self.agreed_seconds / self.budget)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -51,7 +57,7 @@ class Clock:
 
     def end(self, engine: Engine) -> None:
         """End the training if the budget is used up."""
-        if self.seconds >= self.budget:
+        if math.isfinite(self.budget) and self.agreed_seconds >= self.budget:
             engine.terminate()
 
     def state_dict(self) -> dict[str, float]:
@@ -79,12 +85,14 @@ def cosine_decay(epochs: int, clock: Clock | None = None, floor: float = 0.02) -
 
 
 class TrainingBar:
-    """Handler of a trainer: a bar on a terminal with the time that is left, of iterations or of the budget."""
+    """Handler of a trainer, on rank 0: a bar on a terminal with the time that is left, of iterations or the budget."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.bar = clock, None
 
     def attach(self, engine: Engine) -> None:
+        if not is_first():
+            return
         engine.add_event_handler(Events.STARTED, self.open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.move)
         engine.add_event_handler(Events.COMPLETED, self.close)

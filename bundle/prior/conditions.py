@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from bundle.files.fingerprint import fingerprint
+from bundle.ranks import world_size
 from bundle.usage import UsageError
 
 FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "batch_size", "foreground", "coarser",
@@ -26,6 +27,8 @@ NOTED = ("grow", "compile")
 """Settings that may change between one machine and the next."""
 LENGTH = ("max_epochs", "max_minutes")
 """Settings that the learning rate follows; with the second, the first says nothing."""
+RANKS = "the number of ranks"
+"""Fixed: with `batch_size` it makes the effective batch. Checkpoints that do not say it are of one."""
 DATA, SCAN = "the data", "the scan"
 """Noted of what is trained on: names and sizes; and of a single one, as of an adaptation, what is in it."""
 
@@ -46,7 +49,7 @@ def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence
     images = {str(item["image"]) for item in chain(*volumes)}
     scan = content_of(Path(images.pop())) if len(images) == 1 else None
     return {
-        "fixed": {name: settings[name] for name in FIXED if name in settings} | about,
+        "fixed": {name: settings[name] for name in FIXED if name in settings} | {RANKS: world_size()} | about,
         "noted": {name: settings[name] for name in NOTED if name in settings} | {
             DATA: " and ".join(fingerprint_of(v) for v in volumes),
             "the device": torch.device(device).type,
@@ -93,7 +96,7 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
             f"{path} is of another version, which had {', '.join(gone)}: go on with that version, or train anew in "
             "another output_dir"
         )
-    if changed := _changed(before["fixed"], now["fixed"]):
+    if changed := _changed({RANKS: 1} | before["fixed"], now["fixed"]):
         ids = ", ".join(name for name, *_ in changed)
         raise ValueError(
             f"{path} was trained otherwise than this run: {_in_words(changed)}; give {ids} as before to go on, or "

@@ -2,6 +2,9 @@
 
     every generator := SeedSequence(seed, epoch)          at the start of each epoch       (O'Neill, 2015; numpy)
 
+and of several ranks (bundle.ranks) a function of (seed, epoch, rank): each draws patches of its own, rank 0 those of a
+training of one.
+
 So a training that goes on from an epoch draws what one that was never interrupted draws, and validation, however often
 it comes, takes nothing from its draws. There is no state to save.
 """
@@ -17,6 +20,7 @@ from monai.data.utils import set_rnd
 from torch.utils.data import DataLoader
 
 from bundle.files.values import whole_number
+from bundle.ranks import rank
 
 
 class KeyedEpochs:
@@ -46,7 +50,9 @@ class KeyedEpochs:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        everywhere, of_transforms = np.random.SeedSequence((self.seed, engine.state.epoch)).generate_state(2).tolist()
+        others = (rank(),) if rank() else ()
+        key = np.random.SeedSequence((self.seed, engine.state.epoch), spawn_key=others)
+        everywhere, of_transforms = key.generate_state(2).tolist()
         torch.manual_seed(everywhere)
         np.random.seed(everywhere)
         random.seed(everywhere)

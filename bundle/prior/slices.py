@@ -20,6 +20,7 @@ from bundle.files.values import choice, rising_pair, whole_number
 from bundle.prior.activations import activation_bytes
 from bundle.prior.batches import PRECISIONS, Batches, arithmetic
 from bundle.prior.diffusion import X0_FROM, predict_eps, time_steps
+from bundle.ranks import gather, share
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -37,13 +38,15 @@ class SlicePrior:
         prediction: what the network's output means: "epsilon", "v_prediction" or "sample" (the clean image), as in
             MONAI's schedulers. For variance-exploding networks see `bundle.prior.variance_exploding`.
         precision: "float32", "tf32", "bfloat16", or "auto": tf32 on a GPU. See `bundle.prior.batches`.
+        across_ranks: each rank (bundle.ranks) denoises its share of the slices of a volume that all have, and all get
+            the whole.
 
     `calls` counts network calls; `batch_sizes` holds what the memory has decided.
     """
 
     def __init__(self, alphas_cumprod: torch.Tensor, slice_batch_size: int | str = "auto", multiple: int = 8,
                  clip: tuple[float, float] | None = None, prediction: str = "epsilon",
-                 precision: str = "auto") -> None:  # fmt: skip
+                 precision: str = "auto", across_ranks: bool = False) -> None:  # fmt: skip
         whole_number("multiple", multiple, 1)
         if clip is not None:
             rising_pair("clip", clip)
@@ -53,7 +56,7 @@ class SlicePrior:
         self.precision = choice("precision", precision, PRECISIONS)
         self.slice_batch_size = slice_batch_size
         # What is counted, chosen and asked does not tell one prior from another (bundle.files.digest).
-        self._calls, self._batches = 0, Batches(slice_batch_size)
+        self._calls, self._batches, self._across_ranks = 0, Batches(slice_batch_size), across_ranks
         self._asked: dict[tuple, float] = {}
 
     @property
@@ -70,8 +73,8 @@ class SlicePrior:
 
         x0 lies where x_t does, which may be another device than the network's: slices travel.
         """
-        x0 = torch.empty_like(x_t)
-        slices, target = x_t.movedim(slice_axis, 0), x0.movedim(slice_axis, 0)
+        slices = self._mine(x_t.movedim(slice_axis, 0))
+        target = torch.empty_like(slices)
         device = device_of(network, x_t)
 
         def denoise(part: slice) -> None:
@@ -81,15 +84,15 @@ class SlicePrior:
             target[part] = found.to(x_t.device)
 
         self._over(network, slices.shape, device, denoise)
-        return x0
+        return self._whole(target, x_t.shape[slice_axis], slice_axis)
 
     def pull_back(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int, v: torch.Tensor) -> torch.Tensor:
         """J^T v with J = d x0 / d x_t (X, Y, Z): one more pass through the network, forward and backward.
 
         Takes about three times as long as denoising; memory for the activations of one batch of slices.
         """
-        gradient = torch.empty_like(x_t)
-        slices, vs, target = (a.movedim(slice_axis, 0) for a in (x_t, v, gradient))
+        slices, vs = (self._mine(a.movedim(slice_axis, 0)) for a in (x_t, v))
+        target = torch.empty_like(slices)
         device = device_of(network, x_t)
 
         def pull(part: slice) -> None:
@@ -101,7 +104,15 @@ class SlicePrior:
             target[part] = found.to(x_t.device)
 
         self._over(network, slices.shape, device, pull, gradient=True)
-        return gradient
+        return self._whole(target, x_t.shape[slice_axis], slice_axis)
+
+    def _mine(self, slices: torch.Tensor) -> torch.Tensor:
+        """Of all slices (N, H, W) those that this rank denoises."""
+        return slices[share(len(slices))] if self._across_ranks else slices
+
+    def _whole(self, mine: torch.Tensor, count: int, axis: int) -> torch.Tensor:
+        """The volume whose `count` slices across `axis` each rank has denoised its own of."""
+        return gather(mine, count).movedim(0, axis).contiguous() if self._across_ranks else mine.movedim(0, axis)
 
     def _over(self, network: Network, shape: Sequence[int], device: torch.device, work, gradient: bool = False) -> None:
         """`work` on all slices (N, H, W), in batches."""

@@ -24,6 +24,7 @@ from bundle.files.switch import is_on
 from bundle.files.values import number, rising_pair, whole_number
 from bundle.files.whole import written_whole
 from bundle.prior.pool import volume_weights
+from bundle.ranks import is_first, world_size
 from bundle.usage import UsageError
 
 WHOLE_NUMBERS = {
@@ -70,6 +71,20 @@ def check_training(multiple: int = 1, **settings) -> dict:
             f"{' or '.join(map(str, near))}"
         )
     return settings | {name: is_on(settings[name], name) for name in SWITCHES if name in settings}
+
+
+def say_effective_batch(batch_size: int, learning_rate: float) -> None:
+    """Say, on rank 0, what several ranks train with.
+
+    A step is that of one process with all their patches, and so is the learning rate: nothing is scaled in silence.
+    With AdamW it is usually raised with the square root of the batch (Malladi et al., NeurIPS 2022).
+    """
+    ranks = world_size()
+    if is_first() and ranks > 1:
+        print(
+            f"{ranks} ranks of {batch_size} patches: the effective batch is {ranks * batch_size}, and learning_rate "
+            f"{learning_rate:g} is that of it; usual is sqrt({ranks}) times that of one rank"
+        )
 
 
 def fixed_patches(volumes: list[dict], transform: Compose, seed: int) -> list[dict]:
@@ -150,7 +165,7 @@ class ErrorPerNoiseLevel(Metric):
 
 
 class ValidateStart:
-    """Handler of a trainer: validates the weights that it starts from, as epoch 0 of the history.
+    """Handler of a trainer, on rank 0: validates the weights that it starts from, as epoch 0 of the history.
 
     So what a fine-tuning or an adaptation writes is never worse on the validation slices than what it started from.
     """
@@ -162,12 +177,15 @@ class ValidateStart:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if self.enabled and engine.state.epoch == 0:
+        if self.enabled and engine.state.epoch == 0 and is_first():
             self.validator.run(1)  # engines of ignite count from 1
 
 
 class ValidateEnd:
-    """Handler of a trainer: validates at its end, if its last epoch was not: a budget in minutes ends with any."""
+    """Handler of a trainer, on rank 0: validates at its end, if its last epoch was not.
+
+    A budget in minutes ends with any.
+    """
 
     def __init__(self, validator: Engine, interval: int) -> None:
         self.validator, self.interval = validator, interval
@@ -176,7 +194,7 @@ class ValidateEnd:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.epoch % self.interval:
+        if engine.state.epoch % self.interval and is_first():
             self.validator.run(engine.state.epoch)
 
 
