@@ -18,7 +18,6 @@ from bundle.prior.tracing import Traced
 from bundle.prior.weights import EXTRA_STATE, Weights, check_fits, encoded
 
 MODELS = {
-    "lean": {"channels": [16, 16, 32, 64], "num_res_blocks": 1},  # 0.65 million parameters; half of small's time
     "small": {"channels": [16, 32, 64, 128], "num_res_blocks": 1},  # 2.4 million parameters
     "large": {"channels": [32, 64, 128, 128], "num_res_blocks": 2},  # 5.9 million; three times the time on a CPU
 }

@@ -9,6 +9,7 @@ knowledge in a neural network" (2015); here both networks predict the noise, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,14 +21,13 @@ from bundle.prior.training import LowNoisePrepareBatch
 from bundle.prior.weights import Weights, start_from
 
 
-def teacher_for(network: torch.nn.Module, path: str | Path | None, kind: str | None = None,
-                device: torch.device | str = "cpu") -> torch.nn.Module | None:  # fmt: skip
+def teacher_for(path: str | Path | None, schedule: Mapping, scale: Mapping, device: torch.device | str = "cpu"
+                ) -> torch.nn.Module | None:  # fmt: skip
     """The network that the weights at `path` are for, loaded and frozen; None where there is no path.
 
     Args:
-        network: the student; it and the teacher must know one noise schedule and one scale of intensities.
         path: of the teacher's weights.
-        kind: the intensities that the training brings, one of bundle.prior.weights.SCALES.
+        schedule, scale: of the training; the teacher must know the same noise schedule and intensities.
         device: where the teacher runs.
 
     Raises:
@@ -35,11 +35,10 @@ def teacher_for(network: torch.nn.Module, path: str | Path | None, kind: str | N
     """
     if path is None:
         return None
-    weights = Weights(path_of("teacher", path), kind)
+    weights = Weights(path_of("teacher", path), scale["kind"])
     teacher = network_for(weights)
-    about = getattr(network, "about", {})
-    teacher.about |= {name: about[name] for name in ("schedule", "scale") if name in about}
-    start_from(teacher, weights, kind)
+    teacher.about |= {"schedule": dict(schedule), "scale": dict(scale)}
+    start_from(teacher, weights)
     return teacher.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
 
