@@ -1,6 +1,6 @@
 """Shorter numbers and other back ends: what they change in a volume, and the time of a pass.
 
-    python -m scripts.studies.precision          docs/precision.json; the embedded sample, preset fast, 2 threads
+    python -m scripts.studies.precision          docs/precision.json; the embedded sample, preset fast
 
 The same reconstruction with the same draws, once by each way of computing the network. Reference is float32 by torch.
 TF32, which no CPU has, is emulated: what enters convolutions and linear layers, and their weights, is rounded to the
@@ -9,8 +9,8 @@ nearest number of 10 bits of mantissa; products and sums stay in float32, as on 
 
     to_float32     PSNR (dB) of the volume against that of the reference
     psnr           against the truth
-    seconds        of a network call on 8 slices of 208 x 80, the least of several, all ways in turn
-    warm_up        seconds that the first call of a shape takes beyond that
+    seconds        of the processor, for a network call on 8 slices of 208 x 80: the least of several, all ways in turn
+    first          seconds of a clock that the first call takes
 """
 
 from __future__ import annotations
@@ -102,21 +102,21 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @torch.no_grad()
 def timed(networks: dict[str, Network], rounds: int, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    """The least seconds of a call, and what the first took beyond that; all networks in turn."""
+    """`seconds` and `first`, as above; all networks in turn."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
     t = torch.full(shape[:1], 100)
 
-    def seconds(network: Network) -> float:
-        start = time.perf_counter()
+    def seconds(network: Network, clock: Callable[[], float]) -> float:
+        start = clock()
         network(x, t)
-        return time.perf_counter() - start
+        return clock() - start
 
-    first = {name: seconds(network) for name, network in networks.items()}
+    first = {name: seconds(network, time.perf_counter) for name, network in networks.items()}
     least = dict.fromkeys(networks, float("inf"))
     for _ in range(rounds):
         for name, network in networks.items():
-            least[name] = min(least[name], seconds(network))
-    return {name: {"seconds": least[name], "warm_up": first[name] - least[name]} for name in networks}
+            least[name] = min(least[name], seconds(network, time.process_time))
+    return {name: {"seconds": least[name], "first": first[name]} for name in networks}
 
 
 def main(argv: list[str] | None = None, **others) -> None:
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--ways", nargs="+", default=available(), choices=WAYS)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path, default=Path("docs/precision.json"))
     args = parser.parse_args(argv)
