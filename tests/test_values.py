@@ -46,6 +46,9 @@ TABLE = [
     (INFERENCE, "num_draws", [0, -1, 2.5, "x"], "num_draws must be a whole number from 1"),
     (INFERENCE, "antithetic", ["x", 2], "antithetic is on or off"),
     (INFERENCE, "eps_after_data", ["x", 2], "eps_after_data is on or off"),
+    (INFERENCE, "skip_air", ["x", 2], 'skip_air, unless "auto", is on or off'),
+    (INFERENCE, "subject#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),
+    (INFERENCE, "subject#threshold", ["x", float("nan")], "threshold must be a number"),
     (INFERENCE, "sampler#progress", ["x"], "progress is on or off"),
     (INFERENCE, "sampler#timesteps", [[], [5, 5], [2000, 5], "x", [5.5, 1], {"a": 1}], "timesteps must descend"),
     (INFERENCE, "noise", ["rice", 3, []], "noise must be one of"),
@@ -158,7 +161,7 @@ TABLE = [
     (ADAPT, "patch_size", [33], "patch_size must be a multiple of 8"),
 ]
 FREE = {
-    "bundle_root", "validation_dir", "model_name", "pretrained",  # paths: tests/files/test_paths.py
+    "bundle_root", "validation_dir", "model_name", "pretrained", "teacher",  # paths: tests/files/test_paths.py
     "series", "unit",  # text that is compared or shown
     "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
     "cut", "validate", "train",

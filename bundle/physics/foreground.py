@@ -16,6 +16,8 @@ from skimage.filters import threshold_otsu
 
 CLIPPED = (0.5, 99.5)
 """Percentiles between which values count towards the threshold."""
+PLANE = 0.005
+"""Part of the fullest plane's voxels of subject that a plane of a box has: fewer are noise, or wrong."""
 
 
 def foreground_threshold(values: np.ndarray) -> float:

@@ -20,8 +20,8 @@ from bundle.files.fingerprint import fingerprint
 from bundle.ranks import world_size
 from bundle.usage import UsageError
 
-FIXED = ("seed", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "batch_size", "foreground", "coarser",
-         "coarser_sizes", "volume_weights", "resample_shear")  # fmt: skip
+FIXED = ("seed", "teacher", "epoch_length", "learning_rate", "ema_momentum", "patch_size", "batch_size", "foreground",
+         "coarser", "coarser_sizes", "volume_weights", "resample_shear")  # fmt: skip
 """Settings without which a training is another one. Those that change no weight, such as val_interval, are free."""
 NOTED = ("grow", "compile")
 """Settings that may change between one machine and the next."""

@@ -73,8 +73,8 @@ class SlicePrior:
 
         x0 lies where x_t does, which may be another device than the network's: slices travel.
         """
-        slices = self._mine(x_t.movedim(slice_axis, 0))
-        target = torch.empty_like(slices)
+        slices, whole = self._mine(x_t.movedim(slice_axis, 0)), torch.empty_like(x_t)
+        target = torch.empty_like(slices) if self._across_ranks else whole.movedim(slice_axis, 0)
         device = device_of(network, x_t)
 
         def denoise(part: slice) -> None:
@@ -84,7 +84,7 @@ class SlicePrior:
             target[part] = found.to(x_t.device)
 
         self._over(network, slices.shape, device, denoise)
-        return self._whole(target, x_t.shape[slice_axis], slice_axis)
+        return self._all_have(target, whole, slice_axis)
 
     def pull_back(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int, v: torch.Tensor) -> torch.Tensor:
         """J^T v with J = d x0 / d x_t (X, Y, Z): one more pass through the network, forward and backward.
@@ -92,7 +92,8 @@ class SlicePrior:
         Takes about three times as long as denoising; memory for the activations of one batch of slices.
         """
         slices, vs = (self._mine(a.movedim(slice_axis, 0)) for a in (x_t, v))
-        target = torch.empty_like(slices)
+        whole = torch.empty_like(x_t)
+        target = torch.empty_like(slices) if self._across_ranks else whole.movedim(slice_axis, 0)
         device = device_of(network, x_t)
 
         def pull(part: slice) -> None:
@@ -104,15 +105,17 @@ class SlicePrior:
             target[part] = found.to(x_t.device)
 
         self._over(network, slices.shape, device, pull, gradient=True)
-        return self._whole(target, x_t.shape[slice_axis], slice_axis)
+        return self._all_have(target, whole, slice_axis)
 
     def _mine(self, slices: torch.Tensor) -> torch.Tensor:
         """Of all slices (N, H, W) those that this rank denoises."""
         return slices[share(len(slices))] if self._across_ranks else slices
 
-    def _whole(self, mine: torch.Tensor, count: int, axis: int) -> torch.Tensor:
-        """The volume whose `count` slices across `axis` each rank has denoised its own of."""
-        return gather(mine, count).movedim(0, axis).contiguous() if self._across_ranks else mine.movedim(0, axis)
+    def _all_have(self, mine: torch.Tensor, whole: torch.Tensor, axis: int) -> torch.Tensor:
+        """`whole`, into which slices across `axis` have gone, or go from the ranks that have worked on them."""
+        if self._across_ranks:
+            whole.copy_(gather(mine, whole.shape[axis]).movedim(0, axis))
+        return whole
 
     def _over(self, network: Network, shape: Sequence[int], device: torch.device, work, gradient: bool = False) -> None:
         """`work` on all slices (N, H, W), in batches."""

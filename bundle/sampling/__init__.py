@@ -18,10 +18,11 @@ from bundle.sampling.posterior_steps import (
     SliceTotalVariation,
     Variational,
 )
+from bundle.sampling.subject import SubjectBoxes
 from bundle.sampling.trajectory import Trajectory
 
 __all__ = [
     "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "KnownSpacingInferer",
     "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation",
-    "TotalVariationProximal", "Trajectory", "Unconditional", "Variational",
+    "SubjectBoxes", "TotalVariationProximal", "Trajectory", "Unconditional", "Variational",
 ]  # fmt: skip

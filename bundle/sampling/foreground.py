@@ -11,13 +11,10 @@ from monai.transforms import SpatialCrop
 from bundle.files.findings import findings_of
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.values import number, whole_number
-from bundle.physics.foreground import foreground_box
+from bundle.physics.foreground import PLANE, foreground_box
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.sampling.inferers import VolumeInferer
-
-PLANE = 0.005
-"""Part of the fullest plane's voxels of subject that a plane of the box has: fewer are noise, or wrong."""
 
 
 class ForegroundInferer(VolumeInferer):

@@ -35,9 +35,10 @@ from bundle.noise.counter import Key, Purpose
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
-from bundle.prior.slices import check_finite
+from bundle.prior.slices import check_finite, device_of
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
+from bundle.sampling.subject import Boxes, SubjectBoxes
 from bundle.sampling.volume_noise import VolumeNoise
 from bundle.usage import UsageError
 
@@ -57,6 +58,7 @@ class Reconstruction:
         data_consistency: step 2, as it fits y.
         start: what a warm start begins from, (X, Y, Z); None for the operator's linear reconstruction, which is remade
             for every draw: that saves memory.
+        boxes: parts of the volume that the network sees; None for all of it.
         state: how far it has come.
         advance: called after each step, with `state` as the next one will find it.
     """
@@ -67,6 +69,7 @@ class Reconstruction:
     noise: VolumeNoise
     data_consistency: Callable
     start: torch.Tensor | None = None
+    boxes: Boxes | None = None
     state: State = field(default_factory=State)
     advance: Callable[[], object] = lambda: None
 
@@ -138,11 +141,13 @@ class DiffusionInverseInferer(VolumeInferer):
         progress: show a bar with the time left.
         keeper: is offered the state after every step, and may know one to go on from (bundle.files.unfinished), or
             None. `keeper`, like `observer`, changes nothing of the result.
+        subject: where the network has work to do, by a `start` that is given (bundle.sampling.subject), or None for
+            everywhere. Data steps that take the network's gradient see all of the volume.
     """
 
     SETTINGS = (
         "seed", "num_steps", "start_fraction", "eta", "sigma_rule", "slice_axis", "num_draws", "eps_after_data",
-        "antithetic", "noise_field", "data_consistency", "start", "finish",
+        "antithetic", "noise_field", "data_consistency", "start", "finish", "subject",
     )  # fmt: skip
 
     def __init__(self, prior, data_consistency, noise_field, num_steps: int = 10,
@@ -150,7 +155,7 @@ class DiffusionInverseInferer(VolumeInferer):
                  slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 2, antithetic: bool = True,
                  seed: int = 0, timesteps: Sequence[int] | None = None, start=None, finish=None,
                  eps_after_data: bool = False, observer=None, progress: bool = True,
-                 keeper: Keeper | None = None) -> None:  # fmt: skip
+                 keeper: Keeper | None = None, subject: SubjectBoxes | None = None) -> None:  # fmt: skip
         super().__init__()
         choice("sigma_rule", sigma_rule, SIGMA_RULES)
         number("eta", eta, 0, 1)
@@ -200,6 +205,7 @@ class DiffusionInverseInferer(VolumeInferer):
         self.antithetic = is_on(antithetic, "antithetic")
         self.eps_after_data = is_on(eps_after_data, "eps_after_data")
         self.observer, self.progress = observer, is_on(progress, "progress")
+        self.subject = subject
         self.kept_by(keeper)
 
     def kept_by(self, keeper: Keeper | None) -> None:
@@ -251,7 +257,11 @@ class DiffusionInverseInferer(VolumeInferer):
         noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed)
         fit = getattr(self.data_consistency, "fit", None)
         step = self.data_consistency if fit is None else fit(y, operator)
-        return Reconstruction(y, operator, network, noise, step, start)
+        boxes = None
+        if self.subject is not None and start is not None and not getattr(step, "with_gradient", False):
+            on_cpu = device_of(network, y).type == "cpu"
+            boxes = self.subject.of(start, sorted(set(self._choices(operator))), on_cpu)
+        return Reconstruction(y, operator, network, noise, step, start, boxes)
 
     @torch.no_grad()
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
@@ -267,7 +277,8 @@ class DiffusionInverseInferer(VolumeInferer):
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = sigma_of(ab[t], ab_s, self.eta)
             keeps = not last and sigma**2 < 1 - ab_s - 1e-12
-            x0 = self.prior(run.network, x, t, axes[i])
+            denoised = self.prior if run.boxes is None else partial(run.boxes.denoised, self.prior)
+            x0 = denoised(run.network, x, t, axes[i])
             if last or i == first_now:  # on a GPU, to look at a number is to wait for it
                 check_finite(x0, t)
             eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
@@ -313,8 +324,7 @@ class DiffusionInverseInferer(VolumeInferer):
     ) -> Parts:
         """See `VolumeInferer`."""
         volume, step, draws = array_bytes(operator.domain_shape), self.data_consistency, 2 * (self.num_draws > 1)
-        named = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}
-        axes = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis, (self.slice_axis,))
+        axes = self._choices(operator)
         gradient = getattr(step, "with_gradient", False)
         activations = self.prior.working_bytes(network, operator.domain_shape, axes, gradient)
         held = {"draws": draws * volume}
@@ -341,10 +351,12 @@ class DiffusionInverseInferer(VolumeInferer):
 
     def _axes(self, run: Reconstruction, path: int) -> list[int]:
         """The slice axis of every step."""
-        slice_axes = run.operator.slice_axes
-        named = {"auto": slice_axes[:1], "alternate": slice_axes}
-        choices = self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis)
-        return list(islice(cycle(choices or (self.slice_axis,)), path, path + len(self.timesteps)))
+        return list(islice(cycle(self._choices(run.operator)), path, path + len(self.timesteps)))
+
+    def _choices(self, operator: LinearOperator) -> tuple[int, ...]:
+        """The axes that steps take in turn."""
+        named = {"auto": operator.slice_axes[:1], "alternate": operator.slice_axes}
+        return self.slice_axis if isinstance(self.slice_axis, tuple) else named.get(self.slice_axis, (self.slice_axis,))
 
     def _noisy_start(self, run: Reconstruction, noise: VolumeNoise, axis: int, step: int) -> torch.Tensor:
         """x_t at the first timestep."""

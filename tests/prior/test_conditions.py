@@ -15,7 +15,7 @@ from tests.support.scans import random_network
 
 PATH = Path("run/checkpoint_epoch=2.pt")
 SETTINGS = {
-    "seed": 0, "epoch_length": 5, "learning_rate": 0.01, "ema_momentum": 0.1, "patch_size": 16,
+    "seed": 0, "teacher": None, "epoch_length": 5, "learning_rate": 0.01, "ema_momentum": 0.1, "patch_size": 16,
     "batch_size": 6, "foreground": 0.1, "coarser": True, "coarser_sizes": [1.0, 2.2], "volume_weights": {},
     "resample_shear": False, "grow": False, "compile": False, "num_workers": 0, "max_epochs": 4, "max_minutes": None,
     "val_interval": 1, "resume": True,

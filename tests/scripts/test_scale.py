@@ -12,7 +12,9 @@ RECORD = json.loads((ROOT / "docs/scale_ranks.json").read_text(encoding="utf-8")
 
 
 def pair(alone, together):
-    return {name: dict.fromkeys(("seconds", "cpu_seconds"), s) for name, s in (("alone", alone), ("together", together))}
+    return {
+        name: dict.fromkeys(("seconds", "cpu_seconds"), s) for name, s in (("alone", alone), ("together", together))
+    }
 
 
 def test_efficiency_is_speed_over_ranks_times_that_of_one():
