@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
 from bundle import __version__
 from bundle.files.check import check_perpendicular
 from bundle.files.deidentify import deidentified, run_uid
-from bundle.files.dicom_code import coded
+from bundle.files.dicom_code import PROCESSING_EQUIPMENT, SOURCE_IMAGE, coded
 from bundle.files.dicom_stack import Stack
 from bundle.files.findings import MAPS
 from bundle.files.whole import folder_written_whole
@@ -201,14 +200,14 @@ def source_images(stack: Stack) -> list[Dataset]:
     for s in stack.slices:
         item = items.setdefault(s.instance, Dataset())
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = s.sop_class, s.instance
-        item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
+        item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
     return list(items.values())
 
 
 def equipment() -> Dataset:
     """This software as contributing equipment (PS3.3 C.12.1)."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
+    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING_EQUIPMENT)]
     item.Manufacturer = item.ManufacturerModelName = NAME
     item.SoftwareVersions = __version__
     return item
