@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
+from monai.transforms import Compose, InvertibleTransform, MapTransform
+from monai.utils import TraceKeys
 
 from bundle.files.findings import findings_of
 
@@ -25,7 +26,7 @@ class Restored(MapTransform):
 
     def __init__(self, keys, preprocessing: Compose, image_key: str = "image") -> None:
         super().__init__(keys)
-        self.preprocessing, self.image_key = preprocessing, image_key
+        self.steps, self.image_key = undoable(preprocessing), image_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
@@ -41,7 +42,7 @@ class Restored(MapTransform):
                 d[self.image_key].meta |= grid
             if "findings" in result.meta:
                 # Maps are differences: they take the gain of the scaling, and not its offset.
-                changed = found.with_maps(lambda m: restored - self._undo(result - m.to(result.device)))  # noqa: B023
+                changed = found.with_maps(lambda m: self._undo(result - m.to(result.device)).neg_().add_(restored))  # noqa: B023
                 restored.meta["findings"] = changed
             d[key] = restored
         return d
@@ -49,9 +50,22 @@ class Restored(MapTransform):
     def _undo(self, result: torch.Tensor) -> torch.Tensor:
         # The steps are undone on a history of its own, and make volumes of their own: copying this one would be waste.
         history = deepcopy(result.applied_operations)
+        for step in history:
+            step[TraceKeys.ID] = TraceKeys.NONE  # it was another object, of the same kind
         own = MetaTensor(result.as_tensor(), meta=deepcopy(result.meta), applied_operations=history)
-        with allow_missing_keys_mode(self.preprocessing):
-            return self.preprocessing.inverse({self.image_key: own})[self.image_key]
+        return self.steps.inverse({self.image_key: own})[self.image_key]
+
+
+def undoable(preprocessing: Compose) -> Compose:
+    """Copies of the invertible steps that pass over keys that are missing.
+
+    MONAI would switch that on and off in the steps themselves, which a case that is written and the next one, that is
+    read, may use at the same time.
+    """
+    steps = [copy(step) for step in preprocessing.flatten().transforms if isinstance(step, InvertibleTransform)]
+    for step in steps:
+        step.allow_missing_keys = True
+    return Compose(steps)
 
 
 def result_volumes(result: MetaTensor) -> dict[str, torch.Tensor]:
