@@ -50,11 +50,11 @@ class Writer:
         """Called before each case (of the batches of a run: before each batch)."""
 
     def take(self, result: dict) -> dict:
-        """The result with whatever else `write` needs of it, as it is now: the next case may begin before it is written."""
+        """The result with whatever else `write` needs: the next case may begin before this one is written."""
         return result
 
     def write(self, result: dict, folder: Path) -> None:
-        """Write what is to be written of a result, "image" and "pred", into the folder; perhaps in another thread."""
+        """Write what is to be written of a result, "image" and "pred", into the folder; maybe in another thread."""
         raise NotImplementedError
 
 
@@ -123,7 +123,7 @@ class WriteCases:
 
 
 def on_host(result: dict) -> dict:
-    """The same with its volumes, and the maps that they carry, in the host's memory: off the device for the next case."""
+    """The same with its volumes, and the maps that they carry, in the host's memory: the device is the next case's."""
     moved = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
     pred = moved.get("pred")
     if "findings" in getattr(pred, "meta", {}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from copy import copy, deepcopy
+from functools import partial
 
 import torch
 from monai.data import MetaTensor
@@ -42,18 +43,22 @@ class Restored(MapTransform):
                 d[self.image_key].meta |= grid
             if "findings" in result.meta:
                 # Maps are differences: they take the gain of the scaling, and not its offset.
-                changed = found.with_maps(lambda m: self._undo(result - m.to(result.device)).neg_().add_(restored))  # noqa: B023
-                restored.meta["findings"] = changed
+                restored.meta["findings"] = found.with_maps(partial(self._map, result, restored))
             d[key] = restored
         return d
+
+    def _map(self, result: torch.Tensor, restored: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+        return self._undo(result - volume.to(result.device)).neg_().add_(restored)  # restored - undone
 
     def _undo(self, result: torch.Tensor) -> torch.Tensor:
         # The steps are undone on a history of its own, and make volumes of their own: copying this one would be waste.
         history = deepcopy(result.applied_operations)
         for step in history:
             step[TraceKeys.ID] = TraceKeys.NONE  # it was another object, of the same kind
-        own = MetaTensor(result.as_tensor(), meta=deepcopy(result.meta), applied_operations=history)
-        return self.steps.inverse({self.image_key: own})[self.image_key]
+        meta = {name: deepcopy(value) for name, value in result.meta.items() if name != "findings"}  # which hold maps
+        own = [MetaTensor(result.as_tensor(), meta=meta, applied_operations=history)]
+        del result  # nor is it kept until the last step, if nobody else does
+        return self.steps.inverse({self.image_key: own.pop()})[self.image_key]
 
 
 def undoable(preprocessing: Compose) -> Compose:

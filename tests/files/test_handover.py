@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd, ScaleIntensityd
 
@@ -114,7 +115,7 @@ def test_states_that_were_taken_are_no_more_of_the_case_under_way(tmp_path):
 
 
 def test_results_are_restored_while_the_next_case_is_read():
-    """MONAI lets missing keys pass by a flag in the steps: two that switch it, at once, leave it as neither found it."""
+    """MONAI lets missing keys pass by a flag in the steps: two that switch it at once leave it as neither found it."""
     steps = Compose([Orientationd(["image", "label"], "RAS", labels=None), ScalePercentilesd(["image", "label"])])
     values = torch.rand(1, 6, 7, 8, generator=torch.Generator().manual_seed(0))
     scan = MetaTensor(values, affine=torch.diag(torch.tensor([-2.0, 1, 1, 1])).double())
@@ -159,10 +160,9 @@ def test_the_files_are_those_of_a_run_that_writes_in_between(run_here, tiny_over
 
         with monkeypatch.context() as patched:
             patched.setattr(page.WriteReport, "write", slow)
-            trajectory = "configs/trajectory.json"
-            run_here("inference", [INFERENCE, EVALUATE, trajectory],
-                     overrides | {"output_dir": str(out), "write_cases#beside": beside, "observer#planes": {"axial": 0.5},
-                                  "observer#neighbours": 1})  # fmt: skip
+            others = {"output_dir": str(out), "write_cases#beside": beside, "observer#planes": {"axial": 0.5}}
+            configs = [INFERENCE, EVALUATE, "configs/trajectory.json"]
+            run_here("inference", configs, overrides | others | {"observer#neighbours": 1})
         assert (threading.main_thread() in threads) is not beside and len(threads) == 1
         assert sorted(p.name for p in out.iterdir()) == ["a", "b"]
         assert {p.name for p in out.glob("a/*")} > {"report.html", "report.png", "metrics.json", "trajectory"}
@@ -263,14 +263,12 @@ def test_a_pipe_that_nobody_reads_ends_the_run(run_here, tiny_overrides, tmp_pat
 
 
 def test_the_device_decides(tmp_path):
-    from monai.bundle import ConfigParser
-
     parser = ConfigParser()
     parser.read_config(INFERENCE)
     for device, beside in (("cpu", False), ("cuda", True), ("cuda:1", True)):
         parser["device"] = f"$torch.device('{device}')"
-        parser["write_cases"] = parser.get("write_cases") | {"writers": [save_results.SaveResults()], "record": None,
-                                                            "unfinished": None, "output_dir": str(tmp_path)}  # fmt: skip
+        others = {"writers": [save_results.SaveResults()], "record": None, "unfinished": None}
+        parser["write_cases"] = parser.get("write_cases") | others | {"output_dir": str(tmp_path)}
         parser.ref_resolver.reset()
         handler = parser.get_parsed_content("write_cases")
         assert isinstance(handler, WriteCases) and handler.handover.beside is beside
