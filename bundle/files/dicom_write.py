@@ -107,12 +107,13 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / spacing
     check_perpendicular(torch.as_tensor(affine))
-    voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float64)
-    if not np.isfinite(voxels).all():
+    voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float32)
+    largest = max(-float(voxels.min()), float(voxels.max()))
+    if not math.isfinite(largest):  # both are NaN if one voxel is
         raise ValueError("the volume holds NaN or infinity, which DICOM images cannot: save it as NIfTI")
     header = series_header(stack, Path(folder), suffix, modality, dates)
     header.update(geometry(axes, spacing, voxels.shape, header.Modality))
-    slope = rescale_slope(float(np.abs(voxels).max()))
+    slope = rescale_slope(largest)  # a power of two, by which floats are divided exactly
     header.update(pixel_format(slope, photometric_interpretation(stack, suffix)))
     if suffix != "recon" or "WindowCenter" not in header:
         header.update(window(voxels))
@@ -235,7 +236,7 @@ def pixel_format(slope: float, photometric: str) -> dict:
 
 def window(voxels: np.ndarray) -> dict:
     """A grey window from the 1st to the 99th percentile."""
-    low, high = np.percentile(voxels, [1, 99])
+    low, high = (float(v) for v in np.percentile(voxels, [1, 99]))
     centre, width = decimals([(low + high) / 2, max(high - low, 1e-6)])
     return {"WindowCenter": centre, "WindowWidth": width}
 
