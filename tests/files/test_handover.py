@@ -174,6 +174,23 @@ def test_the_files_are_those_of_a_run_that_writes_in_between(run_here, tiny_over
     assert between[1:] == beside[1:]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_results_lie_in_the_host_s_memory_when_they_are_written(
+    run_here, tiny_overrides, tmp_path, monkeypatch
+):
+    original, seen = save_results.write_nifti, []
+
+    def watched(path, volume, *rest):
+        seen.append((threading.current_thread() is threading.main_thread(), volume.device.type))
+        original(path, volume, *rest)
+
+    monkeypatch.setattr(save_results, "write_nifti", watched)
+    overrides = tiny_overrides(scans(tmp_path / "in"), device="$torch.device('cuda')", num_draws=2, report=True)
+    run_here("inference", INFERENCE, overrides)
+    assert seen == [(False, "cpu")] * 6 and len(results(tmp_path / "results")) == 3
+
+
 def test_the_time_of_a_case_is_that_of_its_reconstruction(run_here, tiny_overrides, tmp_path, monkeypatch):
     original = save_results.write_nifti
     monkeypatch.setattr(save_results, "write_nifti", lambda *a: (time.sleep(1), original(*a)))
