@@ -61,6 +61,7 @@ TABLE = [
     (INFERENCE, "prior_spacing", [0, -1, "x"], "prior_spacing must be a number of mm above 0"),
     (INFERENCE, "judge#slack", [0, -1, "x"], "slack must be a number above 0"),
     (INFERENCE, "report", ["x", 2], "report is on or off"),
+    (INFERENCE, "write_cases#beside", ["x", 2], "beside is on or off"),
     (INFERENCE, "deidentify", ["x", 2], "deidentify is on or off"),
     (INFERENCE, "skip_finished", ["x", 2], "skip_finished is on or off"),
     (INFERENCE, "resume", ["x", 2], "resume is on or off"),

@@ -2,6 +2,9 @@
 
 The record of a case, run.json, names the files of its set. What else lies in the folder (an adapted prior, drawings of
 a reader) is not of the set, and stays.
+
+On a GPU a case is written while the next one is sampled (bundle.files.handover). On a CPU the sampler needs the same
+cores, so that nothing would be gained.
 """
 
 from __future__ import annotations
@@ -9,17 +12,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from ignite.engine import Engine, Events
+from tqdm import tqdm
 
 from bundle.files.find import case_of
+from bundle.files.findings import findings_of
+from bundle.files.handover import Handover
 from bundle.files.paths import path_of
 from bundle.files.record import RECORD, count, record_of
+from bundle.files.switch import is_on
 from bundle.files.unfinished import FOLDER as STATES
+from bundle.files.unfinished import Unfinished
 from bundle.files.whole import HIDDEN, folder_written_whole, put_back
 from bundle.files.write import check_writable
 from bundle.usage import UsageError
@@ -39,8 +49,12 @@ class Writer:
     def start(self) -> None:
         """Called before each case (of the batches of a run: before each batch)."""
 
+    def take(self, result: dict) -> dict:
+        """The result with whatever else `write` needs: the next case may begin before this one is written."""
+        return result
+
     def write(self, result: dict, folder: Path) -> None:
-        """Write what is to be written of a result, "image" and "pred", into the folder."""
+        """Write what is to be written of a result, "image" and "pred", into the folder; maybe in another thread."""
         raise NotImplementedError
 
 
@@ -51,12 +65,18 @@ class WriteCases:
         output_dir: folder of the cases.
         writers: write the files.
         record: writes run.json, last, so that it can say which files there are and what they took.
+        unfinished: of cases that are written beside the next one, keeps the states until then.
+        beside: a switch: write a case while the next one is sampled. Whoever runs the engine asks `ended` what came of
+            it, and waits for the last (`bundle.files.cases.Cases.run` does).
     """
 
-    def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer) -> None:
+    def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer, unfinished: Unfinished | None = None,
+                 beside: bool | str = False) -> None:  # fmt: skip
         if not isinstance(writers, (list, tuple)) or not writers or not all(hasattr(w, "write") for w in writers):
             raise UsageError(f"writers must be a list of bundle.files.case_folder.Writer, got {writers!r}")
         self.output_dir, self.writers = check_writable(output_dir), [*writers, record]
+        self.unfinished, self.handover = unfinished, Handover(is_on(beside, "beside"))
+        self._states: dict[str, list[Path]] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda _: take_away_stale(self.output_dir))
@@ -64,15 +84,51 @@ class WriteCases:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
 
     def write(self, engine: Engine) -> None:
+        """Write the results of an iteration, or hand them over to be written."""
         for result in engine.state.output:
             case = case_of(result["image"])
             check_case(case)
-            folder = self.output_dir / case
-            with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
-                for writer in self.writers:
-                    writer.write(result, new)
-                names = [described(path) for path in sorted(new.iterdir())]
-            print(f"wrote {folder}: {', '.join(names)}", flush=True)
+            for writer in self.writers:
+                result = writer.take(result)
+            if self.handover.beside:
+                self.handover.wait()  # so that no more than one is in the host's memory
+                result = on_host(result)
+                self._states[case] = self.unfinished.taken() if self.unfinished else []
+            self.handover.give(case, partial(self._write, case, result))
+
+    @torch.no_grad()
+    def _write(self, case: str, result: dict) -> None:
+        folder, began = self.output_dir / case, time.perf_counter()
+        with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
+            for writer in self.writers:
+                writer.write(result | {"writing_since": began}, new)
+            names = [described(path) for path in sorted(new.iterdir())]
+        tqdm.write(f"wrote {folder}: {', '.join(names)}", file=sys.stdout)  # beside the bar of the next case
+        sys.stdout.flush()
+
+    def ended(self, wait: bool = False) -> list[tuple[str, BaseException | None]]:
+        """(case, what went wrong or None) of those whose writing has ended since the last call.
+
+        Args:
+            wait: until the last one has ended, too.
+        """
+        if wait:
+            self.handover.wait()
+        ended = self.handover.ended()
+        for case, error in ended:
+            states = self._states.pop(case, [])
+            if error is None and states:
+                self.unfinished.forget(states)
+        return ended
+
+
+def on_host(result: dict) -> dict:
+    """The same with its volumes, and the maps that they carry, in the host's memory: the device is the next case's."""
+    moved = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
+    pred = moved.get("pred")
+    if "findings" in getattr(pred, "meta", {}):
+        pred.meta["findings"] = findings_of(pred).with_maps(lambda volume: volume.cpu())
+    return moved
 
 
 def described(path: Path) -> str:

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from bundle.files.case_folder import check_place
+from bundle.files.case_folder import WriteCases, check_place
 from bundle.files.deidentify import dates_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
@@ -187,27 +188,54 @@ class Cases:
         self.refused[path] = why = why.removeprefix(f"{path}: ")
         _say(f"skipped {path}: {why}")
 
-    def run(self, evaluator: Engine, unfinished: Unfinished | None = None) -> None:
+    def run(self, evaluator: Engine, unfinished: Unfinished | None = None, writing: WriteCases | None = None) -> None:
         """Reconstruct the usable volumes with MONAI's evaluator; what goes wrong with one does not end the others.
 
+        Args:
+            writing: writes the results, perhaps beside the next case; else what the evaluator is done with is written.
+
         Raises:
-            KeyboardInterrupt: says what is written, and how to go on: by `unfinished`, in the midst of a case.
+            KeyboardInterrupt: says what is written, once what is under way is, and how to go on: by `unfinished`, in
+                the midst of a case.
         """
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.written.append(waiting.pop(0)["case"]))
+
+        def sampled(_) -> None:
+            item = waiting.pop(0)
+            self._account(writing.ended() if writing else [(item["case"], None)])
+
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, sampled)
         waiting = list(self.usable)
-        while waiting:
-            evaluator.data_loader.dataset.data = list(waiting)
-            evaluator.state.epoch_length = len(waiting)
-            try:
-                evaluator.run()
-            except KeyboardInterrupt as stop:
-                raise type(stop)(self._interrupted(unfinished)) from None
-            except BrokenPipeError:  # nobody reads any more what is said
-                raise
-            except Exception as error:  # in a case's data, in its reconstruction, or on the disk
-                path = os.fspath(waiting.pop(0)["image"])
-                self.failed[path] = reason_of(error).removeprefix(f"{path}: ")
-                _say(f"failed {path}: {self.failed[path]}")
+        try:
+            while waiting:
+                evaluator.data_loader.dataset.data = list(waiting)
+                evaluator.state.epoch_length = len(waiting)
+                try:
+                    evaluator.run()
+                except BrokenPipeError:  # nobody reads any more what is said
+                    raise
+                except Exception as error:  # in a case's data, in its reconstruction, or on the disk
+                    self._fail(waiting.pop(0), error)
+            self._account(writing.ended(wait=True) if writing else [])
+        except KeyboardInterrupt as stop:
+            if writing:
+                with suppress(KeyboardInterrupt):  # a second one does not wait
+                    self._account(writing.ended(wait=True))
+            raise type(stop)(self._interrupted(unfinished)) from None
+
+    def _account(self, ended: list[tuple[str, BaseException | None]]) -> None:
+        """Count the cases whose writing has ended as written, or as failed."""
+        for case, error in ended:
+            if error is None:
+                self.written.append(case)
+            elif isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
+                raise error
+            else:
+                self._fail(next(item for item in self.usable if item["case"] == case), error)
+
+    def _fail(self, item: dict, error: Exception) -> None:
+        path = os.fspath(item["image"])
+        self.failed[path] = reason_of(error).removeprefix(f"{path}: ")
+        _say(f"failed {path}: {self.failed[path]}")
 
     def _interrupted(self, unfinished: Unfinished | None) -> str:
         done = f"{len(self.written)} of {len(self.usable)} volumes are written to {self.output_dir}"

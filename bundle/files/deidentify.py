@@ -22,11 +22,10 @@ from datetime import datetime, timedelta
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VM, dictionary_VR
-from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DSfloat
 
-from bundle.files.dicom_code import coded
+from bundle.files.dicom_code import BASIC_PROFILE, MODIFIED_DATES, coded
 from bundle.files.dicom_kept import DATES, DEVICE_TEXT, NUMBERS, TERMS, TIMES, UIDS
 from bundle.files.switch import is_on
 from bundle.usage import UsageError
@@ -34,13 +33,7 @@ from bundle.usage import UsageError
 SHIFT_DATES = "shift_dates"
 REMOVED, MODIFIED = "REMOVED", "MODIFIED"
 """What becomes of dates, in the standard's words (LongitudinalTemporalInformationModified)."""
-METHODS = {
-    REMOVED: (Code("113100", "DCM", "Basic Application Confidentiality Profile"),),
-    MODIFIED: (
-        Code("113100", "DCM", "Basic Application Confidentiality Profile"),
-        Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option"),
-    ),
-}
+METHODS = {REMOVED: (BASIC_PROFILE,), MODIFIED: (BASIC_PROFILE, MODIFIED_DATES)}
 """Codes of context group 7050 (PS3.16) for what was done."""
 SPAN = 3650
 """Days by which dates are shifted at most."""

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
 from bundle import __version__
 from bundle.files.check import check_perpendicular
 from bundle.files.deidentify import deidentified, run_uid
-from bundle.files.dicom_code import coded
+from bundle.files.dicom_code import PROCESSING_EQUIPMENT, SOURCE_IMAGE, coded
 from bundle.files.dicom_stack import Stack
 from bundle.files.findings import MAPS
 from bundle.files.whole import folder_written_whole
@@ -108,12 +107,13 @@ def save_series(volume: torch.Tensor, folder: str | Path, stack: Stack | None = 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / spacing
     check_perpendicular(torch.as_tensor(affine))
-    voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float64)
-    if not np.isfinite(voxels).all():
+    voxels = np.asarray(volume.as_tensor()[0].cpu(), dtype=np.float32)
+    largest = max(-float(voxels.min()), float(voxels.max()))
+    if not math.isfinite(largest):  # both are NaN if one voxel is
         raise ValueError("the volume holds NaN or infinity, which DICOM images cannot: save it as NIfTI")
     header = series_header(stack, Path(folder), suffix, modality, dates)
     header.update(geometry(axes, spacing, voxels.shape, header.Modality))
-    slope = rescale_slope(float(np.abs(voxels).max()))
+    slope = rescale_slope(largest)  # a power of two, by which floats are divided exactly
     header.update(pixel_format(slope, photometric_interpretation(stack, suffix)))
     if suffix != "recon" or "WindowCenter" not in header:
         header.update(window(voxels))
@@ -201,14 +201,14 @@ def source_images(stack: Stack) -> list[Dataset]:
     for s in stack.slices:
         item = items.setdefault(s.instance, Dataset())
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = s.sop_class, s.instance
-        item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
+        item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
     return list(items.values())
 
 
 def equipment() -> Dataset:
     """This software as contributing equipment (PS3.3 C.12.1)."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.ProcessingEquipment)]
+    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING_EQUIPMENT)]
     item.Manufacturer = item.ManufacturerModelName = NAME
     item.SoftwareVersions = __version__
     return item
@@ -236,7 +236,7 @@ def pixel_format(slope: float, photometric: str) -> dict:
 
 def window(voxels: np.ndarray) -> dict:
     """A grey window from the 1st to the 99th percentile."""
-    low, high = np.percentile(voxels, [1, 99])
+    low, high = (float(v) for v in np.percentile(voxels, [1, 99]))
     centre, width = decimals([(low + high) / 2, max(high - low, 1e-6)])
     return {"WindowCenter": centre, "WindowWidth": width}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
+from functools import partial
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform, allow_missing_keys_mode
+from monai.transforms import Compose, InvertibleTransform, MapTransform
+from monai.utils import TraceKeys
 
 from bundle.files.findings import findings_of
 
@@ -25,7 +27,7 @@ class Restored(MapTransform):
 
     def __init__(self, keys, preprocessing: Compose, image_key: str = "image") -> None:
         super().__init__(keys)
-        self.preprocessing, self.image_key = preprocessing, image_key
+        self.steps, self.image_key = undoable(preprocessing), image_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
@@ -41,17 +43,34 @@ class Restored(MapTransform):
                 d[self.image_key].meta |= grid
             if "findings" in result.meta:
                 # Maps are differences: they take the gain of the scaling, and not its offset.
-                changed = found.with_maps(lambda m: restored - self._undo(result - m.to(result.device)))  # noqa: B023
-                restored.meta["findings"] = changed
+                restored.meta["findings"] = found.with_maps(partial(self._map, result, restored))
             d[key] = restored
         return d
+
+    def _map(self, result: torch.Tensor, restored: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+        return self._undo(result - volume.to(result.device)).neg_().add_(restored)  # restored - undone
 
     def _undo(self, result: torch.Tensor) -> torch.Tensor:
         # The steps are undone on a history of its own, and make volumes of their own: copying this one would be waste.
         history = deepcopy(result.applied_operations)
-        own = MetaTensor(result.as_tensor(), meta=deepcopy(result.meta), applied_operations=history)
-        with allow_missing_keys_mode(self.preprocessing):
-            return self.preprocessing.inverse({self.image_key: own})[self.image_key]
+        for step in history:
+            step[TraceKeys.ID] = TraceKeys.NONE  # it was another object, of the same kind
+        meta = {name: deepcopy(value) for name, value in result.meta.items() if name != "findings"}  # which hold maps
+        own = [MetaTensor(result.as_tensor(), meta=meta, applied_operations=history)]
+        del result  # nor is it kept until the last step, if nobody else does
+        return self.steps.inverse({self.image_key: own.pop()})[self.image_key]
+
+
+def undoable(preprocessing: Compose) -> Compose:
+    """Copies of the invertible steps that pass over keys that are missing.
+
+    MONAI would switch that on and off in the steps themselves, which a case that is written and the next one, that is
+    read, may use at the same time.
+    """
+    steps = [copy(step) for step in preprocessing.flatten().transforms if isinstance(step, InvertibleTransform)]
+    for step in steps:
+        step.allow_missing_keys = True
+    return Compose(steps)
 
 
 def result_volumes(result: MetaTensor) -> dict[str, torch.Tensor]:

@@ -63,13 +63,21 @@ class RunRecord(Writer):
     def start(self) -> None:
         self.started, self.calls, self.seconds = time.perf_counter(), self.network_calls(), None
 
+    def take(self, result: dict) -> dict:
+        return result | {"record": self._of_iteration(result)}
+
     def write(self, result: Mapping, folder: Path) -> None:
         files = {path.name: count(path) for path in sorted(folder.iterdir())}
-        write_json(folder / RECORD, self.of(result) | {"files": files})
+        seconds = round(time.perf_counter() - result["writing_since"], 2)
+        write_json(folder / RECORD, self.of(result) | {"writing_seconds": seconds, "files": files})
 
     def of(self, result: Mapping) -> dict:
-        """The record of one result, "image" and "pred", of the iteration that was just completed."""
-        if self.seconds is None:  # one time for all who ask
+        """The record of one result that was taken, "image" and "pred", or of the iteration that was just completed."""
+        record = result["record"] if "record" in result else self._of_iteration(result)
+        return record | {"peak_memory_mb": round(peak_memory_mb(), 1)}
+
+    def _of_iteration(self, result: Mapping) -> dict:
+        if self.seconds is None:  # one time for all results
             self.seconds = round(time.perf_counter() - self.started, 2)
         return {
             "source": os.path.abspath(result["image"].meta["filename_or_obj"]) if self.named else None,
@@ -77,7 +85,7 @@ class RunRecord(Writer):
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
             **findings_of(result["pred"]).record(),
-            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "peak_memory_mb": None,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "input_shape": list(result["image"].shape[1:]),

@@ -96,15 +96,20 @@ class Unfinished:
         engine.add_event_handler(Events.ITERATION_STARTED, lambda _: self.begun.clear())  # states of failed cases stay
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.forget())
 
-    def forget(self) -> None:
-        """The results of what was begun are written: its states are not needed any more."""
+    def taken(self) -> list[Path]:
+        """The states of what was begun, for who will `forget` them once it is written, after the next one has begun."""
+        states, self.begun[:] = self.begun.copy(), []
+        return states
+
+    def forget(self, states: list[Path] | None = None) -> None:
+        """The results of what was begun (or whose states these are) are written: its states are not needed any more."""
+        states = self.taken() if states is None else states
         with suppress(OSError):  # what cannot be deleted does no harm
-            for path in self.begun:
+            for path in states:
                 for file in (path, *halves(path)):
                     file.unlink(missing_ok=True)
-            if self.begun and not any(self.folder.iterdir()):
+            if states and not any(self.folder.iterdir()):
                 self.folder.rmdir()
-        self.begun.clear()
 
     @property
     def kept(self) -> bool:

@@ -7,10 +7,10 @@ import math
 import os
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
+from bundle.files.compressed import gzip_writer
 from bundle.files.paths import path_of
 from bundle.files.placement import Placement
 from bundle.files.whole import written_whole
@@ -39,8 +39,12 @@ def write_nifti(path: Path, volume: torch.Tensor, placement: Placement | None = 
     """
     affine = np.asarray(volume.affine, dtype=np.float64)
     image = (placement or Placement.scanner(affine)).image(np.asarray(volume.as_tensor()[0].cpu(), np.float32), affine)
-    with written_whole(path) as partial:
-        nib.save(image, partial)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip_writer(file) as compressed:
+                image.to_stream(compressed)
+        else:
+            image.to_stream(file)
 
 
 def check_writable(folder: str | Path) -> Path:

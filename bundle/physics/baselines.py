@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy.ndimage import affine_transform
-from skimage.restoration import denoise_tv_chambolle
 
 from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
@@ -179,17 +178,23 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Tensor:
-    """B-spline interpolation (order 0 nearest, 1 linear, 3 cubic) of y onto the operator's fine grid."""
+    """B-spline interpolation (order 0 nearest, 1 linear, 3 cubic) of y (..., *range_shape) onto the fine grid.
+
+    The grids differ along the thick axis alone, where it is one small matrix, as the operator itself: scipy would look
+    at 64 voxels for each.
+    """
+    axis = y.ndim - 3 + operator.axis
+    matrix = interpolation_matrix(operator, order).to(y)
+    return torch.matmul(y.movedim(axis, -1), matrix.T).movedim(-1, axis).contiguous()
+
+
+def interpolation_matrix(operator: ThroughPlane, order: int) -> torch.Tensor:
+    """(N, K) along the thick axis, in double precision: what becomes of a single slice of 1 among K, each in turn."""
     mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()  # fine voxel -> thick voxel
-    result = affine_transform(
-        y.cpu().numpy(),
-        np.diag(mapping)[:3],  # a diagonal as such takes scipy's quicker way
-        mapping[:3, 3],
-        output_shape=operator.domain_shape,
-        order=order,
-        mode="nearest",
-    )
-    return torch.from_numpy(result).to(y)
+    scale, first = mapping[operator.axis, [operator.axis, 3]]
+    length, slices = operator.domain_shape[operator.axis], np.eye(operator.range_shape[operator.axis])
+    columns = [affine_transform(one, [scale], first, (length,), order=order, mode="nearest") for one in slices]
+    return torch.from_numpy(np.stack(columns, axis=1))
 
 
 def interpolate_consistently(y: torch.Tensor, operator: ThroughPlane, order: int = 3) -> torch.Tensor:
@@ -199,4 +204,6 @@ def interpolate_consistently(y: torch.Tensor, operator: ThroughPlane, order: int
 
 def smooth(x: torch.Tensor, weight: float) -> torch.Tensor:
     """3-D total-variation denoising of a finished volume (Chambolle, 2004)."""
+    from skimage.restoration import denoise_tv_chambolle  # asked for by evaluations that compare noise alone
+
     return torch.from_numpy(denoise_tv_chambolle(np.asarray(x.cpu()), weight=weight)).to(x)

@@ -40,7 +40,7 @@ class Panel:
 
 def oriented_slice(volume: np.ndarray, plane: str, position: int) -> np.ndarray:
     """The slice as an image whose rows run down the page, in radiological convention."""
-    image = np.take(volume, position, PLANES[plane])  # (right -> left, up) after the next line
+    image = volume[(slice(None),) * PLANES[plane] + (position,)]  # (right -> left, up) after the next line
     return np.flipud(image[::-1].T)
 
 

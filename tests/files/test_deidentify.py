@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
 from bundle.files.deidentify import METHODS, MODIFIED, REMOVED, SPAN, dates_of, days_of, deidentified, run_uid
+from bundle.files.dicom_code import BASIC_PROFILE, MODIFIED_DATES, PROCESSING_EQUIPMENT, SOURCE_IMAGE
 from bundle.files.dicom_kept import DATES, DEVICE_TEXT, NUMBERS, TERMS, TIMES, UIDS
 from bundle.files.dicom_read import find_stack
 from bundle.files.dicom_write import save_series
@@ -269,11 +270,14 @@ def test_what_is_no_date_goes(day):
 
 def test_what_was_done_is_stated_in_the_standard_s_codes():
     dcm = codes.DCM
-    profile = dcm.BasicApplicationConfidentialityProfile
-    assert {
-        REMOVED: (profile,),
-        MODIFIED: (profile, dcm.RetainLongitudinalTemporalInformationModifiedDatesOption),
-    } == METHODS
+    for ours, theirs in (
+        (SOURCE_IMAGE, dcm.SourceImageForImageProcessingOperation),
+        (PROCESSING_EQUIPMENT, dcm.ProcessingEquipment),
+        (BASIC_PROFILE, dcm.BasicApplicationConfidentialityProfile),
+        (MODIFIED_DATES, dcm.RetainLongitudinalTemporalInformationModifiedDatesOption),
+    ):
+        assert ours == (theirs.value, theirs.scheme_designator, theirs.meaning)
+    assert {REMOVED: (BASIC_PROFILE,), MODIFIED: (BASIC_PROFILE, MODIFIED_DATES)} == METHODS
     for dates, used in METHODS.items():
         items = deidentified(Dataset(), dates).DeidentificationMethodCodeSequence
         assert [(i.CodeValue, i.CodeMeaning) for i in items] == [(c.value, c.meaning) for c in used]

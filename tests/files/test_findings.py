@@ -84,6 +84,7 @@ def test_a_new_finding_and_a_new_map_reach_the_end_by_themselves(monkeypatch):
     volumes = result_volumes(restored)
     assert volumes.keys() == {"recon", "bias"}
     assert torch.equal(torch.as_tensor(volumes["bias"]), 2 * found.maps["bias"])  # the gain, and not the offset
+    assert "findings" not in volumes["bias"].meta  # or each map would hold all of them as they were
 
 
 def test_run_json_holds_every_field(run_here, tiny_overrides, thick_file, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform
 
 from bundle.physics.baselines import interpolate, interpolate_consistently, smooth
 from bundle.physics.thick import ThroughPlaneSampling
@@ -53,6 +54,18 @@ def test_ramps_stay_where_they_are_in_millimetres(ratio, axis, order, gap):
     inner = [slice(None) if order == 1 else slice(3, -3)] * 3  # in-plane ends matter to the spline alone
     inner[axis] = slice(margin, -margin)
     np.testing.assert_allclose(x[tuple(inner)], expected[tuple(inner)], atol=1e-6 if order == 1 else 2e-2)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_it_is_scipys_interpolation_in_three_dimensions(ratio, axis, order):
+    operator = operator_for(ratio, axis, gap=0.3)
+    y = texture((2, *operator.range_shape)).double()
+    mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()
+    matrix, offset = np.diag(mapping)[:3], mapping[:3, 3]
+    expected = [affine_transform(v, matrix, offset, operator.domain_shape, order=order, mode="nearest") for v in y]
+    np.testing.assert_allclose(interpolate(y, operator, order), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])

@@ -292,9 +292,12 @@ def test_the_cases_of_a_batch_are_written_to_their_own_cases(tmp_path):
     writer = WriteTrajectory(trajectory, inferer)
     writer.start()
     inferer(list_data_collate([Y, measured(normal(*THICK), origin=(7.0, 0.0, 0.0))]), NETWORK)
-    for case in "ab":
-        writer.write({"image": measured(normal(*THICK)), "pred": measured(normal(*THICK))}, tmp_path / case)
+    result = {"image": measured(normal(*THICK)), "pred": measured(normal(*THICK))}
+    taken = [writer.take(result) for _ in "ab"]
+    writer.start()  # the next batch may begin before they are written
+    for case, one in zip("ab", taken):
+        writer.write(one, tmp_path / case)
     origins = [nib.load(tmp_path / c / "trajectory" / "axial_x_t.nii.gz").affine[0, 3] for c in "ab"]
     assert origins == [3.0, 7.0]
     with pytest.raises(RuntimeError, match="saw no reconstruction"):
-        writer.write({"image": measured(normal(*THICK)), "pred": measured(normal(*THICK))}, tmp_path / "c")
+        writer.take(result)

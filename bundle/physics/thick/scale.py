@@ -34,7 +34,7 @@ class ScalePercentilesd(MapTransform, InvertibleTransform):
         lower, upper = intensity_range(d[self.first_key(d)])
         for key in self.key_iterator(d):
             slope = (self.b_max - self.b_min) / (upper - lower)
-            d[key] = (d[key] - lower) * slope + self.b_min
+            d[key] = (d[key] - lower).mul_(slope).add_(self.b_min)
             if isinstance(d[key], MetaTensor):
                 self.push_transform(d[key], extra_info={"lower": lower, "upper": upper})
         return d
@@ -44,5 +44,5 @@ class ScalePercentilesd(MapTransform, InvertibleTransform):
         for key in self.key_iterator(d):
             info = self.pop_transform(d[key])["extra_info"]
             slope = (info["upper"] - info["lower"]) / (self.b_max - self.b_min)
-            d[key] = (d[key] - self.b_min) * slope + info["lower"]
+            d[key] = (d[key] - self.b_min).mul_(slope).add_(info["lower"])
         return d

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import base64
 import math
-import zlib
 from collections.abc import Iterable, Iterator
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
+
+from bundle.files.compressed import gzip_of
 
 LIMIT = 32767
 NIFTI_HEADER = 352
@@ -27,7 +28,6 @@ NIFTI_HEADER = 352
 PAIRS = ((0, 1), (0, 2), (1, 2))
 SLAB = 1_000_000
 """Voxels that are worked on at once, about."""
-GZIP = 16 + zlib.MAX_WBITS
 ZERO = np.int16(0)
 """In front of the first slice; of this type, so that differences are modulo 2^16."""
 
@@ -109,14 +109,6 @@ def folded_bytes(volume: np.ndarray, step: float, offset: float, axes: tuple[int
         for (d,) in differences(volume, step, offset, axes):
             folded = ((d << 1) ^ (d >> 15)).view(np.uint16) >> shift
             yield (folded & 255).astype(np.uint8).tobytes(order="F")
-
-
-def gzip_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip file of all pieces, without name and time."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP)
-    for piece in pieces:
-        yield compressor.compress(piece)
-    yield compressor.flush()
 
 
 def base64_of(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -65,15 +65,17 @@ class WriteTrajectory(Writer):
     def start(self) -> None:
         self.trajectory.clear()
 
-    def write(self, result: dict, folder: Path) -> None:
+    def take(self, result: dict) -> dict:
         if not self.trajectory.records:
             raise RuntimeError(
                 "the trajectory saw no reconstruction of this case: the sampler's observer must be it, "
                 '"sampler#observer": "@observer"'
             )
         # An evaluation that compares noise fields samples again: those records come after the results' own.
-        record = self.trajectory.records.pop(0)
-        self._write_case(folder / "trajectory", record, findings_of(result["pred"]).noise)
+        return result | {"trajectory": self.trajectory.records.pop(0)}
+
+    def write(self, result: dict, folder: Path) -> None:
+        self._write_case(folder / "trajectory", result["trajectory"], findings_of(result["pred"]).noise)
 
     def _write_case(self, folder: Path, record: Observed, noise: str | None) -> None:
         write_json(folder / "steps.json", describe_steps(record, self.alpha_bars, self.trajectory.draw, noise))
