@@ -42,6 +42,7 @@ TABLE = [
     (INFERENCE, "slice_axis", [True, "z", 3, -1, [], [0, 5]], "slice_axis must be 0, 1, 2"),
     (INFERENCE, "slice_batch_size", [0, -8, 2.5, "x"], 'slice_batch_size must be a whole number from 1.*"auto"'),
     (INFERENCE, "precision", ["half", 16], "precision must be one of auto, float32, tf32, bfloat16"),
+    (INFERENCE, "volumes_on", ["ram", 1], "volumes_on must be one of auto, device, host, disk"),
     (INFERENCE, "compile", ["x", 2], "compile is on or off"),
     (INFERENCE, "num_draws", [0, -1, 2.5, "x"], "num_draws must be a whole number from 1"),
     (INFERENCE, "antithetic", ["x", 2], "antithetic is on or off"),

@@ -29,6 +29,7 @@ class Findings:
         noise_level: of the measurement, as a share of the intensity range, that the data step went by; 0 for exact
             data, None for a step that knows no level.
         antithetic: whether the draws come in pairs of opposite noise.
+        volumes_on: where they lay while it was made: "device", "host" or "disk" (bundle.sampling.volumes).
         maps: name, one of MAPS, -> (1, X, Y, Z) on the grid and in the unit of the result.
     """
 
@@ -40,6 +41,7 @@ class Findings:
     doubts: tuple[str, ...] = ()
     noise_level: float | None = None
     antithetic: bool = False
+    volumes_on: str = "device"
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

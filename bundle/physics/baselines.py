@@ -1,12 +1,14 @@
 """Reconstructions without a network: what the diffusion has to beat, and what it may start from.
 
 The classes are callables (y, operator) -> x; y is (..., *range_shape) and x (..., *domain_shape), without batch or
-channel axes. A `label`, where there is one, is the title in pictures and pages.
+channel axes. A `label`, where there is one, is the title in pictures and pages; those with `by_parts` make each part of
+a volume, across separable axes of the operator, from what was measured of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +43,7 @@ class Interpolation:
     order: int
     consistent: bool = False
     label: str = ""
+    by_parts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if whole_number("order", self.order) > 5:
@@ -55,6 +58,7 @@ class LinearReconstruction:
     """The operator's own quick reconstruction: least curved for thick slices, FBP or FDK for CT."""
 
     label: str = ""
+    by_parts: ClassVar[bool] = True
 
     def __call__(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         return operator.linear_reconstruction(y)

@@ -194,6 +194,10 @@ class LinearOperator(ABC):
         """Affine (4, 4) of the volume, float64, given that of the measurement; the same unless a subclass says else."""
         return range_affine.double()
 
+    def voxel_sizes(self, range_affine: torch.Tensor) -> list[float]:
+        """Of the volume, mm along each of its axes, given the affine of the measurement."""
+        return self.domain_affine(range_affine)[:3, :3].norm(dim=0).tolist()
+
     def range_affine(self, domain_affine: torch.Tensor) -> torch.Tensor:
         """Affine (4, 4) of the measurement, float64, given that of the volume."""
         return domain_affine.double()

@@ -68,12 +68,13 @@ class SlicePrior:
         return self._batches.sizes
 
     @torch.no_grad()
-    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
+    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int,
+                 out: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
         """Return x0 of the noisy volume `x_t` (X, Y, Z) at timestep `t`, slicing across `slice_axis`.
 
-        x0 lies where x_t does, which may be another device than the network's: slices travel.
+        x0 lies where x_t does, which may be another device than the network's: slices travel. `out` takes it, if given.
         """
-        slices, whole = self._mine(x_t.movedim(slice_axis, 0)), torch.empty_like(x_t)
+        slices, whole = self._mine(x_t.movedim(slice_axis, 0)), torch.empty_like(x_t) if out is None else out
         target = torch.empty_like(slices) if self._across_ranks else whole.movedim(slice_axis, 0)
         device = device_of(network, x_t)
 
@@ -183,7 +184,8 @@ class OdePrior:
     def batch_sizes(self) -> dict[tuple, int]:
         return self.prior.batch_sizes
 
-    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int) -> torch.Tensor:
+    def __call__(self, network: Network, x_t: torch.Tensor, t: int, slice_axis: int,
+                 out: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
         steps = time_steps(t + 1, min(self.num_steps, t + 1))
         x = x_t
         for i, t in enumerate(steps):
@@ -191,7 +193,7 @@ class OdePrior:
             if i + 1 < len(steps):
                 eps, ab_s = predict_eps(x, x0, self.alpha_bars[t]), self.alpha_bars[steps[i + 1]]
                 x = eps.mul_(math.sqrt(1 - ab_s)).add_(x0, alpha=math.sqrt(ab_s))
-        return x0
+        return x0 if out is None else out.copy_(x0)
 
     def working_bytes(
         self, network: Network, shape: Sequence[int], axes: Sequence[int], gradient: bool = False

@@ -20,9 +20,10 @@ from bundle.sampling.posterior_steps import (
 )
 from bundle.sampling.subject import SubjectBoxes
 from bundle.sampling.trajectory import Trajectory
+from bundle.sampling.volumes import Storage
 
 __all__ = [
     "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "KnownSpacingInferer",
-    "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation",
+    "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "Storage",
     "SubjectBoxes", "TotalVariationProximal", "Trajectory", "Unconditional", "Variational",
 ]  # fmt: skip

@@ -7,7 +7,8 @@
     variation      method from x0
 
 Each is a callable (x0, y, operator, step) -> x0_hat on volumes (..., X, Y, Z); see step.py. It may reuse x0's memory,
-and states with `working_bytes(operator)` how many bytes it takes at most, besides x0 and y.
+states with `working_bytes(operator)` how many bytes it takes at most, besides x0 and y, and with `by_parts` whether it
+takes parts of a volume, across separable axes of the operator, each for itself (volumes.py).
 Data steps that need more of the step than its noise level are in posterior_steps.py.
 """
 
@@ -26,6 +27,8 @@ from bundle.sampling.step import Step
 class Unconditional:
     """x0 as it is: samples the prior, whatever was measured."""
 
+    by_parts = True
+
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         return x0
 
@@ -43,6 +46,8 @@ class NullSpace:
     Args:
         iterations, tolerance: of the conjugate gradients, where they are needed.
     """
+
+    by_parts = True
 
     def __init__(self, iterations: int = 10, tolerance: float = 1e-5) -> None:
         self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
@@ -82,6 +87,8 @@ class Proximal(_Weighted):
         iterations: of conjugate gradients; None leaves the solution to the operator, whose closed form has none.
         tolerance: see `bundle.physics.linear_solvers.conjugate_gradient`.
     """
+
+    by_parts = True
 
     def __init__(self, rho: float, scale_by_noise: bool = False, iterations: int | None = None,
                  tolerance: float = 1e-5) -> None:  # fmt: skip

@@ -14,7 +14,7 @@ from bundle.files.values import number, whole_number
 from bundle.physics.foreground import PLANE, foreground_box
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
-from bundle.sampling.inferers import VolumeInferer
+from bundle.sampling.volume_inferer import VolumeInferer
 
 
 class ForegroundInferer(VolumeInferer):
@@ -32,6 +32,11 @@ class ForegroundInferer(VolumeInferer):
         super().__init__()
         self.inferer, self.threshold = inferer, number("threshold", threshold)
         self.margin = whole_number("margin", margin)
+
+    @property
+    def storage(self):
+        """Where the inner inferer's volumes lie."""
+        return getattr(self.inferer, "storage", None)
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor(), operator_of(measurement)

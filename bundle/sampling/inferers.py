@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.inferers import Inferer
+from monai.data import MetaTensor
 from tqdm import tqdm
 
 from bundle.files.findings import Findings
@@ -36,77 +34,17 @@ from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
 from bundle.prior.slices import check_finite, device_of
+from bundle.sampling.reconstruction import Reconstruction
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
-from bundle.sampling.subject import Boxes, SubjectBoxes
+from bundle.sampling.subject import SubjectBoxes
+from bundle.sampling.volume_inferer import VolumeInferer
 from bundle.sampling.volume_noise import VolumeNoise
+from bundle.sampling.volumes import Storage, Volumes
 from bundle.usage import UsageError
 
 SOLVERS = ("daps", "ddnm", "ddnm_plus", "dds", "diffpir", "dps", "mbir", "planes", "red_diff", "unconditional")
 """Those that have an overlay, configs/solver_*.json."""
-
-
-@dataclass
-class Reconstruction:
-    """What all draws of one reconstruction share.
-
-    Attributes:
-        y: the measurement, (*range_shape).
-        operator: A.
-        network: the prior's.
-        noise: the draws, along any axis of the volume.
-        data_consistency: step 2, as it fits y.
-        start: what a warm start begins from, (X, Y, Z); None for the operator's linear reconstruction, which is remade
-            for every draw: that saves memory.
-        boxes: parts of the volume that the network sees; None for all of it.
-        state: how far it has come.
-        advance: called after each step, with `state` as the next one will find it.
-    """
-
-    y: torch.Tensor
-    operator: LinearOperator
-    network: Callable
-    noise: VolumeNoise
-    data_consistency: Callable
-    start: torch.Tensor | None = None
-    boxes: Boxes | None = None
-    state: State = field(default_factory=State)
-    advance: Callable[[], object] = lambda: None
-
-
-class VolumeInferer(Inferer):
-    """An inferer that turns each measurement of a batch into a volume of its own shape and affine."""
-
-    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
-        """Reconstruct a batch of measurements (B, 1, ...) that carry their operators; returns (B, 1, X, Y, Z).
-
-        Raises:
-            TypeError: `inputs` has no metadata (is no MetaTensor), so that its operator is unknown.
-            ValueError: a measurement carries no operator.
-        """
-        if not isinstance(inputs, MetaTensor):
-            raise TypeError(
-                "the inferer needs the operator of its inputs: pass a MetaTensor batch, as MONAI's loaders give"
-            )
-        items = decollate_batch(inputs) if inputs.is_batch else [inputs[i] for i in range(len(inputs))]
-        return list_data_collate([self.reconstruct(item, network) for item in items])
-
-    @abstractmethod
-    def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
-        """Reconstruct one measurement (1, ...), with its Findings in the metadata of the result."""
-
-    def working_bytes(
-        self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
-    ) -> Parts:
-        """Bytes that `reconstruct` takes at most, by what takes them, besides y; none is taken to say so.
-
-        An inferer that does not say it is taken to hold what conjugate gradients do.
-
-        Args:
-            y: the measurement, (*range_shape).
-            spacing: of the volume's voxels, in mm.
-        """
-        return {"volumes": operator.descent_bytes()}
 
 
 class DiffusionInverseInferer(VolumeInferer):
@@ -141,6 +79,7 @@ class DiffusionInverseInferer(VolumeInferer):
         progress: show a bar with the time left.
         keeper: is offered the state after every step, and may know one to go on from (bundle.files.unfinished), or
             None. `keeper`, like `observer`, changes nothing of the result.
+        storage: where the volumes lie (bundle.sampling.volumes.Storage); None for where the measurement does.
         subject: where the network has work to do, by a `start` that is given (bundle.sampling.subject), or None for
             everywhere. Data steps that take the network's gradient see all of the volume.
     """
@@ -155,7 +94,8 @@ class DiffusionInverseInferer(VolumeInferer):
                  slice_axis: int | str | Sequence[int] = "alternate", num_draws: int = 2, antithetic: bool = True,
                  seed: int = 0, timesteps: Sequence[int] | None = None, start=None, finish=None,
                  eps_after_data: bool = False, observer=None, progress: bool = True,
-                 keeper: Keeper | None = None, subject: SubjectBoxes | None = None) -> None:  # fmt: skip
+                 keeper: Keeper | None = None, subject: SubjectBoxes | None = None,
+                 storage: Storage | None = None) -> None:  # fmt: skip
         super().__init__()
         choice("sigma_rule", sigma_rule, SIGMA_RULES)
         number("eta", eta, 0, 1)
@@ -205,7 +145,7 @@ class DiffusionInverseInferer(VolumeInferer):
         self.antithetic = is_on(antithetic, "antithetic")
         self.eps_after_data = is_on(eps_after_data, "eps_after_data")
         self.observer, self.progress = observer, is_on(progress, "progress")
-        self.subject = subject
+        self.subject, self.storage = subject, storage
         self.kept_by(keeper)
 
     def kept_by(self, keeper: Keeper | None) -> None:
@@ -227,7 +167,7 @@ class DiffusionInverseInferer(VolumeInferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor()[0].float(), operator_of(measurement)
         affine = operator.domain_affine(measurement.affine)
-        run = self.begin(y, operator, network, affine[:3, :3].norm(dim=0).tolist())
+        run = self.begin(y, operator, network, operator.voxel_sizes(measurement.affine))
         if self.observer is not None:
             self.observer.begin(affine)
         total = self.num_draws * self.num_steps
@@ -241,10 +181,11 @@ class DiffusionInverseInferer(VolumeInferer):
         mean, deviations = run.state.take()
         if self.finish is not None:
             mean = self.finish(mean, y, operator, Step(ab_t=0.5))
-        misfit = float((operator.forward(mean) - y).norm() / y.norm().clamp_min(1e-12))
+        misfit = run.volumes.misfit(mean, y, operator)
         found = Findings(
             str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
             noise_level=getattr(run.data_consistency, "noise_level", None), antithetic=self.antithetic,
+            volumes_on=run.volumes.place,
         )  # fmt: skip
         if deviations is not None:
             found = found.with_map("std", deviations.div_(self._spread_of_one()).sqrt_()[None])
@@ -253,15 +194,27 @@ class DiffusionInverseInferer(VolumeInferer):
     def begin(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float] = (1.0, 1.0, 1.0)
               ) -> Reconstruction:  # fmt: skip
         """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits."""
-        start = self.start(y, operator) if self.start is not None and not self.from_noise else None
-        noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed)
+        volumes = self._volumes(y, operator, network, spacing)
+        start = None
+        if self.start is not None and not self.from_noise:
+            start = volumes.work(self.start, operator, y, alone=getattr(self.start, "by_parts", False))
+        noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed, device=volumes.device)
         fit = getattr(self.data_consistency, "fit", None)
         step = self.data_consistency if fit is None else fit(y, operator)
         boxes = None
         if self.subject is not None and start is not None and not getattr(step, "with_gradient", False):
             on_cpu = device_of(network, y).type == "cpu"
             boxes = self.subject.of(start, sorted(set(self._choices(operator))), on_cpu)
-        return Reconstruction(y, operator, network, noise, step, start, boxes)
+        return Reconstruction(y, operator, network, noise, step, volumes, start, boxes)
+
+    def _volumes(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float]) -> Volumes:
+        """Where the volumes of a reconstruction lie."""
+        device = device_of(network, y)
+        if self.storage is None:
+            return Volumes("device" if device == y.device else "host", device)
+        found = self.storage.of(device, sum(self.working_bytes(y, operator, spacing, network).values()))
+        # What is around this inferer has chosen between device and host.
+        return replace(found, place="host") if found.place == "device" and device != y.device else found
 
     @torch.no_grad()
     def sample(self, run: Reconstruction, draw: int = 0) -> torch.Tensor:
@@ -271,23 +224,23 @@ class DiffusionInverseInferer(VolumeInferer):
         state, noise = run.state, run.noise.opposite() if second else run.noise
         first, own = (k * (len(ab) + 1) for k in (path, draw))  # of its steps, in the keys of draws: no two share one
         x = self._noisy_start(run, noise, axes[0], first) if state.x is None else state.x
-        first_now = state.step
+        first_now, room = state.step, run.room()
         for i, t in enumerate(steps[state.step :], state.step):
             number, last = first + 1 + i, i == len(steps) - 1
             ab_s, next_axis = (1.0, axes[i]) if last else (ab[steps[i + 1]], axes[i + 1])
             sigma = sigma_of(ab[t], ab_s, self.eta)
             keeps = not last and sigma**2 < 1 - ab_s - 1e-12
             denoised = self.prior if run.boxes is None else partial(run.boxes.denoised, self.prior)
-            x0 = denoised(run.network, x, t, axes[i])
+            x0 = denoised(run.network, x, t, axes[i], *room)
             if last or i == first_now:  # on a GPU, to look at a number is to wait for it
                 check_finite(x0, t)
-            eps = predict_eps(x, x0, ab[t]) if keeps and not self.eps_after_data else None
+            eps = predict_eps(x, x0, ab[t], *run.room()) if keeps and not self.eps_after_data else None
             step = Step(
                 ab[t], ab_s, sigma, axes[i], Key(self.seed, own + 1 + i, Purpose.MEASUREMENT), x, memory=state.memory,
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
                 noise=partial(noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
-            x0 = run.data_consistency(x0, run.y, run.operator, step)
+            x0 = run.agreeing(x0, step)
             if self.observer is not None:
                 self.observer(draw, i, t, axes[i], x, x0)
             if last:
@@ -304,7 +257,7 @@ class DiffusionInverseInferer(VolumeInferer):
         """The state to go on from, of an interrupted run that did the same; else that of the beginning."""
         if self.keeper is None:
             return State()
-        of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper")}
+        of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper", "storage")}
         scan, others = (run.y, run.operator, run.noise.spacing), (of_result, run.network)
         state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
         if state.batch_sizes:
@@ -361,10 +314,14 @@ class DiffusionInverseInferer(VolumeInferer):
     def _noisy_start(self, run: Reconstruction, noise: VolumeNoise, axis: int, step: int) -> torch.Tensor:
         """x_t at the first timestep."""
         ab = self.alpha_bars[self.timesteps[0]]
-        x = torch.empty(run.operator.domain_shape, dtype=run.y.dtype, device=run.y.device)
+        x = run.volumes.empty(run.operator.domain_shape).to(run.y.dtype)
         if self.from_noise:
-            return noise.renoise(x, torch.zeros_like(x), None, 0.0, 1.0, axis, step)
-        start = run.operator.linear_reconstruction(run.y) if run.start is None else run.start
+            return noise.renoise(x, x.zero_(), None, 0.0, 1.0, axis, step)
+        start = run.start
+        if start is None:
+            start = run.volumes.work(
+                lambda y, operator: operator.linear_reconstruction(y), run.operator, run.y, alone=True
+            )
         return noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
 

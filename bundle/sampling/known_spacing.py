@@ -25,7 +25,7 @@ from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.values import number
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
-from bundle.sampling.inferers import VolumeInferer
+from bundle.sampling.volume_inferer import VolumeInferer
 
 ASPECT = 2
 """Longest side of a block in shortest ones, at most. In a part of the embedded head (slices 1.6 and 2 voxels apart, two
@@ -49,6 +49,11 @@ class KnownSpacingInferer(VolumeInferer):
         super().__init__()
         self.inferer = inferer
         self.spacing = None if spacing is None else number("prior_spacing", spacing, above=0, kind="a number of mm")
+
+    @property
+    def storage(self):
+        """Where the inner inferer's volumes lie."""
+        return getattr(self.inferer, "storage", None)
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         operator = operator_of(measurement)

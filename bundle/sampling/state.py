@@ -74,10 +74,14 @@ class Keeper(Protocol):
 
 
 def welford(count: int, sample: torch.Tensor, mean: torch.Tensor | None, squares: torch.Tensor | None):
-    """Mean, and sum of squared deviations from it, of `count` + 1 samples (Welford, 1962); (sample, None) of one."""
+    """Mean, and sum of squared deviations from it, of `count` + 1 samples (Welford, 1962); (sample, None) of one.
+
+    All three may be changed.
+    """
     if mean is None:
         return sample, None
-    before = sample - mean
-    mean.add_(before, alpha=1 / (count + 1))
-    product = before.mul_(sample.sub_(mean))
+    # With d = sample - mean: the mean grows by d / (n + 1), the sum by d (d - d / (n + 1)). All in place.
+    difference = sample.sub_(mean)
+    mean.add_(difference, alpha=1 / (count + 1))
+    product = difference.square_().mul_(count / (count + 1))
     return mean, product if squares is None else squares.add_(product)

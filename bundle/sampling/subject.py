@@ -84,9 +84,10 @@ class Boxes:
     def __init__(self, outside: torch.Tensor, parts: dict[int, list[Index]]) -> None:
         self.outside, self.parts = outside, parts
 
-    def denoised(self, prior: Callable, network: Callable, x_t: torch.Tensor, t: int, axis: int) -> torch.Tensor:
+    def denoised(self, prior: Callable, network: Callable, x_t: torch.Tensor, t: int, axis: int,
+                 out: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
         """x0 (X, Y, Z): what `prior` makes of the parts of x_t, called as bundle.prior.SlicePrior, in their places."""
-        x0 = self.outside.clone()
+        x0 = self.outside.clone() if out is None else out.copy_(self.outside)
         for index in self.parts[axis]:
             x0[index] = prior(network, x_t[index], t, axis)
         return x0

@@ -30,12 +30,14 @@ class VolumeNoise:
         spacing: voxel size (mm) along X, Y and Z.
         seed: key of the draws.
         sign: 1, or -1 for the opposite of every draw.
+        device: where it is drawn and added; that of the volume if None.
     """
 
     field: NoiseField
     spacing: Sequence[float]
     seed: int
     sign: int = 1
+    device: torch.device | None = None
 
     def opposite(self) -> VolumeNoise:
         """The same draws with the opposite sign: noise of the same law."""
@@ -60,15 +62,16 @@ class VolumeNoise:
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""
         out = torch.empty_like(like)
-        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose, like.device):
+        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose, self.device or like.device):
             out.movedim(axis, 0)[part] = noise.to(out)
         return out
 
     def renoise(self, out, x0, eps, ab_s: float, sigma: float, axis: int, step: int, let_in: float = 0.0):
         """`bundle.prior.diffusion.renoise` of volumes, into `out`, which may be eps."""
+        device = self.device or out.device
         target, x0 = out.movedim(axis, 0), x0.movedim(axis, 0)
         eps = None if eps is None else eps.movedim(axis, 0)
-        for part, noise in self.slices(out.shape, axis, step, ab_s, device=out.device):
-            kept = None if eps is None else eps[part]
-            target[part] = renoise(x0[part], kept, noise.to(out), ab_s, sigma, let_in)
+        for part, noise in self.slices(out.shape, axis, step, ab_s, device=device):
+            kept = None if eps is None else eps[part].to(device)
+            target[part] = renoise(x0[part].to(device), kept, noise.to(x0.dtype), ab_s, sigma, let_in).to(out.device)
         return out

@@ -15,7 +15,7 @@ from bundle.files.findings import MAPS, Findings, findings_of
 from bundle.files.restore import Restored, result_volumes
 from bundle.physics.measurement import reconstructed
 from bundle.sampling import ForegroundInferer
-from bundle.sampling.inferers import VolumeInferer
+from bundle.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import measured, normal
 from tests.support.scans import INFERENCE
 

@@ -6,7 +6,7 @@ import torch
 from bundle.noise.field import SlerpNoise
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.sampling.foreground import ForegroundInferer
-from bundle.sampling.inferers import VolumeInferer
+from bundle.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler, scan
 
 NETWORK = BlurringDenoiser(alpha_bars())

@@ -22,8 +22,8 @@ from bundle.prior import SlicePrior
 from bundle.prior.network import network_for
 from bundle.prior.weights import Weights, load_weights, scheduler_for
 from bundle.sampling import DiffusionInverseInferer, KnownSpacingInferer, NullSpace
-from bundle.sampling.inferers import VolumeInferer
 from bundle.sampling.known_spacing import block_affine, block_means, interpolated
+from bundle.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, repeatable, sampler, scan
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 
