@@ -195,7 +195,7 @@ def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Te
 
 
 def interpolation_matrix(count: int, length: int, scale: float, first: float, order: int) -> torch.Tensor:
-    """(length, count), float64: values at first + scale i of the spline through a single 1 among zeros, each in turn."""
+    """(length, count), float64: values at first + scale i of the spline through a 1 among zeros, each in turn."""
     ones = np.eye(count)
     columns = [affine_transform(one, [scale], first, (length,), order=order, mode="nearest") for one in ones]
     return torch.from_numpy(np.stack(columns, axis=1))
