@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
+from bundle.files import save_results
 from bundle.files.state_file import read_state
 from bundle.files.unfinished import FOLDER
 from bundle.sampling.inferers import DiffusionInverseInferer
@@ -79,7 +80,7 @@ def test_what_is_sampled_outlives_a_failure_to_write_it(run_here, tiny_overrides
     settings = tiny_overrides(thick_file, num_draws=2, save_minutes=0)
     run_here("inference", INFERENCE, settings | {"output_dir": str(tmp_path / "whole")})
     with monkeypatch.context() as broken:
-        broken.setattr(nib, "save", full)
+        broken.setattr(save_results, "write_nifti", full)
         with pytest.raises((RuntimeError, SystemExit)):
             run_here("inference", INFERENCE, settings)
     assert len(list((tmp_path / "results" / FOLDER).glob("*.pt"))) == 1

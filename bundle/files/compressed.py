@@ -25,6 +25,8 @@ except ImportError:  # no wheel for this platform
 
 GZIP = b"\x1f\x8b"
 """How gzip begins; no header of a volume does."""
+BLOCK = 1 << 18
+"""Bytes that are compressed at once."""
 AS_GZIP = 16 + zlib.MAX_WBITS
 """zlib's word for the format, in place of its own."""
 
@@ -35,11 +37,22 @@ def gzip_writer(file: BinaryIO) -> gzip.GzipFile:
 
 
 def gzip_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip file of all pieces together, in pieces."""
+    """A gzip file of all pieces together, in pieces; the same however they are cut."""
     compressor = COMPRESSOR(LEVEL, zlib.DEFLATED, AS_GZIP)
-    for piece in pieces:
-        yield compressor.compress(piece)
+    for block in blocks_of(pieces):
+        yield compressor.compress(block)
     yield compressor.flush()
+
+
+def blocks_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut anew: ISA-L's choices depend on what it is given at once."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        while len(waiting) >= BLOCK:
+            yield bytes(waiting[:BLOCK])
+            del waiting[:BLOCK]
+    yield bytes(waiting)
 
 
 def file_holder(path: Path) -> FileHolder:

@@ -184,20 +184,24 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def interpolate(y: torch.Tensor, operator: ThroughPlane, order: int) -> torch.Tensor:
     """B-spline interpolation (order 0 nearest, 1 linear, 3 cubic) of y (..., *range_shape) onto the fine grid.
 
-    The grids differ along the thick axis alone, where it is one small matrix, as the operator itself: scipy would look
-    at 64 voxels for each.
+    Along an axis it is one small matrix, and the two grids differ along the thick axis alone: scipy's own would look at
+    64 voxels for each.
     """
-    axis = y.ndim - 3 + operator.axis
-    matrix = interpolation_matrix(operator, order).to(y)
-    return torch.matmul(y.movedim(axis, -1), matrix.T).movedim(-1, axis).contiguous()
+    mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64))  # fine voxel -> thick voxel
+    x = y
+    for axis, (count, length) in enumerate(zip(operator.range_shape, operator.domain_shape)):
+        scale, first = float(mapping[axis, axis]), float(mapping[axis, 3])
+        if (scale, first, length) != (1, 0, count):
+            dim = y.ndim - 3 + axis
+            matrix = interpolation_matrix(count, length, scale, first, order).to(y)
+            x = torch.matmul(x.movedim(dim, -1), matrix.T).movedim(-1, dim).contiguous()
+    return y.clone() if x is y else x
 
 
-def interpolation_matrix(operator: ThroughPlane, order: int) -> torch.Tensor:
-    """(N, K) along the thick axis, in double precision: what becomes of a single slice of 1 among K, each in turn."""
-    mapping = operator.domain_affine(torch.eye(4, dtype=torch.float64)).numpy()  # fine voxel -> thick voxel
-    scale, first = mapping[operator.axis, [operator.axis, 3]]
-    length, slices = operator.domain_shape[operator.axis], np.eye(operator.range_shape[operator.axis])
-    columns = [affine_transform(one, [scale], first, (length,), order=order, mode="nearest") for one in slices]
+def interpolation_matrix(count: int, length: int, scale: float, first: float, order: int) -> torch.Tensor:
+    """(length, count), float64: values at first + scale i of the spline through a 1 among zeros, each in turn."""
+    ones = np.eye(count)
+    columns = [affine_transform(one, [scale], first, (length,), order=order, mode="nearest") for one in ones]
     return torch.from_numpy(np.stack(columns, axis=1))
 
 

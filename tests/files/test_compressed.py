@@ -26,9 +26,14 @@ def by(request, monkeypatch):
     importlib.reload(compressed)
 
 
-@given(st.lists(st.binary(max_size=300), max_size=5))
-def test_pieces_come_back_joined(pieces):
-    assert gzip.decompress(b"".join(compressed.gzip_of(pieces))) == b"".join(pieces)
+@given(st.lists(st.binary(max_size=300), max_size=5), st.integers(1, 700))
+def test_pieces_come_back_joined_and_where_they_are_cut_does_not_matter(pieces, block):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compressed, "BLOCK", block)
+        whole = b"".join(compressed.gzip_of(pieces))
+        assert whole == b"".join(compressed.gzip_of([b"".join(pieces)]))
+        assert {len(b) for b in [*compressed.blocks_of(pieces)][:-1]} <= {block}
+    assert gzip.decompress(whole) == b"".join(pieces)
 
 
 def test_each_is_gzip_without_name_and_time(by, tmp_path):
