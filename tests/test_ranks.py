@@ -38,6 +38,9 @@ def test_parts_come_together_as_the_whole(number, tmp_path):
         for whole, (shape, dim) in zip(wholes, SHAPES, strict=True):
             mine = whole.movedim(dim, 0)[ranks.share(shape[dim])].movedim(0, dim)
             found.append(ranks.gather(mine, shape[dim], dim).clone().numpy())
+            out = torch.empty(shape)
+            ranks.gather(mine, shape[dim], dim, out=out)
+            assert torch.equal(out, whole)
         board = ranks.Board("here")
         taken = [board.take("items") for _ in range(5)]
         board.write(f"of/{ranks.rank()}", "ä")
@@ -56,6 +59,7 @@ def test_parts_come_together_as_the_whole(number, tmp_path):
 def test_one_rank_has_everything_and_sends_nothing():
     part = torch.randn(3, 4)
     assert ranks.gather(part, 3) is part
+    assert torch.equal(ranks.gather(part, 3, out=torch.empty(3, 4)), part)
     assert (ranks.rank(), ranks.world_size(), ranks.share(5), ranks.all_of(2)) == (0, 1, slice(0, 5), [2])
 
 
