@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle import ranks
+from bundle.files.shared_memory import SharedMemory
 from bundle.files.shared_unfinished import SharedUnfinished
 from bundle.files.unfinished import Unfinished
 from bundle.prior import SlicePrior
@@ -129,6 +130,19 @@ def test_all_go_on_from_the_state_that_rank_0_keeps(tmp_path, monkeypatch):
     first, second = on_ranks(2, begun, tmp_path)
     assert first == [0, [0, 0], 1, 0, [0, 0], 2]
     assert second == [0, [0, 0], 0, 1, [1, 1], 1]
+
+
+@forks
+def test_ranks_of_shared_slices_go_by_the_least_memory(tmp_path):
+    """Or volumes would lie on the host of one and on the GPU of the other, and never meet."""
+
+    def found():
+        now = [5.0 - ranks.rank()]
+        slices, cases = (SharedMemory(lambda _: now[0], "cpu", share) for share in ("slices", "cases"))
+        now[0] += 10
+        return slices("cpu"), cases("cpu")
+
+    assert on_ranks(2, found, tmp_path) == [(4.0, 15.0), (4.0, 14.0)]
 
 
 @forks
