@@ -121,12 +121,15 @@ def share(count: int, of: int | None = None) -> slice:
     return slice(of * count // ranks, (of + 1) * count // ranks)
 
 
-def gather(part: torch.Tensor, count: int, dim: int = 0) -> torch.Tensor:
+def gather(part: torch.Tensor, count: int, dim: int = 0, out: torch.Tensor | None = None) -> torch.Tensor:
     """The whole that the ranks' parts make, side by side along `dim`: the same tensor on every rank.
+
+    Parts are sent one after the other, so that besides the whole one of them is held at most.
 
     Args:
         part: this rank's, `share(count)` of the whole along `dim`; all else of its shape is that of the others.
         count: items of the whole along `dim`.
+        out: where the whole is to go; else a new tensor.
 
     Raises:
         ValueError: the part is not as long as this rank's share.
@@ -134,21 +137,19 @@ def gather(part: torch.Tensor, count: int, dim: int = 0) -> torch.Tensor:
     mine = share(count)
     if part.shape[dim] != mine.stop - mine.start:
         raise ValueError(f"rank {rank()} has items {mine.start} to {mine.stop} of {count}, got {part.shape[dim]}")
-    if world_size() == 1:
+    if world_size() == 1 and out is None:
         return part
     part = part.movedim(dim, 0)
-    # Each part is sent from where it lies into the place where it belongs: no padding, no second copy of the whole.
-    whole = torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=part.device)
-    whole[mine] = part
-    sent = [dist.broadcast(whole[share(count, r)], r, async_op=True) for r in range(world_size()) if _has(count, r)]
-    for work in sent:
-        work.wait()
+    whole = part.new_empty((count, *part.shape[1:])) if out is None else out.movedim(dim, 0)
+    for sender in range(world_size()):
+        place = share(count, sender)
+        if place.start == place.stop:
+            continue
+        sent = part.contiguous() if place == mine else part.new_empty((place.stop - place.start, *part.shape[1:]))
+        if world_size() > 1:
+            dist.broadcast(sent, sender)
+        whole[place] = sent
     return whole.movedim(0, dim)
-
-
-def _has(count: int, of: int) -> bool:
-    """Whether a rank has any of `count` items."""
-    return share(count, of).start < share(count, of).stop
 
 
 def agreed(value):

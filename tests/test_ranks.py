@@ -6,9 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle import ranks
+from bundle.files.shared_memory import SharedMemory
+from bundle.files.shared_unfinished import SharedUnfinished
+from bundle.files.unfinished import Unfinished
+from bundle.prior import SlicePrior
 from bundle.usage import UsageError
+from tests.support.helpers import alpha_bars
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
+from tests.support.scans import random_network
 
 SHAPES = [((5, 3, 4), 0), ((3, 7, 2), 1), ((2, 3, 1), 2), ((2, 2, 9), -1)]
 """Of wholes, and along which of their dimensions they are shared: even and not, and with fewer items than ranks."""
@@ -33,6 +39,9 @@ def test_parts_come_together_as_the_whole(number, tmp_path):
         for whole, (shape, dim) in zip(wholes, SHAPES, strict=True):
             mine = whole.movedim(dim, 0)[ranks.share(shape[dim])].movedim(0, dim)
             found.append(ranks.gather(mine, shape[dim], dim).clone().numpy())
+            out = torch.empty(shape)
+            ranks.gather(mine, shape[dim], dim, out=out)
+            assert torch.equal(out, whole)
         board = ranks.Board("here")
         taken = [board.take("items") for _ in range(5)]
         board.write(f"of/{ranks.rank()}", "ä")
@@ -51,6 +60,7 @@ def test_parts_come_together_as_the_whole(number, tmp_path):
 def test_one_rank_has_everything_and_sends_nothing():
     part = torch.randn(3, 4)
     assert ranks.gather(part, 3) is part
+    assert torch.equal(ranks.gather(part, 3, out=torch.empty(3, 4)), part)
     assert (ranks.rank(), ranks.world_size(), ranks.share(5), ranks.all_of(2)) == (0, 1, slice(0, 5), [2])
 
 
@@ -80,3 +90,83 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="3 processes on this machine, which has GPUs for 2.*nproc_per_node=2"):
         ranks.start("cuda:0")
+
+
+@forks
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_prior_across_ranks_denoises_as_one(number, tmp_path):
+    """And takes the gradient as one does; with as many slices as ranks, with fewer, and with a share that is uneven."""
+    network = random_network().eval()
+    x, v = torch.randn(2, 7, 16), torch.randn(2, 7, 16)
+
+    def denoised(across):
+        prior = SlicePrior(alpha_bars(), slice_batch_size=2, across_ranks=across)
+        with torch.no_grad():
+            x0 = [prior(network, x, 100, axis) for axis in range(3)]
+        return [t.numpy() for t in (*x0, *(prior.pull_back(network, x, 100, axis, v) for axis in range(3)))]
+
+    alone = denoised(False)
+    for found in on_ranks(number, lambda: denoised(True), tmp_path):
+        for a, b in zip(found, alone, strict=True):
+            torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=1e-4, atol=1e-5)
+
+
+@forks
+def test_all_go_on_from_the_state_that_rank_0_keeps(tmp_path, monkeypatch):
+    """Of shared slices; of shared cases each from its own."""
+    monkeypatch.setattr(Unfinished, "begin", lambda *_: {"done": ranks.rank(), "x": torch.full((2,), ranks.rank())})
+    offered = []
+    monkeypatch.setattr(Unfinished, "offer", lambda _, state: offered.append(state))
+
+    def begun():
+        found = []
+        for share in ("slices", "cases"):
+            keeper = SharedUnfinished(tmp_path, share=share)
+            state = keeper.begin(None, None, 5, torch.device("cpu"))
+            keeper.offer(state)
+            found += [state["done"], state["x"].tolist(), len(offered)]
+        return found
+
+    first, second = on_ranks(2, begun, tmp_path)
+    assert first == [0, [0, 0], 1, 0, [0, 0], 2]
+    assert second == [0, [0, 0], 0, 1, [1, 1], 1]
+
+
+@forks
+def test_ranks_of_shared_slices_go_by_the_least_memory(tmp_path):
+    """Or volumes would lie on the host of one and on the GPU of the other, and never meet."""
+
+    def found():
+        now = [5.0 - ranks.rank()]
+        slices, cases = (SharedMemory(lambda _: now[0], "cpu", share) for share in ("slices", "cases"))
+        now[0] += 10
+        return slices("cpu"), cases("cpu")
+
+    assert on_ranks(2, found, tmp_path) == [(4.0, 15.0), (4.0, 14.0)]
+
+
+@forks
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
+def test_gpus_gather_by_nccl(fresh_python):
+    code = """
+import torch, torch.distributed as dist, torch.multiprocessing as mp
+from bundle import ranks
+def work(r, path):
+    torch.cuda.set_device(r)
+    ranks.join(dist.FileStore(path, 2), r, 2, "cpu:gloo,cuda:nccl")
+    whole = torch.arange(15.0, device="cuda").reshape(5, 3)
+    assert torch.equal(ranks.gather(whole[ranks.share(5)], 5), whole)
+    assert torch.equal(ranks.gather(whole[ranks.share(5)].cpu(), 5), whole.cpu())
+    assert ranks.agreed(r) == 0
+    ranks.end()
+if __name__ == "__main__":
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("fork")
+        processes = [context.Process(target=work, args=(r, folder + "/meet")) for r in range(2)]
+        for p in processes: p.start()
+        for p in processes: p.join(100)
+        assert [p.exitcode for p in processes] == [0, 0]
+"""
+    fresh_python(code)

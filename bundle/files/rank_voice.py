@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -45,9 +46,16 @@ class RankVoice(io.TextIOBase):
 
 
 def speak_as_rank(aloud: bool) -> None:
-    """From here on, what a rank other than 0 says has its number before it, or is not said."""
-    if number():
-        sys.stdout, sys.stderr = (RankVoice(s, number(), aloud) for s in (sys.__stdout__, sys.__stderr__))
+    """From here on, what a rank other than 0 says has its number before it, or is not said; what is logged, too."""
+    if not number():
+        return
+    voices = {stream: RankVoice(stream, number(), aloud) for stream in (sys.__stdout__, sys.__stderr__)}
+    known = (logging.root, *logging.root.manager.loggerDict.values())
+    for handler in (h for logger in known for h in getattr(logger, "handlers", ())):
+        stream = getattr(handler, "stream", None)
+        if (screen := getattr(stream, "stream", stream)) in voices:
+            handler.setStream(voices[screen])
+    sys.stdout, sys.stderr = voices.values()
 
 
 def let_first_speak(error: BaseException) -> None:

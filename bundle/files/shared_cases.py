@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from bundle.files.case_folder import WriteCases
 from bundle.files.cases import Cases
 from bundle.files.failure import Terminated
 from bundle.files.last_words import reason_of
@@ -37,6 +38,11 @@ at about the same time, and then they go on with the next case."""
 def shares_slices(share: str) -> bool:
     """Whether the slices of each case are shared, and not the cases; raises UsageError for what is neither."""
     return choice("share", share, SHARED) == "slices"
+
+
+def handlers_of(handlers: Sequence, writes: bool) -> list:
+    """Of an evaluator's handlers those of this rank: without what writes results, where another rank does."""
+    return [handler for handler in handlers if writes or not isinstance(handler, WriteCases)]
 
 
 class SharedCases(Cases):

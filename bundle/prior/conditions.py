@@ -28,7 +28,7 @@ NOTED = ("grow", "compile")
 LENGTH = ("max_epochs", "max_minutes")
 """Settings that the learning rate follows; with the second, the first says nothing."""
 RANKS = "the number of ranks"
-"""Fixed: with `batch_size` it makes the effective batch. Checkpoints that do not say it are of one."""
+"""Fixed: with `batch_size` it makes the effective batch. Those of one process do not say it."""
 DATA, SCAN = "the data", "the scan"
 """Noted of what is trained on: names and sizes; and of a single one, as of an adaptation, what is in it."""
 
@@ -49,7 +49,8 @@ def conditions_of(settings: Mapping, network: torch.nn.Module, volumes: Sequence
     images = {str(item["image"]) for item in chain(*volumes)}
     scan = content_of(Path(images.pop())) if len(images) == 1 else None
     return {
-        "fixed": {name: settings[name] for name in FIXED if name in settings} | {RANKS: world_size()} | about,
+        "fixed": {name: settings[name] for name in FIXED if name in settings} | about
+        | ({RANKS: world_size()} if world_size() > 1 else {}),
         "noted": {name: settings[name] for name in NOTED if name in settings} | {
             DATA: " and ".join(fingerprint_of(v) for v in volumes),
             "the device": torch.device(device).type,
@@ -91,12 +92,13 @@ def compare(path: Path, before: Mapping, now: Mapping) -> None:
     Raises:
         ValueError: a fixed one differs.
     """
-    if gone := sorted(n for n in before["fixed"].keys() - now["fixed"].keys() if "#" not in n):
+    fixed, fixed_now = ({RANKS: 1} | conditions["fixed"] for conditions in (before, now))
+    if gone := sorted(n for n in fixed.keys() - fixed_now.keys() if "#" not in n):
         raise ValueError(
             f"{path} is of another version, which had {', '.join(gone)}: go on with that version, or train anew in "
             "another output_dir"
         )
-    if changed := _changed({RANKS: 1} | before["fixed"], now["fixed"]):
+    if changed := _changed(fixed, fixed_now):
         ids = ", ".join(name for name, *_ in changed)
         raise ValueError(
             f"{path} was trained otherwise than this run: {_in_words(changed)}; give {ids} as before to go on, or "

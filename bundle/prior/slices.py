@@ -115,7 +115,7 @@ class SlicePrior:
     def _all_have(self, mine: torch.Tensor, whole: torch.Tensor, axis: int) -> torch.Tensor:
         """`whole`, into which slices across `axis` have gone, or go from the ranks that have worked on them."""
         if self._across_ranks:
-            whole.copy_(gather(mine, whole.shape[axis]).movedim(0, axis))
+            gather(mine, whole.shape[axis], out=whole.movedim(axis, 0))
         return whole
 
     def _over(self, network: Network, shape: Sequence[int], device: torch.device, work, gradient: bool = False) -> None:

@@ -227,8 +227,8 @@ def archive_table(record: dict, found: list[tuple[str, str, float]]) -> str:
         each = seconds * ratio
         hours = each * SCANS / 3600
         rows.append(
-            [f"`{preset}`", device, f"{seconds:.1f} s", f"{each:.0f} s", f"{hours:,.0f} h",
-             f"{hours / 24 / DAYS:,.0f}"]
+            [f"`{preset}`", device, f"{seconds:.1f} s", f"{rough(each)} s", f"{rough(hours)} h",
+             rough(hours / 24 / DAYS)]
         )  # fmt: skip
     header = ["preset", "device", "embedded sample, measured", "a whole head", f"{SCANS:,} heads",
               f"such devices for {DAYS} days"]  # fmt: skip
@@ -247,8 +247,13 @@ def storage_text(record: dict) -> str:
     rows = []
     for words, names in kept.items():
         each = ratio * sum(sizes[name] for name in names)
-        rows.append([words, f"{each / 1e6:.0f} MB", f"{each * SCANS / 1e12:.0f} TB"])
+        rows.append([words, f"{rough(each / 1e6)} MB", f"{rough(each * SCANS / 1e12)} TB"])
     return table(["kept of each scan", "a whole head", f"{SCANS:,} heads"], rows)
+
+
+def rough(value: float) -> str:
+    """With two digits, as an estimate is."""
+    return f"{float(f'{value:.2g}'):,.0f}"
 
 
 def voxels(shape) -> int:
@@ -259,7 +264,8 @@ def write_page(record: dict, page: Path = DOCS / "scale.md") -> None:
     """The tables of the page, from what was measured."""
     ratio = voxels(HEAD) / voxels(record["files"]["voxels"])
     size = " x ".join(map(str, HEAD))
-    basis = f"A whole head is {size} voxels, {ratio:.1f} times the embedded sample ({record['files']['voxels']})."
+    sample = " x ".join(map(str, record["files"]["voxels"]))
+    basis = f"A whole head is {size} voxels, {ratio:.1f} times the result of the embedded sample ({sample})."
     fill(page, "ranks", ranks_table(record))
     fill(page, "archive", f"{basis}\n\n{archive_table(record, speeds(page.parent))}")
     fill(page, "storage", storage_text(record))
