@@ -131,7 +131,8 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/precision.json"))
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    bench = Bench([], args.volume, **{"model": args.model, "preset": args.preset, "report": False} | others)
+    ids = {"model": args.model, "preset": args.preset, "precision": "float32", "report": False}
+    bench = Bench([], args.volume, **ids | others)
     settings = {"volume": args.volume.name, "sha256": sha256(args.volume), "model": args.model, "preset": args.preset,
                 "threads": args.threads}  # fmt: skip
     record = Record(args.output, settings)

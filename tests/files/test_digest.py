@@ -132,7 +132,7 @@ ARGUMENTS = {
     "prior": SlicePrior(alpha_bars(), 4), "data_consistency": sampling.Proximal(0.1), "noise_field": SlerpNoise(),
     "num_steps": 4, "start_fraction": 0.3, "eta": 0.5, "sigma_rule": "ddim", "slice_axis": 1, "num_draws": 4,
     "antithetic": False, "seed": 1, "timesteps": [500, 100, 20], "start": LeastSquares(),
-    "finish": sampling.Proximal(0.2), "eps_after_data": True,
+    "finish": sampling.Proximal(0.2), "eps_after_data": True, "subject": sampling.SubjectBoxes(),
 }  # fmt: skip
 """Another value of every argument of the sampler that the result is a function of."""
 WITHOUT_A_SAY = {"observer", "progress", "keeper"}
