@@ -41,7 +41,14 @@ def small_parts(monkeypatch):
 
 
 def radon(slices):
-    geometry = ScanGeometry("parallel", tuple(15.0 * view for view in range(12)), num_columns=30, column_size=1.0, num_rows=slices, row_size=1.0)
+    geometry = ScanGeometry(
+        "parallel",
+        tuple(15.0 * view for view in range(12)),
+        num_columns=30,
+        column_size=1.0,
+        num_rows=slices,
+        row_size=1.0,
+    )
     return SparseRadon(geometry, Grid((20, 18, slices), (1.0, 1.0, 1.0)))
 
 
@@ -122,6 +129,7 @@ def peak_bytes(count, in_files, tmp_path, physics):
         operator = radon(count)
         y = torch.rand(operator.range_shape)
         inferer = sampler(SlerpNoise(), Proximal(0.01, iterations=3), slice_axis=2, **settings)
+    in_files.add(StorageWeakRef(y.untyped_storage()))  # it lies where it was read
     with Alive(in_files) as alive:
         run = inferer.begin(y, operator, NETWORK)
         for draw in range(2):
@@ -162,7 +170,9 @@ def test_auto_takes_the_first_place_that_has_room(device, needed, place):
 
 def test_a_disk_that_is_full_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("bundle.files.mapped.free_disk", lambda folder: 10)
-    with pytest.raises(OSError, match="0.004 MB does not fit into .* 1e-05 MB are free: choose another --output_dir"):
+    with pytest.raises(
+        OSError, match="0.004 MB does not fit into .*, where 1e-05 MB are free: choose another --output_dir"
+    ):
         Volumes("disk", CPU, tmp_path).empty((10, 10, 10))
 
 
