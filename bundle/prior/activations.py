@@ -8,6 +8,7 @@ the shipped networks are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch.func import functional_call
@@ -39,7 +40,8 @@ def _peak(network: torch.nn.Module, shape: Sequence[int], gradient: bool) -> flo
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {name: tensor.detach().to("meta") for name, tensor in state.items()}
     x = torch.empty(*shape, device="meta", requires_grad=gradient)
-    eager = torch.compiler.set_stance("force_eager")  # nothing is compiled only to be asked
+    compiled = getattr(network, "_compiled_call_impl", None) is not None
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()  # nothing is compiled to be asked
     with eager, torch.set_grad_enabled(gradient), _Alive() as alive:
         output = functional_call(network, state, (x, torch.zeros(shape[0], dtype=torch.long, device="meta")))
         if gradient:

@@ -6,6 +6,9 @@
         page          the same with what the page shows, and what packs it
         evaluation    the truth, every method, and what makes a baseline, or what the metrics make of a method
 
+Where sampling has no room on the device, its volumes go to the host's memory, or to the disk (bundle.sampling.volumes):
+then the device has to hold the network's activations and a few parts, and so has the memory in place of the volumes.
+
 The constants are chosen by the peaks of a few runs (docs/limits.md; `python -m scripts.studies.memory`). A run is
 refused only where SURE of the estimate is more than there is.
 """
@@ -20,20 +23,23 @@ from monai.transforms import MapTransform
 
 from bundle.files.limits import Limits
 from bundle.files.machine import free_disk, in_gigabytes
-from bundle.files.memory import Parts, array_bytes, largest, with_more
+from bundle.files.memory import FLOAT, Parts, array_bytes, largest, with_more
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
+from bundle.sampling.volumes import PART
 from bundle.usage import UsageError
 
 OVERHEAD = 350e6
 """Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
 SURE = 0.9
 """Share of the estimate that has to fit."""
-RESULT, PER_MAP = 5.0, 3.0
+RESULT, PER_MAP = 3.0, 2.0
 """Volumes at once while a result is restored and written, and for each map beside it."""
-PAGE = 3.0
+PAGE = 1.0
 """More of them while the page is made."""
+PARTS = 8.0
+"""Parts of volumes at once, where these lie elsewhere."""
 METRICS = 8.0
 """Volumes that the metrics of one method take."""
 NIFTI, DICOM, SHOWN = 2.0, 2.0, 0.5
@@ -81,12 +87,20 @@ class CheckMemoryd(MapTransform):
             return
         operator = operator_of(measurement)
         sampling, after = self.estimate(measurement)
+        storage, device, on_disk = getattr(self.sampler, "storage", None), str(self.device), 0.0
+        place = "device" if storage is None else storage.of(self.device, sum(sampling.values())).place
+        travelling = {"network": sampling.get("network", 0.0), "parts": PARTS * PART * FLOAT, "overhead": OVERHEAD}
+        staying = {name: size for name, size in sampling.items() if name != "network"}
+        if place == "disk":
+            on_disk, staying = sum(staying.values()), {"volumes": self.sampler.coupled_bytes(operator)}
+        at_once = sampling if place == "device" else travelling
         if self.device.type == "cuda":
-            self._fits(sampling, str(self.device), operator.smaller)
-            self._fits(after, "cpu", operator.smaller)
+            self._fits(at_once, device, operator.smaller)
+            self._fits(after if place == "device" else largest(staying, after), "cpu", operator.smaller)
         else:
-            self._fits(largest(sampling, after), "cpu", operator.smaller)
-        needed, there = self.disk_bytes(operator.domain_shape), free_disk(path_of("output_dir", self.output_dir))
+            self._fits(largest(at_once if place != "host" else sampling, staying, after), "cpu", operator.smaller)
+        needed = self.disk_bytes(operator.domain_shape) + on_disk
+        there = free_disk(path_of("output_dir", self.output_dir))
         if there is not None and SURE * needed > there:
             raise ValueError(
                 f"its results take about {in_gigabytes(needed)}, and {in_gigabytes(there)} are free at "

@@ -293,6 +293,20 @@ class DiffusionInverseInferer(VolumeInferer):
             with_more(held, volumes=volume) | {"finish": step_bytes(self.finish, operator)},
         )
 
+    def coupled_bytes(self, operator: LinearOperator) -> float:
+        """Bytes of the work that takes whole volumes, wherever these lie (bundle.sampling.volumes)."""
+        sizes = [step_bytes(self.finish, operator)]
+        if self.start is not None and not self.from_noise and not self._alone(self.start, operator):
+            sizes.append(working_bytes(self.start, operator, operator.starting_bytes()))
+        if not self._alone(self.data_consistency, operator):
+            sizes.append(step_bytes(self.data_consistency, operator))
+        return max(sizes)
+
+    @staticmethod
+    def _alone(work: Callable, operator: LinearOperator) -> bool:
+        """Whether parts of a volume are worked on each by itself."""
+        return bool(operator.separable_axes) and getattr(work, "by_parts", False)
+
     def _spread_of_one(self) -> float:
         """What the sum of squared deviations of the draws from their mean is, in variances of one draw.
 
