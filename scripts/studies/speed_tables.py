@@ -83,7 +83,8 @@ def leaner_text(record: Mapping) -> str:
 
 
 TEXTS: dict[str, Callable[[Mapping], str]] = {
-    "quality_time": quality_text, "quality_time_head": quality_text, "precision": precision_text, "skip_air": air_text, "leaner": leaner_text,
+    "quality_time": quality_text, "quality_time_head": quality_text, "precision": precision_text,
+    "skip_air": air_text, "leaner": leaner_text,
 }  # fmt: skip
 """By the name of the JSON file, and of the markers in the page."""
 
