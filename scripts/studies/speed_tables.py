@@ -1,4 +1,4 @@
-"""Tables of docs/speed.md, from docs/quality_time.json, _head.json, precision.json, skip_air.json and leaner.json.
+"""Tables of docs/speed.md, from docs/quality_time.json, precision.json, skip_air.json and leaner.json.
 
 python -m scripts.studies.speed_tables
 """
@@ -83,8 +83,7 @@ def leaner_text(record: Mapping) -> str:
 
 
 TEXTS: dict[str, Callable[[Mapping], str]] = {
-    "quality_time": quality_text, "quality_time_head": quality_text, "precision": precision_text,
-    "skip_air": air_text, "leaner": leaner_text,
+    "quality_time": quality_text, "precision": precision_text, "skip_air": air_text, "leaner": leaner_text,
 }  # fmt: skip
 """By the name of the JSON file, and of the markers in the page."""
 
