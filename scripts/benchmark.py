@@ -1,46 +1,107 @@
 """Where the time and memory of a run go; prints JSON.
 
     python -m scripts.benchmark                            the default run on the embedded sample
+    python -m scripts.benchmark --before                   and as version 0.4.0 did it, paired, some times in turn
     python -m scripts.benchmark --task svct                another task's; of projectors: .studies.benchmark_projectors
     python -m scripts.benchmark --batch_sizes 1 2 4 8 16   and network throughput per batch size and memory format
 
-One run is timed as a whole (reading, sampling, writing). Its network calls are timed twice: inside the run, and bare,
-as the same number of calls on the same shapes right after it. `outside_network` is the share of the run that is not
-network: what the sampler, the data step and the noise cost.
+A run is timed as a whole (reading, sampling, writing), and by its parts. Its network calls are timed twice: inside the
+run, and bare, as the same number of calls on the same shapes right after it. `outside_network` is the share of the run
+that is not network. On a GPU every part is waited for, before and after, so that the whole is a little slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
+import psutil
 import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle.files.last_words import plain_endings
 from bundle.files.run_record import peak_memory_mb
+from bundle.files.save_results import SaveResults
+from bundle.noise.field import NoiseField
+from bundle.report.page.write import WriteReport
+from bundle.sampling.volume_noise import VolumeNoise
+
+BEFORE = {"slice_batch_size": 8, "precision": "float32", "skip_air": False}
+"""What version 0.4.0 did; its noise was drawn on the CPU."""
 
 
-class NetworkClock:
-    """Times every call of a network and counts the shapes it was called with."""
+class Parts:
+    """Seconds that parts of a run take, by name, and the shapes that its network was called with."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.seconds, self.shapes = 0.0, Counter()
-        self.hooks = [network.register_forward_pre_hook(self._start), network.register_forward_hook(self._stop)]
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds, self.shapes = device, Counter(), Counter()
 
-    def detach(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    def timed(self, name: str, function: Callable) -> Callable:
+        """The function, its calls counted to a part."""
 
-    def _start(self, module, inputs) -> None:
-        self.shapes[tuple(inputs[0].shape)] += 1
-        self.started = now(inputs[0].device)
+        def call(*args, **kwargs):
+            start = now(self.device)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] += now(self.device) - start
 
-    def _stop(self, module, inputs, output) -> None:
-        self.seconds += now(output.device) - self.started
+        return call
+
+    @contextmanager
+    def watching(self, workflow: ConfigWorkflow) -> Iterator[None]:
+        """Within it, the parts of the workflow's run are timed."""
+        network, sampler = workflow.evaluator.network, workflow.parser.get_parsed_content("sampler")
+        dataset = workflow.evaluator.data_loader.dataset
+
+        def noted(module, inputs):
+            self.shapes[tuple(inputs[0].shape)] += 1
+
+        with ExitStack() as stack:
+            stack.callback(network.register_forward_pre_hook(noted).remove)
+            for owner, attribute, name in (
+                (dataset, "transform", "reading"), (network, "forward", "network"), (NoiseField, "draw", "noise"),
+                (SaveResults, "write", "writing"), (WriteReport, "write", "page"),
+            ):  # fmt: skip
+                timed = self.timed(name, getattr(owner, attribute))
+                of_class = owner not in (dataset, network)
+                stack.enter_context(patch.object(owner, attribute, bound(timed) if of_class else timed))
+            step = TimedStep(sampler.data_consistency, self)
+            stack.enter_context(patch.object(sampler, "data_consistency", step))
+            if sampler.start is not None:
+                start = self.timed("start", sampler.start)
+                start.by_parts = getattr(sampler.start, "by_parts", False)
+                stack.enter_context(patch.object(sampler, "start", start))
+            yield
+
+
+def bound(function: Callable) -> Callable:
+    """As a method of a class."""
+    return lambda self, *args, **kwargs: function(self, *args, **kwargs)
+
+
+class TimedStep:
+    """A data-consistency step whose calls are timed."""
+
+    def __init__(self, step, parts: Parts) -> None:
+        self.step, self.parts = step, parts
+
+    def fit(self, y, operator):
+        """As the step that is timed: some fit each measurement."""
+        return TimedStep(self.step.fit(y, operator) if hasattr(self.step, "fit") else self.step, self.parts)
+
+    def __getattr__(self, name: str):
+        return getattr(self.step, name)
+
+    def __call__(self, *args):
+        return self.parts.timed("data", self.step)(*args)
 
 
 def now(device: torch.device) -> float:
@@ -51,70 +112,89 @@ def now(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def bare_calls(network: torch.nn.Module, shapes: Counter, device: torch.device) -> float:
+def bare_calls(prior, network: torch.nn.Module, shapes: Counter, device: torch.device) -> float:
     """Seconds for the counted calls on random slices."""
     seconds = 0.0
     for shape, count in shapes.items():
-        x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-        t = torch.full((shape[0],), 100, device=device)
-        network(x, t)
+        slices = torch.randn(shape[0], *shape[2:], device=device)
+        prior._output(network, slices, 100)
         start = now(device)
         for _ in range(count):
-            network(x, t)
+            prior._output(network, slices, 100)
         seconds += now(device) - start
     return seconds
 
 
-class StepClock:
-    """Wraps a data-consistency step and times its calls."""
+@contextmanager
+def noise_of_the_host(device: torch.device) -> Iterator[None]:
+    """Within it, noise is drawn on the CPU and sent, a few slices at a time, as before version 0.9.0."""
+    slices = VolumeNoise.slices
 
-    def __init__(self, step) -> None:
-        self.step, self.fitted, self.seconds = step, step, 0.0
+    def sent(self, *args, **kwargs):
+        for part, noise in slices(self, *args, **{k: v for k, v in kwargs.items() if k != "device"}):
+            yield part, noise.to(device)
 
-    def fit(self, y, operator):
-        """As the step that is timed: some fit each measurement."""
-        self.fitted = self.step.fit(y, operator) if hasattr(self.step, "fit") else self.step
-        return self
-
-    def __call__(self, x0, y, operator, reverse_step):
-        start = now(x0.device)
-        result = self.fitted(x0, y, operator, reverse_step)
-        self.seconds += now(x0.device) - start
-        return result
+    with patch.object(VolumeNoise, "slices", sent):
+        yield
 
 
-def time_run(overrides: dict, task: str | None = None) -> dict:
-    """Time one run of configs/inference.json, or of a task, with some ids overridden."""
+def time_run(overrides: dict, task: str | None = None, before: bool = False) -> dict:
+    """Time one run of configs/inference.json, or of a task, with some ids overridden.
+
+    Args:
+        before: as version 0.4.0 did it.
+    """
     configs = ["configs/inference.json"] + ([f"configs/task_{task}.json"] if task else [])
-    with tempfile.TemporaryDirectory() as folder:
-        workflow = ConfigWorkflow(
-            configs, workflow_type="inference", logging_file=False, output_dir=folder, **overrides
-        )
+    ids = overrides | (BEFORE if before else {})
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workflow = ConfigWorkflow(configs, workflow_type="inference", logging_file=False, output_dir=folder, **ids)
         workflow.initialize()
         evaluator, device = workflow.evaluator, workflow.parser.get_parsed_content("device")
-        clock = NetworkClock(evaluator.network)
-        sampler = workflow.parser.get_parsed_content("sampler")
-        sampler.data_consistency = step = StepClock(sampler.data_consistency)
-        start = now(device)
-        evaluator.run()
-        whole = now(device) - start
-    clock.detach()
-    peak = peak_memory_mb()
-    bare = bare_calls(evaluator.network, clock.shapes, device)
+        workflow.parser.get_parsed_content("load_weights").load()
+        if before:
+            stack.enter_context(noise_of_the_host(device))
+        parts = Parts(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with parts.watching(workflow):
+            start = now(device)
+            evaluator.run()
+            workflow.parser.get_parsed_content("write_cases").ended(wait=True)
+            whole = now(device) - start
+        peak = peak_memory_mb()
+        bare = bare_calls(workflow.parser.get_parsed_content("prior"), evaluator.network, parts.shapes, device)
+    seconds = {name: round(parts.seconds[name], 4) for name in sorted(parts.seconds)}
     return {
         "overrides": overrides,
+        "way": "0.4.0" if before else "now",
         "whole_run_s": round(whole, 4),
-        "network_in_run_s": round(clock.seconds, 4),
-        "bare_network_s": round(bare, 2),
-        "data_fidelity_s": round(step.seconds, 2),
-        "data_fidelity_share": round(step.seconds / whole, 4),
-        "outside_network": round(1 - clock.seconds / whole, 4),
+        "parts_s": seconds | {"other": round(whole - sum(parts.seconds.values()), 4)},
+        "bare_network_s": round(bare, 4),
+        "outside_network": round(1 - parts.seconds["network"] / whole, 4),
         "bare_over_whole": round(bare / whole, 4),
-        "network_calls": sum(clock.shapes.values()),
+        "network_calls": sum(parts.shapes.values()),
+        "slices_per_call": max(shape[0] for shape in parts.shapes),
         "peak_memory_mb": round(peak, 1),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def summary(runs: list[dict]) -> dict:
+    """Medians over runs of both ways, and their ratio pair by pair: "now" over "before"."""
+    by_way = {way: [run for run in runs if run["way"] == way] for way in ("0.4.0", "now")}
+    ratios = [b["whole_run_s"] / a["whole_run_s"] for a, b in zip(*by_way.values())]
+
+    def medians(found: list[dict]) -> dict:
+        names = {name for run in found for name in run["parts_s"]}
+        parts = {n: round(statistics.median(run["parts_s"].get(n, 0.0) for run in found), 4) for n in sorted(names)}
+        return {"whole_run_s": round(statistics.median(run["whole_run_s"] for run in found), 4), "parts_s": parts}
+
+    return {
+        "pairs": len(ratios),
+        **{way: medians(found) for way, found in by_way.items()},
+        "now over 0.4.0": {"median": round(statistics.median(ratios), 4), "each": [round(r, 4) for r in ratios]},
     }
 
 
@@ -147,6 +227,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_steps", type=int, help="steps of the run, instead of the configured ones")
     parser.add_argument("--preset", help="best, fast or sharp")
+    parser.add_argument(
+        "--before", type=int, nargs="?", const=3, default=0, metavar="PAIRS", help="and as 0.4.0 did it"
+    )
     parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="also measure network throughput")
     parser.add_argument(
         "--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)"
@@ -157,7 +240,12 @@ def main(argv: list[str] | None = None) -> None:
 
     given = {"num_steps": args.num_steps, "preset": args.preset}
     overrides = {name: value for name, value in given.items() if value is not None}
-    result = {"run": time_run(overrides, args.task)}
+    starting = time.time() - psutil.Process().create_time()
+    ways = [True, False] * args.before or [False]
+    runs = [time_run(overrides, args.task, before) for before in ways]
+    result = {"start_up_s": round(starting, 2), "run": runs[-1]}
+    if args.before:
+        result["paired"] = summary(runs)
     if args.batch_sizes:
         result["throughput"] = throughput(args.batch_sizes, args.bfloat16)
     text = json.dumps(result, indent=4)

@@ -161,7 +161,7 @@ def paired(runs: dict, ours: str, theirs: str, path: str, ratio: bool = False) -
 def benchmark_text(path: Path) -> str:
     """Time and memory of the default run."""
     run = json.loads(path.read_text(encoding="utf-8"))["run"]
-    share = f", {100 * run['data_fidelity_share']:.0f} % in the data step" if "data_fidelity_share" in run else ""
+    share = f", {100 * run['parts_s']['data'] / run['whole_run_s']:.0f} % in the data step"
     return (
         f"The default run takes {run['whole_run_s']:.0f} s on {run['device']}, {100 * run['outside_network']:.1f} % "
         f"of it outside the network{share} (the same network calls alone, afterwards: {run['bare_network_s']:.0f} s), "

@@ -104,7 +104,7 @@ SETTINGS = {
     "start_fraction": (0, "(?i)start_fraction .* got 0"),
     "num_draws": (0, "num_draws must be a whole number from 1, got 0"),
     "slice_axis": ("z", r"slice_axis must be 0, 1, 2, .* got 'z'"),
-    "slice_batch_size": (0, "slice_batch_size must be a whole number from 1, got 0; or .auto. to have it timed"),
+    "slice_batch_size": (0, "slice_batch_size must be a whole number from 1, got 0; or .auto. to have it chosen"),
     "sigma_rule": ("none", r"sigma_rule must be one of ddim, fixed_share, got 'none'"),
 }
 

@@ -135,7 +135,7 @@ ARGUMENTS = {
     "finish": sampling.Proximal(0.2), "eps_after_data": True, "subject": sampling.SubjectBoxes(),
 }  # fmt: skip
 """Another value of every argument of the sampler that the result is a function of."""
-WITHOUT_A_SAY = {"observer", "progress", "keeper"}
+WITHOUT_A_SAY = {"observer", "progress", "keeper", "storage"}
 
 
 def told_by_a_sampler(**changed):

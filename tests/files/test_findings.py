@@ -31,7 +31,7 @@ def test_changes_are_new_values():
     assert first.maps == {} and float(second.maps["std"].max()) == 1 and float(third.maps["std"].max()) == 3
     assert second.record() == first.record() == {
         "scan": "a scan", "noise": "noise", "num_draws": 4, "relative_residual": 0.1, "resumed_after": 0,
-        "doubts": (), "noise_level": None, "antithetic": False,
+        "doubts": (), "noise_level": None, "antithetic": False, "volumes_on": "device",
     }  # fmt: skip
     assert json.dumps(third.record())
 

@@ -17,11 +17,18 @@ def in_root(monkeypatch):
 def test_the_benchmark_counts_every_network_call(in_root, tiny_overrides, thick_file):
     overrides = tiny_overrides(thick_file, num_steps=3, num_draws=2, slice_axis=0, slice_batch_size=8)
     overrides.pop("output_dir")
-    run = benchmark.time_run(overrides)
-    assert run["network_calls"] == 3 * 2 * 3  # steps, draws, batches of 8 in 20 slices
-    assert 0 < run["network_in_run_s"] < run["whole_run_s"]
-    assert run["outside_network"] == pytest.approx(1 - run["network_in_run_s"] / run["whole_run_s"], abs=0.001)
-    assert run["peak_memory_mb"] > 0
+    overrides["skip_air"] = False
+    runs = [benchmark.time_run(overrides, before=before) for before in (True, False)]
+    for run in runs:
+        assert run["network_calls"] == 3 * 2 * 3  # steps, draws, batches of 8 in 20 slices
+        assert 0 < run["parts_s"]["network"] < run["whole_run_s"]
+        assert run["outside_network"] == pytest.approx(1 - run["parts_s"]["network"] / run["whole_run_s"], abs=0.001)
+        assert {"reading", "start", "noise", "data", "writing", "page"} <= run["parts_s"].keys()
+        assert sum(run["parts_s"].values()) == pytest.approx(run["whole_run_s"], abs=0.001)
+        assert run["peak_memory_mb"] > 0
+    paired = benchmark.summary(runs)
+    ratio = runs[1]["whole_run_s"] / runs[0]["whole_run_s"]
+    assert paired["now over 0.4.0"]["median"] == pytest.approx(ratio, abs=1e-3)
 
 
 @pytest.mark.slow
