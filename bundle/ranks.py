@@ -41,12 +41,6 @@ def start(device: torch.device | str) -> None:
     _check_started()
     device = torch.device(device)
     if device.type == "cuda":
-        here, there_are = on_this_machine(), torch.cuda.device_count()
-        if here > there_are:
-            raise UsageError(
-                f"torchrun has started {here} processes on this machine, which has GPUs for {there_are}: start it with "
-                f"--nproc_per_node={there_are}, or give --device cpu"
-            )
         if device.index != int(os.environ["LOCAL_RANK"]):
             raise UsageError(f"each process has a GPU of its own, got device {device} for all: leave --device out")
         torch.cuda.set_device(device)
@@ -82,7 +76,15 @@ def device_of_rank(device: str | torch.device | None = None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
+    if device.type != "cuda":
+        return device
+    local, there_are = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= there_are:
+        raise UsageError(
+            f"torchrun has started {on_this_machine()} processes on this machine, which has GPUs for {there_are}: "
+            f"start it with --nproc_per_node={max(1, there_are)}, or give --device cpu"
+        )
+    return torch.device("cuda", local)
 
 
 def _check_started() -> None:

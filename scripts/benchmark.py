@@ -2,6 +2,7 @@
 
     python -m scripts.benchmark                            the default run on the embedded sample
     python -m scripts.benchmark --before                   and as version 0.4.0 did it, paired, some times in turn
+    python -m scripts.benchmark --profile                  what the loop of the last draw calls, and copies
     python -m scripts.benchmark --task svct                another task's; of projectors: .studies.benchmark_projectors
     python -m scripts.benchmark --batch_sizes 1 2 4 8 16   and network throughput per batch size and memory format
 
@@ -31,10 +32,15 @@ from bundle.files.run_record import peak_memory_mb
 from bundle.files.save_results import SaveResults
 from bundle.noise.field import NoiseField
 from bundle.report.page.write import WriteReport
+from bundle.sampling.inferers import DiffusionInverseInferer
 from bundle.sampling.volume_noise import VolumeNoise
 
-BEFORE = {"slice_batch_size": 8, "precision": "float32", "skip_air": False}
-"""What version 0.4.0 did; its noise was drawn on the CPU."""
+BEFORE = {
+    "slice_batch_size": 8, "precision": "$'tf32' if @device.type == 'cuda' else 'float32'", "skip_air": False,
+    "write_cases#beside": False,
+}  # fmt: skip
+"""What version 0.4.0 did (convolutions on GPUs in torch's default precision); its noise was drawn on the CPU. What has
+become faster of interpolation, compression and restoring is not undone."""
 
 
 class Parts:
@@ -161,7 +167,7 @@ def time_run(overrides: dict, task: str | None = None, before: bool = False) -> 
             evaluator.run()
             workflow.parser.get_parsed_content("write_cases").ended(wait=True)
             whole = now(device) - start
-        peak = peak_memory_mb()
+        peak = peak_memory_mb(device)
         bare = bare_calls(workflow.parser.get_parsed_content("prior"), evaluator.network, parts.shapes, device)
     seconds = {name: round(parts.seconds[name], 4) for name in sorted(parts.seconds)}
     return {
@@ -198,6 +204,35 @@ def summary(runs: list[dict]) -> dict:
     }
 
 
+def profile_run(overrides: dict, task: str | None = None, most: int = 12) -> dict:
+    """What the loop of the last draw calls: the operations that take most, and copies between host and device."""
+    found: list[torch.profiler.profile] = []
+    sample = DiffusionInverseInferer.sample
+
+    def profiled(self, run, draw=0):
+        if draw < self.num_draws - 1:
+            return sample(self, run, draw)
+        with torch.profiler.profile() as profile:
+            x = sample(self, run, draw)
+            now(x.device)
+        found.append(profile)
+        return x
+
+    with patch.object(DiffusionInverseInferer, "sample", profiled):
+        device = time_run(overrides, task)["device"]
+    events = found[-1].key_averages()
+    on_gpu = torch.cuda.is_available()
+    milliseconds = {e.key: (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1000 for e in events}
+    calls = {e.key: e.count for e in events}
+    longest = sorted(milliseconds, key=milliseconds.get, reverse=True)[:most]
+    copies = {key: count for key, count in calls.items() if "memcpy" in key.lower() and "dtod" not in key.lower()}
+    return {
+        "device": device,
+        "copies_between_host_and_device": copies,
+        "longest": {key: {"calls": calls[key], "ms": round(milliseconds[key], 2)} for key in longest},
+    }
+
+
 @torch.no_grad()
 def throughput(sizes: list[int], bfloat16: bool, height: int = 208, width: int = 80, repeats: int = 3) -> list[dict]:
     """Megavoxels per second of the shipped network on slices of one size, interleaved over the settings."""
@@ -230,6 +265,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--before", type=int, nargs="?", const=3, default=0, metavar="PAIRS", help="and as 0.4.0 did it"
     )
+    parser.add_argument("--profile", action="store_true", help="also trace the last draw")
     parser.add_argument("--batch_sizes", type=int, nargs="*", default=[], help="also measure network throughput")
     parser.add_argument(
         "--bfloat16", action="store_true", help="also under bfloat16 autocast (slow on CPUs without it)"
@@ -246,6 +282,8 @@ def main(argv: list[str] | None = None) -> None:
     result = {"start_up_s": round(starting, 2), "run": runs[-1]}
     if args.before:
         result["paired"] = summary(runs)
+    if args.profile:
+        result["profile"] = profile_run(overrides, args.task)
     if args.batch_sizes:
         result["throughput"] = throughput(args.batch_sizes, args.bfloat16)
     text = json.dumps(result, indent=4)

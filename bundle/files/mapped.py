@@ -31,9 +31,9 @@ def mapped(shape: Sequence[int], folder: str | Path) -> torch.Tensor:
         )
     handle, name = tempfile.mkstemp(prefix=".volume-", dir=folder)
     try:
-        if hasattr(os, "posix_fallocate") and size:
-            os.posix_fallocate(handle, 0, FLOAT * size)
-        os.close(handle)
+        with os.fdopen(handle, "wb"):
+            if hasattr(os, "posix_fallocate") and size:
+                os.posix_fallocate(handle, 0, FLOAT * size)
         return torch.from_file(name, shared=True, size=size, dtype=torch.float32).reshape(shape)
     finally:
         with suppress(OSError):  # where the system allows it: the mapping keeps the file

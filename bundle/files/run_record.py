@@ -25,11 +25,12 @@ from bundle.files.source import source_of
 from bundle.files.write import write_json
 
 
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process in MB, and of the GPU where there is one."""
+def peak_memory_mb(device: torch.device | str = "cpu") -> float:
+    """Peak resident memory of this process in MB, or of the GPU `device` if that is more."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     resident = resident / 1024 if sys.platform != "darwin" else resident / 1024**2
-    return max(resident, torch.cuda.max_memory_allocated() / 1024**2 if torch.cuda.is_available() else 0.0)
+    on_gpu = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0
+    return max(resident, on_gpu / 1024**2)
 
 
 def describe(value):
@@ -74,7 +75,7 @@ class RunRecord(Writer):
     def of(self, result: Mapping) -> dict:
         """The record of one result that was taken, "image" and "pred", or of the iteration that was just completed."""
         record = result["record"] if "record" in result else self._of_iteration(result)
-        return record | {"peak_memory_mb": round(peak_memory_mb(), 1)}
+        return record | {"peak_memory_mb": round(peak_memory_mb(self.device), 1)}
 
     def _of_iteration(self, result: Mapping) -> dict:
         if self.seconds is None:  # one time for all results

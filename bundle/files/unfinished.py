@@ -63,7 +63,7 @@ class Unfinished:
     # -- what the sampler calls -------------------------------------------------------------------
     def begin(self, measurement: object, others: object, total: int, device: torch.device) -> dict | None:
         """The state to go on from, or None; see `bundle.sampling.state.Keeper`."""
-        self._named = lambda: f"{digest(measurement)}-{digest(others, of_versions(), device.type)}.pt"
+        self._named = lambda: f"{digest(measurement)}-{digest(others, of_versions())}.pt"
         self._path, self._total, self._where, self._further = None, total, where(device), 0
         state = None
         try:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from numbers import Integral
 from typing import NamedTuple
 
@@ -75,13 +76,19 @@ def keyed_normals(
     most = CPU_BLOCKS if out.device.type == "cpu" else BLOCKS
     rows = 1 if blocks == 0 else max(1, most // blocks)
     for first in range(0, len(indices), rows):
-        part = torch.tensor(indices[first : first + rows], dtype=torch.int64).to(device)[:, None]
+        part = numbers(tuple(indices[first : first + rows]), out.device)[:, None]
         for start in range(0, blocks, most):
             stop = min(start + most, blocks)
             counter = torch.arange(start, stop, device=device)[None]
             four = box_muller(philox(counter, part, key.step & WORD, fourth, key.seed))
             out[first : first + rows, 4 * start : 4 * stop] = four.flatten(1)[:, : size - 4 * start]
     return out.reshape(len(indices), *shape)
+
+
+@lru_cache(maxsize=256)
+def numbers(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """A few whole numbers on a device, which are sent there once and not in every step."""
+    return torch.tensor(values, dtype=torch.int64, device=device)
 
 
 def keyed_normal(shape: Sequence[int], key: Key, index: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -29,7 +29,7 @@ from numbers import Real
 
 import torch
 
-from bundle.noise.counter import Key, Purpose, keyed_normals
+from bundle.noise.counter import Key, Purpose, keyed_normals, numbers
 from bundle.usage import UsageError
 
 Positions = int | Sequence[float] | torch.Tensor
@@ -275,7 +275,7 @@ class PiecewiseSlerpNoise(NoiseField):
         left = places.floor().long()
         anchors = torch.cat([left, left + 1]).unique()  # in order
         drawn = keyed_normals(slice_shape, key, anchors.tolist(), device)
-        first, last = (torch.searchsorted(anchors, k).to(device) for k in (left, left + 1))
+        first, last = (numbers(tuple(torch.searchsorted(anchors, k).tolist()), device) for k in (left, left + 1))
         return slerp(drawn[first], drawn[last], places - left)
 
     def covariance(self, positions, level=1.0):

@@ -25,6 +25,8 @@ from bundle.files.values import choice, whole_number
 
 CPU_BATCH = 8
 """Slices at once on a CPU: more are not faster (`python -m scripts.benchmark --batch_sizes 1 2 4 8 16`)."""
+MOST = 2.0**33
+"""Bytes of a batch on a GPU: more is not faster, and kernels that count in 32 bits end somewhere beyond."""
 SHARE = 0.5
 """Of the free memory of a GPU that a batch may take: the estimate of what it takes is one."""
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
@@ -61,7 +63,7 @@ class Batches:
             return min(self.size, count)
         if device.type == "cpu":
             return min(CPU_BATCH, count)
-        fitting = int(SHARE * available_memory(device) / bytes_of(1))
+        fitting = int(min(SHARE * available_memory(device), MOST) / max(1.0, bytes_of(1)))
         self._sizes[key] = equal_parts(count, max(1, fitting))
         return self._sizes[key]
 
@@ -119,10 +121,13 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     choice("precision", precision, PRECISIONS)
     if precision == "auto":
         precision = chosen_precision(device)
-    convolutions = torch.backends.cudnn.conv
-    before, convolutions.fp32_precision = convolutions.fp32_precision, "tf32" if precision == "tf32" else "ieee"
+    parts = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # torch takes it ill if they differ
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             yield
     finally:
-        convolutions.fp32_precision = before
+        for part, value in zip(parts, before):
+            part.fp32_precision = value

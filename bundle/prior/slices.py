@@ -4,7 +4,8 @@
     x0 = sqrt(ab_t) x_t - sqrt(1 - ab_t) v_theta(x_t, t)                  ... v (Salimans and Ho, ICLR 2022)
     x0 = x_theta(x_t, t)                                                  ... the clean image
 
-Volumes are (X, Y, Z) tensors on the network's device; slices across axis a are (H, W) images of the other two.
+Volumes are (X, Y, Z) tensors, on the network's device or elsewhere; slices across axis a are (H, W) images of the other
+two.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class SlicePrior:
             leave room above 1.
         prediction: what the network's output means: "epsilon", "v_prediction" or "sample" (the clean image), as in
             MONAI's schedulers. For variance-exploding networks see `bundle.prior.variance_exploding`.
-        precision: "float32", "tf32", "bfloat16", or "auto": tf32 on a GPU. See `bundle.prior.batches`.
+        precision: "float32", "tf32", "bfloat16", or "auto", by the device. See `bundle.prior.batches`.
         across_ranks: each rank (bundle.ranks) denoises its share of the slices of a volume that all have, and all get
             the whole.
 
@@ -58,6 +59,10 @@ class SlicePrior:
         # What is counted, chosen and asked does not tell one prior from another (bundle.files.digest).
         self._calls, self._batches, self._across_ranks = 0, Batches(slice_batch_size), across_ranks
         self._asked: dict[tuple, float] = {}
+
+    @property
+    def across_ranks(self) -> bool:
+        return self._across_ranks
 
     @property
     def calls(self) -> int:

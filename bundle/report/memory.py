@@ -23,23 +23,19 @@ from monai.transforms import MapTransform
 
 from bundle.files.limits import Limits
 from bundle.files.machine import free_disk, in_gigabytes
-from bundle.files.memory import FLOAT, Parts, array_bytes, largest, with_more
+from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.paths import path_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
-from bundle.sampling.volumes import PART
+from bundle.sampling.volumes import SURE, part_bytes
 from bundle.usage import UsageError
 
 OVERHEAD = 350e6
 """Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
-SURE = 0.9
-"""Share of the estimate that has to fit."""
 RESULT, PER_MAP = 3.0, 2.0
 """Volumes at once while a result is restored and written, and for each map beside it."""
 PAGE = 1.0
 """More of them while the page is made."""
-PARTS = 8.0
-"""Parts of volumes at once, where these lie elsewhere."""
 METRICS = 8.0
 """Volumes that the metrics of one method take."""
 NIFTI, DICOM, SHOWN = 2.0, 2.0, 0.5
@@ -89,14 +85,20 @@ class CheckMemoryd(MapTransform):
         sampling, after = self.estimate(measurement)
         storage, device, on_disk = getattr(self.sampler, "storage", None), str(self.device), 0.0
         place = "device" if storage is None else storage.of(self.device, sum(sampling.values())).place
-        travelling = {"network": sampling.get("network", 0.0), "parts": PARTS * PART * FLOAT, "overhead": OVERHEAD}
-        staying = {name: size for name, size in sampling.items() if name != "network"}
+        travelling = {
+            "network": sampling.get("network", 0.0), "parts": part_bytes(operator), "operator": operator.kept_bytes(),
+            "overhead": OVERHEAD,
+        }  # fmt: skip
+        staying = {name: size for name, size in sampling.items() if name not in travelling}
         if place == "disk":
-            on_disk, staying = sum(staying.values()), {"volumes": self.sampler.coupled_bytes(operator)}
+            on_disk = sum(staying.get(name, 0.0) for name in ("volumes", "draws", "start"))
+            staying = {"measurement": staying["measurement"], "volumes": self.sampler.coupled_bytes(operator)}
         at_once = sampling if place == "device" else travelling
         if self.device.type == "cuda":
             self._fits(at_once, device, operator.smaller)
-            self._fits(after if place == "device" else largest(staying, after), "cpu", operator.smaller)
+            # The last case may still be written while this one is sampled.
+            at_host = {} if place == "device" else {"volumes": sum(staying.values())}
+            self._fits(with_more(after, **at_host), "cpu", operator.smaller)
         else:
             self._fits(largest(at_once if place != "host" else sampling, staying, after), "cpu", operator.smaller)
         needed = self.disk_bytes(operator.domain_shape) + on_disk

@@ -9,7 +9,8 @@ For t = t_0 > t_1 > ... > t_{n-1}, with s the next one (clean after the last):
 NOISE is white in the slices that the *next* step's network sees, so it lies along the next step's slice axis.
 Volumes are (X, Y, Z). With a closed-form data step at most four arrays of the volume's size are alive at once, whatever
 the number of steps; two more for the mean and the spread of several draws, one more where noise is kept from step to
-step (eta < 1), and one for a start that is not the operator's own. Conjugate gradients keep four of their own.
+step (eta < 1), and one for a start that is not the operator's own. Conjugate gradients keep four of their own. Where
+they lie, and what the device then holds, is said in volumes.py.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.prior.diffusion import SIGMA_RULES, check_time_steps, predict_eps, time_steps
 from bundle.prior.slices import check_finite, device_of
-from bundle.sampling.reconstruction import Reconstruction
+from bundle.sampling.reconstruction import Reconstruction, linear_reconstruction
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
-from bundle.sampling.subject import SubjectBoxes
+from bundle.sampling.subject import Boxes, SubjectBoxes
 from bundle.sampling.volume_inferer import VolumeInferer
 from bundle.sampling.volume_noise import VolumeNoise
 from bundle.sampling.volumes import Storage, Volumes
@@ -180,8 +181,8 @@ class DiffusionInverseInferer(VolumeInferer):
                 run.advance()
         mean, deviations = run.state.take()
         if self.finish is not None:
-            mean = self.finish(mean, y, operator, Step(ab_t=0.5))
-        misfit = run.volumes.misfit(mean, y, operator)
+            mean = self.finish(mean, run.y, operator, Step(ab_t=0.5))
+        misfit = run.volumes.misfit(mean, run.y, operator)
         found = Findings(
             str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
             noise_level=getattr(run.data_consistency, "noise_level", None), antithetic=self.antithetic,
@@ -195,6 +196,7 @@ class DiffusionInverseInferer(VolumeInferer):
               ) -> Reconstruction:  # fmt: skip
         """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits."""
         volumes = self._volumes(y, operator, network, spacing)
+        y = y.cpu() if volumes.in_parts else y
         start = None
         if self.start is not None and not self.from_noise:
             start = volumes.work(self.start, operator, y, alone=getattr(self.start, "by_parts", False))
@@ -205,6 +207,8 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.subject is not None and start is not None and not getattr(step, "with_gradient", False):
             on_cpu = device_of(network, y).type == "cpu"
             boxes = self.subject.of(start, sorted(set(self._choices(operator))), on_cpu)
+            if getattr(self.prior, "across_ranks", False):  # a voxel that rounds otherwise would part them
+                boxes = Boxes.of_all(boxes, start)
         return Reconstruction(y, operator, network, noise, step, volumes, start, boxes)
 
     def _volumes(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float]) -> Volumes:
@@ -258,8 +262,12 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.keeper is None:
             return State()
         of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper", "storage")}
-        scan, others = (run.y, run.operator, run.noise.spacing), (of_result, run.network)
+        scan, others = (run.y, run.operator, run.noise.spacing), (of_result, run.network, run.volumes.device.type)
         state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
+        if run.volumes.place == "disk":
+            for name in ("x", "mean", "squares"):
+                if (kept := getattr(state, name)) is not None:
+                    setattr(state, name, run.volumes.empty(kept.shape).copy_(kept))
         if state.batch_sizes:
             self.prior.batch_sizes.update(state.batch_sizes)
         return state
@@ -296,7 +304,8 @@ class DiffusionInverseInferer(VolumeInferer):
     def coupled_bytes(self, operator: LinearOperator) -> float:
         """Bytes of the work that takes whole volumes, wherever these lie (bundle.sampling.volumes)."""
         sizes = [step_bytes(self.finish, operator)]
-        if self.start is not None and not self.from_noise and not self._alone(self.start, operator):
+        start = self.start or linear_reconstruction
+        if not self.from_noise and not self._alone(start, operator):
             sizes.append(working_bytes(self.start, operator, operator.starting_bytes()))
         if not self._alone(self.data_consistency, operator):
             sizes.append(step_bytes(self.data_consistency, operator))
@@ -333,9 +342,7 @@ class DiffusionInverseInferer(VolumeInferer):
             return noise.renoise(x, x.zero_(), None, 0.0, 1.0, axis, step)
         start = run.start
         if start is None:
-            start = run.volumes.work(
-                lambda y, operator: operator.linear_reconstruction(y), run.operator, run.y, alone=True
-            )
+            start = run.volumes.work(linear_reconstruction, run.operator, run.y, alone=True)
         return noise.renoise(x, start, None, ab, math.sqrt(1 - ab), axis, step)
 
 

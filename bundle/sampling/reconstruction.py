@@ -61,3 +61,6 @@ class Reconstruction:
 def linear_reconstruction(y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
     """The operator's own; across separable axes that of a part is the part of the whole."""
     return operator.linear_reconstruction(y)
+
+
+linear_reconstruction.by_parts = True

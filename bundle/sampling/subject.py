@@ -19,6 +19,7 @@ import torch
 from bundle.files.switch import is_on
 from bundle.files.values import number, whole_number
 from bundle.physics.foreground import PLANE, foreground_box
+from bundle.ranks import agreed
 
 BLOCK = 8
 """Slices that share a box: as many as a CPU takes through the network at once."""
@@ -83,6 +84,12 @@ class Boxes:
 
     def __init__(self, outside: torch.Tensor, parts: dict[int, list[Index]]) -> None:
         self.outside, self.parts = outside, parts
+
+    @classmethod
+    def of_all(cls, found: Boxes | None, outside: torch.Tensor) -> Boxes | None:
+        """The boxes that rank 0 has found, for all ranks (bundle.ranks)."""
+        parts = agreed(None if found is None else found.parts)
+        return None if parts is None else cls(outside, parts)
 
     def denoised(self, prior: Callable, network: Callable, x_t: torch.Tensor, t: int, axis: int,
                  out: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip

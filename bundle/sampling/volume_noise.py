@@ -17,7 +17,7 @@ from bundle.prior.diffusion import renoise
 
 NOISE_CHUNK = 16
 """Slices of noise drawn at once on a CPU."""
-DEVICE_CHUNK = 1 << 26
+DEVICE_CHUNK = 1 << 24
 """Numbers drawn at once on another device, about: many calls cost more there than memory."""
 
 
@@ -62,7 +62,7 @@ class VolumeNoise:
     def volume(self, like: torch.Tensor, axis: int, ab_s: float, step: int, purpose: Purpose) -> torch.Tensor:
         """A whole volume of noise, of the shape and device of `like`."""
         out = torch.empty_like(like)
-        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose, self.device or like.device):
+        for part, noise in self.slices(like.shape, axis, step, ab_s, purpose, device=self.device or like.device):
             out.movedim(axis, 0)[part] = noise.to(out)
         return out
 

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import torch
 
 from bundle.files.mapped import mapped
+from bundle.files.memory import array_bytes
 from bundle.files.values import choice
 from bundle.physics.linear_operator import LinearOperator
 
 PLACES = ("auto", "device", "host", "disk")
-PART = 1 << 24
-"""Numbers of a part of a volume, about: 64 MB."""
+PART = 5e8
+"""Bytes that the work on a part of a volume takes, about; of a single index where that takes more."""
 SURE = 0.9
 """Share of what work is estimated to take that has to fit."""
 
@@ -53,9 +54,7 @@ class Volumes:
         """A volume with nothing in it yet."""
         if self.place == "disk":
             return mapped(shape, self.folder)
-        if self.place == "host":
-            return torch.empty(*shape, pin_memory=self.device.type == "cuda")
-        return torch.empty(*shape, device=self.device)
+        return torch.empty(*shape, device="cpu" if self.place == "host" else self.device)
 
     def work(self, function: Callable, operator: LinearOperator, y: torch.Tensor, *volumes: torch.Tensor,
              alone: bool, out: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
@@ -112,14 +111,22 @@ class Storage:
         return Volumes(place, device, self.folder)
 
 
-def parts(operator: LinearOperator, size: int = 0) -> Iterator[Box]:
-    """Boxes that cover the volume, cut across the longest of the separable axes.
+def part_bytes(operator: LinearOperator) -> float:
+    """Bytes that work on a part takes on the device, at most: the part itself, and conjugate gradients on it."""
+    return max(PART, _bytes_of_one(operator)) if operator.separable_axes else 0.0
 
-    Args:
-        size: numbers of a part, about; PART if 0.
-    """
+
+def _bytes_of_one(operator: LinearOperator) -> float:
+    """Of a single index of the axis that is cut."""
+    longest = max(operator.domain_shape[axis] for axis in operator.separable_axes)
+    held = array_bytes(operator.domain_shape) + array_bytes(operator.range_shape)
+    return (held + operator.descent_bytes()) / longest
+
+
+def parts(operator: LinearOperator) -> Iterator[Box]:
+    """Boxes that cover the volume, cut across the longest of the separable axes."""
     shape = operator.domain_shape
     axis = max(operator.separable_axes, key=lambda a: shape[a])
-    thick = max(1, (size or PART) // (math.prod(shape) // shape[axis]))
+    thick = max(1, int(PART / _bytes_of_one(operator)))
     for start in range(0, shape[axis], thick):
         yield tuple(slice(start, min(start + thick, n)) if a == axis else slice(0, n) for a, n in enumerate(shape))

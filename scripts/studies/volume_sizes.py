@@ -3,8 +3,8 @@
     python -m scripts.studies.volume_sizes --out docs/volume_sizes.json      and the table of docs/scale.md
 
 One draw of one step (one pass of the shipped network over the volume, and all that a step has beside it) on made-up
-scans, each in a process of its own. Memory is what the process holds for itself at its peak, beyond what it held when the
-scan was read: pages of files that the system can drop do not count (Linux, RssAnon); on a GPU also what it holds there.
+scans, each in a process of its own. Memory is what the process holds for itself at its peak, beyond what it held when
+the scan was read: pages of files that the system can drop do not count (Linux, RssAnon). On a GPU it is told, too.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(volumes, "PART", 1000)
+    monkeypatch.setattr(volumes, "PART", 30_000)
     monkeypatch.setattr(volume_noise, "NOISE_CHUNK", 4)
 
 
@@ -144,9 +144,10 @@ def test_memory_does_not_grow_with_the_number_of_slices(physics, in_files, tmp_p
 def test_parts_cover_the_volume_once():
     operator = radon(23)
     count = torch.zeros(operator.domain_shape)
-    for box in parts(operator, size=3 * 20 * 18):
+    cut = list(parts(operator))
+    assert len(cut) > 3
+    for box in cut:
         count[box] += 1
-        assert count[box].shape[2] <= 3
     assert (count == 1).all()
 
 

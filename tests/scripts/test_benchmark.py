@@ -26,6 +26,9 @@ def test_the_benchmark_counts_every_network_call(in_root, tiny_overrides, thick_
         assert {"reading", "start", "noise", "data", "writing", "page"} <= run["parts_s"].keys()
         assert sum(run["parts_s"].values()) == pytest.approx(run["whole_run_s"], abs=0.001)
         assert run["peak_memory_mb"] > 0
+    profile = benchmark.profile_run(overrides)
+    assert profile["copies_between_host_and_device"] == {}
+    assert any("conv" in name for name in profile["longest"])
     paired = benchmark.summary(runs)
     ratio = runs[1]["whole_run_s"] / runs[0]["whole_run_s"]
     assert paired["now over 0.4.0"]["median"] == pytest.approx(ratio, abs=1e-3)

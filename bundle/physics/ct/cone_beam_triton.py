@@ -9,6 +9,7 @@ one order. Backward, programs add to voxels atomically, in no fixed order: resul
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -34,7 +35,10 @@ def back_project(fans: Fans, rays: torch.Tensor, table: torch.Tensor) -> None:
 
 def _run(kernel, fans: Fans, table: torch.Tensor, rays: torch.Tensor) -> None:
     num_rows = rays.shape[1]
-    if len(fans.ray):
+    if not len(fans.ray):
+        return
+    # Triton launches where torch is, which need not be where the tensors are.
+    with torch.cuda.device(table.device) if table.is_cuda else nullcontext():
         kernel[(len(fans.ray), triton.cdiv(num_rows, BLOCK))](
             fans.ray, fans.start, fans.step, fans.start_across, fans.step_across, fans.start_up, fans.rise, fans.length,
             fans.lines, fans.scale, table, rays, len(fans.lines), num_rows, table.shape[1], fans.num_across,
