@@ -79,17 +79,18 @@ def test_without_torchrun_the_command_is_said(monkeypatch):
 def test_each_rank_has_its_own_gpu(monkeypatch):
     for name in ranks.STARTED:
         monkeypatch.setenv(name, "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert str(ranks.device_of_rank("cuda")) == "cuda:3"
     assert str(ranks.device_of_rank("cpu")) == "cpu"
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
     for name in ranks.STARTED:
-        monkeypatch.setenv(name, "0")
+        monkeypatch.setenv(name, "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="3 processes on this machine, which has GPUs for 2.*nproc_per_node=2"):
-        ranks.start("cuda:0")
+        ranks.device_of_rank("cuda")
 
 
 @forks

@@ -33,7 +33,10 @@ from bundle.prior.network import SliceUNet
 from scripts.studies.tables import fill, table
 
 MARKER = "memory"
-QUICK = {"num_steps": 1, "sampler#progress": False, "max_memory": "off", "report": False, "num_draws": 1}
+QUICK = {
+    "num_steps": 1, "sampler#progress": False, "max_memory": "off", "report": False, "num_draws": 1,
+    "precision": "float32", "skip_air": False, "volumes_on": "device",
+}  # fmt: skip
 KSPACE = {"baselines#total_variation#iterations": 3, "data_consistency#iterations": 3}
 SHORT = KSPACE | {"finish#iterations": 3}
 BATCH = {"shipped": True, "slice_batch_size": 64}

@@ -14,7 +14,12 @@ FAST = [
     ("scripts.prepare_data", ["--sources", "MISSING"], 1, "MISSING: No such file or directory"),
     ("scripts.prepare_data", ["--sources", "BROKEN"], 1, r"a file cannot be read, is it damaged? (JSONDecodeError: "),
     ("scripts.data.make_sample", ["--volume", "BROKEN"], 1, "BROKEN cannot be read, is it damaged?"),
-    ("scripts.inspect_noise", ["--seed", "-1"], 1, "seed, step and index must be whole numbers, not negative, got -1"),
+    (
+        "scripts.inspect_noise",
+        ["--seed", "-1"],
+        1,
+        "the seed of a draw must be a whole number, not negative, below 2^63, got -1",
+    ),
     ("scripts.inspect_noise", ["--spacing", "0"], 2, "--spacing must be a positive number of mm"),
     ("scripts.export", ["--zip", "docs"], 1, "docs is a folder: name the file to write"),
     ("scripts.reproduce", ["--only", "x"], 2, "invalid choice"),

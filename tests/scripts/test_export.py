@@ -88,7 +88,7 @@ def test_the_trace_refuses_sides_that_do_not_fit(shape):
 def test_gradients_flow_through_the_trace():
     """Solvers such as DPS need them."""
     network, x_t, v = random_network(), torch.randn(8, 6, 10), torch.randn(8, 6, 10)
-    prior = SlicePrior(torch.linspace(0.99, 0.01, 1000), multiple=network.multiple)
+    prior = SlicePrior(torch.linspace(0.99, 0.01, 1000), multiple=network.multiple, precision="float32")
     expected = prior.pull_back(network.eval(), x_t, 400, 1, v)
     assert float((expected - v).abs().max()) > 1e-3
     torch.testing.assert_close(prior.pull_back(traced(network), x_t, 400, 1, v), expected, rtol=1e-5, atol=1e-6)
@@ -155,7 +155,11 @@ def test_a_run_with_the_traced_network_gives_the_same_volume(
         ("eager", {}),
         ("traced", {"network": f"$torch.jit.load({str(tmp_path / 'prior.ts')!r}, map_location=@device)"}),
     ):
-        run_here("inference", INFERENCE, tiny_overrides(thick_file, output_dir=str(tmp_path / name), **others))
+        run_here(
+            "inference",
+            INFERENCE,
+            tiny_overrides(thick_file, output_dir=str(tmp_path / name), precision="float32", **others),
+        )
         volumes.append(nib.load(tmp_path / name / "thick" / "thick_recon.nii.gz").get_fdata())
     np.testing.assert_allclose(volumes[1], volumes[0], atol=1e-3)  # of 1000
 

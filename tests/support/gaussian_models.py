@@ -168,7 +168,7 @@ class PrescribedNoise(NoiseField):
 def exact_sampler(data_step, noises=None, *, prediction="epsilon", ab=AB, **arguments):
     """A sampler in float64 with prescribed noise (key -> volume); by default four steps from pure noise."""
     plain = {"num_steps": 4, "start_fraction": 1.0, "slice_axis": 2, "num_draws": 1, "progress": False}
-    prior = SlicePrior(ab, slice_batch_size=3, multiple=1, prediction=prediction)
+    prior = SlicePrior(ab, slice_batch_size=3, multiple=1, prediction=prediction, precision="float32")
     return DiffusionInverseInferer(prior, data_step, PrescribedNoise(noises or {}), **(plain | arguments))
 
 

@@ -127,7 +127,7 @@ def sampler(field=None, consistency=None, *, ab=None, slice_batch_size=64, **arg
     """A diffusion inverse inferer, by default with one draw of four steps."""
     plain = {"num_steps": 4, "start_fraction": 0.3, "slice_axis": "auto", "num_draws": 1, "progress": False}
     return DiffusionInverseInferer(
-        SlicePrior(alpha_bars() if ab is None else ab, slice_batch_size, multiple=1),
+        SlicePrior(alpha_bars() if ab is None else ab, slice_batch_size, multiple=1, precision="float32"),
         consistency or NullSpace(),
         field or IndependentNoise(),
         **(plain | arguments),
