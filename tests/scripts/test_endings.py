@@ -18,7 +18,7 @@ FAST = [
         "scripts.inspect_noise",
         ["--seed", "-1"],
         1,
-        "the seed of a draw must be a whole number, not negative, below 2^63, got -1",
+        "the seed of a draw must be a whole number, not negative, below 2^63",
     ),
     ("scripts.inspect_noise", ["--spacing", "0"], 2, "--spacing must be a positive number of mm"),
     ("scripts.export", ["--zip", "docs"], 1, "docs is a folder: name the file to write"),
