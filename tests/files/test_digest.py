@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ ARGUMENTS = {
 WITHOUT_A_SAY = {"observer", "progress", "keeper", "storage"}
 
 
-def told_by_a_sampler(**changed):
+def told_by_a_sampler(device="cpu", **changed):
     """What a sampler tells its keeper."""
     seen = []
 
@@ -154,8 +155,15 @@ def told_by_a_sampler(**changed):
     plain = {"prior": SlicePrior(alpha_bars(), 8), "data_consistency": sampling.NullSpace(),
              "noise_field": IndependentNoise(), "slice_axis": 0, "num_draws": 1}  # fmt: skip
     inferer = DiffusionInverseInferer(**plain | changed, keeper=Listens())
-    inferer._kept(inferer.begin(torch.zeros(8, 8, 2), thick(), None), 1)
+    run = inferer.begin(torch.zeros(8, 8, 2), thick(), None)
+    run.volumes = replace(run.volumes, device=torch.device(device))
+    inferer._kept(run, 1)
     return seen[0]
+
+
+def test_the_kind_of_device_has_a_say_and_where_volumes_lie_has_none():
+    assert told_by_a_sampler() != told_by_a_sampler("cuda")
+    assert told_by_a_sampler() == told_by_a_sampler(storage=sampling.Storage("host"))
 
 
 def test_every_argument_of_the_sampler_has_a_say():

@@ -15,7 +15,7 @@ from tests.support.scans import EVALUATE, INFERENCE, head_voxels, write_volume
 
 def test_the_record_comes_last_and_counts_what_writing_the_others_took(tmp_path, monkeypatch):
     peak, pages = {"now": 0.0}, iter((5200.0, 6000.0))
-    monkeypatch.setattr(run_record, "peak_memory_mb", lambda: peak["now"])
+    monkeypatch.setattr(run_record, "peak_memory_mb", lambda device: peak["now"])
     record = RunRecord({}, SimpleNamespace(settings={}), torch.device("cpu"), lambda: 0)
 
     class Page(Writer):
