@@ -24,7 +24,7 @@ from bundle.files.values import choice
 from bundle.physics.linear_operator import LinearOperator
 
 PLACES = ("auto", "device", "host", "disk")
-PART = 5e8
+PART = 1e8
 """Bytes that the work on a part of a volume takes, about; of a single index where that takes more."""
 SURE = 0.9
 """Share of what work is estimated to take that has to fit."""
