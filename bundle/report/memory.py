@@ -30,7 +30,7 @@ from bundle.physics.measurement import operator_of
 from bundle.sampling.volumes import SURE, part_bytes
 from bundle.usage import UsageError
 
-OVERHEAD = 350e6
+OVERHEAD = 250e6
 """Bytes that libraries take when they are used first, and that the allocator keeps of smaller arrays."""
 RESULT, PER_MAP = 3.0, 2.0
 """Volumes at once while a result is restored and written, and for each map beside it."""

@@ -175,7 +175,6 @@ def test_the_files_are_those_of_a_run_that_writes_in_between(run_here, tiny_over
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_results_lie_in_the_host_s_memory_when_they_are_written(
     run_here, tiny_overrides, tmp_path, monkeypatch
 ):

@@ -38,9 +38,7 @@ OPERATORS = {
 
 @pytest.fixture(params=[
     "cpu",
-    pytest.param("cuda", marks=[
-        pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    ]),
+    pytest.param("cuda", marks=pytest.mark.cuda),
 ])  # fmt: skip
 def device(request):
     return request.param
@@ -100,7 +98,6 @@ def test_parts_and_what_is_solved(operator, device):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_nothing_is_copied_or_waited_for_while_it_is_solved(operator):
     """Once the tables lie on the GPU; `prox` of thick slices makes its matrix of the weight first."""
     x, y = data(operator, "cuda")

@@ -180,11 +180,11 @@ def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_p
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are Linux's")
 @pytest.mark.parametrize("number", [1, 7, 10, 13], ids=["mri", "network", "ct", "k-space"])
 def test_the_estimate_is_that_of_the_peak(number):
-    """No more than a tenth below, which is what is let pass, and not far above: of small runs most is OVERHEAD."""
+    """No more than a tenth below, which is what is let pass, and not more than 2.5 times above: of small runs."""
     command = [sys.executable, "-m", "scripts.studies.memory", "--run", str(number)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 0.9 <= json.loads(done.stdout.splitlines()[-1])["ratio"] <= 3.5
+    assert 0.9 <= json.loads(done.stdout.splitlines()[-1])["ratio"] <= 2.5
 
 
 def test_a_limit_below_what_libraries_take_has_no_empty_brackets():

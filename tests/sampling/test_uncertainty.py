@@ -146,9 +146,14 @@ def test_the_maps_of_a_scan_are_written_in_its_units(affine, run_here, tiny_over
 
 @pytest.mark.slow
 def test_the_spread_of_three_runs_is_that_of_one_with_three_draws(run_here, tiny_overrides, thick_file, tmp_path):
-    """Draw k of a run is not run k with another seed, but has the same law: the spreads agree on average."""
+    """Draw k of a run is not run k with another seed, but has the same law: the spreads agree on average.
+
+    Of independent draws. That of pairs is right to first order alone (tests/sampling/test_antithetic.py).
+    """
     run_here(
-        "inference", INFERENCE, tiny_overrides(thick_file, num_draws=6, slice_axis=0, output_dir=str(tmp_path / "six"))
+        "inference",
+        INFERENCE,
+        tiny_overrides(thick_file, num_draws=6, antithetic=False, slice_axis=0, output_dir=str(tmp_path / "six")),
     )
     std = volumes(tmp_path / "six")["std"].get_fdata()
     singles = []
@@ -159,7 +164,7 @@ def test_the_spread_of_three_runs_is_that_of_one_with_three_draws(run_here, tiny
             tiny_overrides(thick_file, seed=seed, slice_axis=0, output_dir=str(tmp_path / f"{seed}")),
         )
         singles.append(volumes(tmp_path / f"{seed}")["recon"].get_fdata())
-    assert np.sqrt((std**2).mean()) == pytest.approx(np.sqrt((np.std(singles, 0, ddof=1) ** 2).mean()), rel=0.1)
+    assert np.sqrt((std**2).mean()) == pytest.approx(np.sqrt((np.std(singles, 0, ddof=1) ** 2).mean()), rel=0.05)
 
 
 @pytest.mark.slow

@@ -21,9 +21,7 @@ def script(monkeypatch):
     "device",
     [
         "cpu",
-        pytest.param(
-            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
-        ),
+        pytest.param("cuda", marks=pytest.mark.cuda),
     ],
 )
 def test_it_names_what_it_timed_and_where(script, device, tmp_path, capsys):

@@ -95,7 +95,6 @@ def test_gradients_flow_through_the_trace():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_was_traced_on_the_cpu_runs_on_the_gpu(tmp_path):
     network = random_network().eval()
     traced(network).save(tmp_path / "model.ts")
