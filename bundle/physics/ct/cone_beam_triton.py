@@ -74,8 +74,10 @@ def works(device: torch.device) -> bool:
 
 
 @triton.jit
-def _meet(f, i, start, step, start_across, step_across, start_up, lines, scale, rise, num_slices):
-    """Where fan f meets line i, for each row: pixel below and share of the next across, and the same along z."""
+def _meet(f, i, there, start, step, start_across, step_across, start_up, lines, scale, rise, table, num_slices,
+          num_across, stride, stride_across):  # fmt: skip
+    """Where fan f meets line i, for each row: the first of two neighbours across (each with the next along z) and the
+    second, whether they lie in the volume, and how much of the second, and of the next along z, there is."""
     t = (tl.load(lines + i) - tl.load(start + f)) / tl.load(step + f)
     across = (tl.load(start_across + f) + t * tl.load(step_across + f) - tl.load(scale)) / tl.load(scale + 2)
     lower = tl.floor(across)
@@ -84,7 +86,12 @@ def _meet(f, i, start, step, start_across, step_across, start_up, lines, scale, 
     below = tl.minimum(tl.floor(up), num_slices - 1.0)
     share, s = (across - lower).to(tl.float32), (up - below).to(tl.float32)
     below = below.to(tl.int32)
-    return tl.zeros_like(below) + lower.to(tl.int32), share, below, s
+    lower = tl.zeros_like(below) + lower.to(tl.int32)
+    first = table + (lower.to(tl.int64) * stride_across + i * stride) * num_slices + below
+    second = first + stride_across * num_slices
+    near, far = there & (lower >= 0) & (lower < num_across), there & (lower >= -1) & (lower < num_across - 1)
+    low, high = below >= 0, below < num_slices - 1
+    return first, second, near & low, far & low, near & high, far & high, share, s
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -98,17 +105,14 @@ def _project(
     up = tl.load(rise + f * num_rows + row, mask=there, other=0.0)
     total = tl.zeros((BLOCK,), tl.float32)
     for i in range(num_lines):
-        lower, share, below, s = _meet(
-            f, i, start, step, start_across, step_across, start_up, lines, scale, up, num_slices
-        )
-        first = table + (lower.to(tl.int64) * stride_across + i * stride) * num_slices + below
-        second = first + stride_across * num_slices
-        near, far = there & (lower >= 0) & (lower < num_across), there & (lower >= -1) & (lower < num_across - 1)
-        low, high = below >= 0, below < num_slices - 1
-        under = (1.0 - share) * tl.load(first, mask=near & low, other=0.0)
-        under += share * tl.load(second, mask=far & low, other=0.0)
-        over = (1.0 - share) * tl.load(first + 1, mask=near & high, other=0.0)
-        over += share * tl.load(second + 1, mask=far & high, other=0.0)
+        first, second, near_low, far_low, near_high, far_high, share, s = _meet(
+            f, i, there, start, step, start_across, step_across, start_up, lines, scale, up, table, num_slices,
+            num_across, stride, stride_across,
+        )  # fmt: skip
+        under = (1.0 - share) * tl.load(first, mask=near_low, other=0.0)
+        under += share * tl.load(second, mask=far_low, other=0.0)
+        over = (1.0 - share) * tl.load(first + 1, mask=near_high, other=0.0)
+        over += share * tl.load(second + 1, mask=far_high, other=0.0)
         total += (1.0 - s) * under + s * over
     total *= tl.load(length + f * num_rows + row, mask=there, other=0.0).to(tl.float32)
     place = rays + tl.load(ray + f) * num_rows + row
@@ -127,15 +131,12 @@ def _back_project(
     g = tl.load(rays + tl.load(ray + f) * num_rows + row, mask=there, other=0.0)
     g *= tl.load(length + f * num_rows + row, mask=there, other=0.0).to(tl.float32)
     for i in range(num_lines):
-        lower, share, below, s = _meet(
-            f, i, start, step, start_across, step_across, start_up, lines, scale, up, num_slices
-        )
-        first = table + (lower.to(tl.int64) * stride_across + i * stride) * num_slices + below
-        second = first + stride_across * num_slices
-        near, far = there & (lower >= 0) & (lower < num_across), there & (lower >= -1) & (lower < num_across - 1)
-        low, high = below >= 0, below < num_slices - 1
+        first, second, near_low, far_low, near_high, far_high, share, s = _meet(
+            f, i, there, start, step, start_across, step_across, start_up, lines, scale, up, table, num_slices,
+            num_across, stride, stride_across,
+        )  # fmt: skip
         under, over = (1.0 - s) * g, s * g
-        tl.atomic_add(first, (1.0 - share) * under, mask=near & low, sem="relaxed")
-        tl.atomic_add(second, share * under, mask=far & low, sem="relaxed")
-        tl.atomic_add(first + 1, (1.0 - share) * over, mask=near & high, sem="relaxed")
-        tl.atomic_add(second + 1, share * over, mask=far & high, sem="relaxed")
+        tl.atomic_add(first, (1.0 - share) * under, mask=near_low, sem="relaxed")
+        tl.atomic_add(second, share * under, mask=far_low, sem="relaxed")
+        tl.atomic_add(first + 1, (1.0 - share) * over, mask=near_high, sem="relaxed")
+        tl.atomic_add(second + 1, share * over, mask=far_high, sem="relaxed")
