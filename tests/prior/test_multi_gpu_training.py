@@ -9,7 +9,7 @@ from bundle.prior.clock import Clock, cosine_decay
 from bundle.prior.keyed_epochs import KeyedEpochs
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
-from tests.support.scans import CHANNELS, GROUPS, ROOT, TRAIN, head_voxels, whole_message, write_volume
+from tests.support.scans import ROOT, TRAIN, tiny_training, whole_message
 
 SHARED = [TRAIN, "configs/multi_gpu_train.json"]
 PATCHES = 4
@@ -19,14 +19,7 @@ PATCHES = 4
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for seed, name in enumerate("abcd"):
-        write_volume(tmp_path / "heads" / f"{name}.nii.gz", head_voxels((20, 24, 16), seed), spacing=(2, 2, 2))
-    return {
-        "dataset_dir": str(tmp_path / "heads"), "device": "cpu", "max_epochs": 2, "epoch_length": 2,
-        "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "patch_size": 16,
-        "batch_size": PATCHES, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
-        "sample_grid#num_samples": 2, "sample_grid#size": 16, "sample_grid#num_steps": 2,
-    }  # fmt: skip
+    return tiny_training(tmp_path, device="cpu", max_epochs=2, batch_size=PATCHES)
 
 
 class Share:

@@ -11,13 +11,11 @@ from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.scans import (
-    CHANNELS,
-    GROUPS,
     ROOT,
     TRAIN,
     chest_voxels,
     cut_short,
-    head_voxels,
+    tiny_training,
     whole_message,
     write_volume,
 )
@@ -34,14 +32,7 @@ class Killed(BaseException):
 def settings(tmp_path, monkeypatch):
     """Of a training of 3 epochs on 4 volumes, of which 3 are trained on: epochs end in the middle of a pass."""
     monkeypatch.chdir(ROOT)
-    for seed, name in enumerate("abcd"):
-        write_volume(tmp_path / "heads" / f"{name}.nii.gz", head_voxels((20, 24, 16), seed), spacing=(2, 2, 2))
-    return {
-        "dataset_dir": str(tmp_path / "heads"), "device": "$torch.device('cpu')", "max_epochs": 3, "epoch_length": 2,
-        "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "patch_size": 16,
-        "batch_size": 4, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
-        "sample_grid#num_samples": 2, "sample_grid#size": 16, "sample_grid#num_steps": 2,
-    }  # fmt: skip
+    return tiny_training(tmp_path, max_epochs=3)
 
 
 def train(folder, settings, config=TRAIN, stop=None, run_id="training"):

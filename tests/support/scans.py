@@ -82,3 +82,15 @@ def whole_message(error):
         texts.append(str(error))
         error = error.__cause__ or error.__context__
     return "\n".join(texts)
+
+
+def tiny_training(folder, **others):
+    """Settings of a training of two steps an epoch on four heads, which it writes into `folder`."""
+    for seed, name in enumerate("abcd"):
+        write_volume(folder / "heads" / f"{name}.nii.gz", head_voxels((20, 24, 16), seed), spacing=(2, 2, 2))
+    return {
+        "dataset_dir": str(folder / "heads"), "device": "$torch.device('cpu')", "epoch_length": 2,
+        "network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS, "patch_size": 16,
+        "batch_size": 4, "validate#cut#num_patches": 4, "validate#levels": [100, 600],
+        "sample_grid#num_samples": 2, "sample_grid#size": 16, "sample_grid#num_steps": 2,
+    } | others  # fmt: skip
