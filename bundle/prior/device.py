@@ -32,8 +32,8 @@ def placed(network: torch.nn.Module, device: torch.device | str, compile: bool |
     """The network on a device, its weights channels last.
 
     Args:
-        compile: a switch: compile it, at its first call and once for all sizes of slices. That takes from seconds (CPU)
-            to a minute (GPU): for many scans, or large ones.
+        compile: a switch: compile it, at its first call and once for all sizes of slices. That takes time: for many
+            scans, or large ones.
     """
     network = network.to(device=device, memory_format=torch.channels_last)
     if is_on(compile, "compile"):

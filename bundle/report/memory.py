@@ -3,7 +3,7 @@
     memory of a run = OVERHEAD + the largest of
         sampling      what the inferer says (`working_bytes`) and the measurement, once more
         results       result and maps, brought back to the scanner's intensities and written
-        page          the same with what the page shows, and what packs it
+        page          the same with what the page shows, how its linear reconstruction is made, and what packs it
         evaluation    the truth, every method, and what makes a baseline, or what the metrics make of a method
 
 Where sampling has no room on the device, its volumes go to the host's memory, or to the disk (bundle.sampling.volumes):
@@ -120,7 +120,8 @@ class CheckMemoryd(MapTransform):
         volume, maps = array_bytes(operator.domain_shape), (self.sampler.num_draws > 1) + 2 * self.evidence
         after = {"results": (RESULT + PER_MAP * maps) * volume, "overhead": OVERHEAD}
         if self.report:
-            after["page"] = PAGE * volume
+            # It shows the linear reconstruction as well.
+            after |= {"page": PAGE * volume + operator.starting_bytes(), "measurement": sampling["measurement"]}
         if self.baselines is not None:
             making = (getattr(b, "working_bytes", lambda _: 0.0)(operator) for b in self.baselines.values())
             after["evaluation"] = (1 + len(self.baselines)) * volume + max(METRICS * volume, *making, 0.0)

@@ -1,4 +1,4 @@
-"""Tables of docs/speed.md, from docs/quality_time.json, precision.json, skip_air.json and leaner.json.
+"""Tables of docs/speed.md, from the JSON files in docs that TEXTS names.
 
 python -m scripts.studies.speed_tables
 """
@@ -12,6 +12,22 @@ from pathlib import Path
 from bundle.files.last_words import plain_endings
 from scripts.studies.quality_time import OWN, points
 from scripts.studies.tables import fill, table
+
+
+def before_text(record: Mapping) -> str:
+    """Where the time of a run goes, as version 0.4.0 computed and now."""
+    paired, device = record["paired"], record["run"]["device"]
+    ways = ("0.4.0", "now")
+    rows = [
+        [part, *(f"{paired[way]['parts_s'].get(part, 0.0):.2f}" for way in ways)]
+        for part in sorted(paired["now"]["parts_s"], key=paired["now"]["parts_s"].get, reverse=True)
+    ]
+    rows.append(["all", *(f"{paired[way]['whole_run_s']:.2f}" for way in ways)])
+    ratio, each = paired["now over 0.4.0"]["median"], paired["now over 0.4.0"]["each"]
+    return (
+        table(["seconds", *ways], rows) + f"\n\n{device}: {ratio:.2f} of the time ({min(each):.2f} to {max(each):.2f} "
+        f"in {paired['pairs']} pairs), after {record['start_up_s']:.0f} s in which the program started."
+    )
 
 
 def quality_text(record: Mapping) -> str:
@@ -83,7 +99,8 @@ def leaner_text(record: Mapping) -> str:
 
 
 TEXTS: dict[str, Callable[[Mapping], str]] = {
-    "quality_time": quality_text, "precision": precision_text, "skip_air": air_text, "leaner": leaner_text,
+    "benchmark_before": before_text, "quality_time": quality_text, "precision": precision_text, "skip_air": air_text,
+    "leaner": leaner_text,
 }  # fmt: skip
 """By the name of the JSON file, and of the markers in the page."""
 

@@ -46,7 +46,7 @@ def checked(limit, consistency=None, network_bytes=0.0, **others):
 
 def test_what_fits_passes_and_what_does_not_is_refused_with_the_number(tmp_path):
     checked(1.0)
-    words = r"takes about 5.4 GB of memory \(network 5.0 GB\), and 1.0 GB are available: --slice_batch_size 1, larger"
+    words = r"takes about 5.3 GB of memory \(network 5.0 GB\), and 1.0 GB are available: --slice_batch_size 1, larger"
     with pytest.raises(ValueError, match=words):
         checked(1.0, network_bytes=5e9)
     checked("off", network_bytes=1e15)
@@ -157,7 +157,7 @@ def test_every_task_states_what_it_takes(tmp_path, monkeypatch):
 def test_a_case_that_is_too_large_is_refused_by_name_and_the_other_is_done(tmp_path, tiny_overrides):
     """In a process whose addresses are limited, as `ulimit -v` does."""
     write_volume(tmp_path / "scans" / "good.nii.gz", thick_voxels(), spacing=(1, 1, 4))
-    large = torch.rand(400, 400, 60).numpy()
+    large = torch.rand(400, 400, 90).numpy()
     large[:40] = 0
     write_volume(tmp_path / "scans" / "large.nii.gz", large, spacing=(0.5, 0.5, 4))
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); sys.argv = sys.argv[1:]\n"

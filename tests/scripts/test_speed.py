@@ -144,9 +144,18 @@ def test_the_page_is_filled_from_what_is_there(tmp_path):
         "small": {"parameters": 2_400_000, "float32": 0.5, "bfloat16": 0.3},
         "8-16": {"parameters": 100_000, "float32": 0.2, "bfloat16": 0.1},
     }}))  # fmt: skip
+    (tmp_path / "benchmark_before.json").write_text(json.dumps({
+        "start_up_s": 6.0, "run": {"device": "CPU, 2 threads"}, "paired": {
+            "pairs": 3, "0.4.0": {"whole_run_s": 20.0, "parts_s": {"network": 18.0}},
+            "now": {"whole_run_s": 10.0, "parts_s": {"noise": 1.0, "network": 9.0}},
+            "now over 0.4.0": {"median": 0.5, "each": [0.5, 0.48, 0.52]},
+        },
+    }))  # fmt: skip
     assert speed_tables.write_speed(tmp_path) == [page]
     text = page.read_text()
     assert "| small | bfloat16 | 2 | 2 | 25 | 0.25 | 29.50 |" in text
     assert "small network, bfloat16, 2 steps, 2 draws, 29.50 dB in 25 percent of its time" in text
     assert "| 8-16 | 0.10 | 0.200 | 2.50 | 0.100 | 3.00 |" in text
+    assert "| network | 18.00 | 9.00 |\n| noise | 0.00 | 1.00 |\n| all | 20.00 | 10.00 |" in text
+    assert "CPU, 2 threads: 0.50 of the time (0.48 to 0.52 in 3 pairs), after 6 s" in text
     assert text.count("old") == 2  # of what there is no JSON

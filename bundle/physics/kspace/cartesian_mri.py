@@ -173,8 +173,8 @@ class CartesianMRI(LinearOperator):
         return air + self.zero_filled(y - self.forward(air))
 
     def working_bytes(self) -> float:
-        """Three images of one coil, complex, on the whole field of view."""
-        return 3 * 2 * FLOAT * self.domain_shape[2] * math.prod(self.mask.shape[-2:])
+        """Three images of one coil, complex, on the whole field of view; and two that the allocator keeps."""
+        return 5 * 2 * FLOAT * self.domain_shape[2] * math.prod(self.mask.shape[-2:])
 
     def kept_bytes(self) -> float:
         """Of the maps, complex, with the phases of the shifts."""
