@@ -26,14 +26,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from bundle.files.last_words import plain_endings
-from bundle.files.limits import COPIES
 from bundle.files.machine import GIGA
 from bundle.physics.ct.scanner import Tomography
-from bundle.physics.kspace.read import COPIES as KSPACE_COPIES
 from bundle.physics.kspace.scanner import CartesianSampling
 from bundle.physics.measurement import operator_of
 from bundle.prior.network import SliceUNet
-from bundle.report.memory import OVERHEAD
 from scripts.studies.tables import fill, table
 
 MARKER = "memory"
@@ -129,8 +126,7 @@ def one_run(task: str, shape: tuple[int, int, int], settings: dict) -> dict:
         forget_peak()
         evaluator.run()
         taken = resident("VmHWM") - before
-    again = (KSPACE_COPIES if task == "k-space" else COPIES) * sampling["measurement"] + OVERHEAD
-    estimate = max(again, max(sum(sampling.values()), sum(after.values())) + operator)
+    estimate = max(sum(sampling.values()), sum(after.values())) + operator
     return {
         "taken": taken / GIGA, "estimate": estimate / GIGA, "ratio": estimate / taken,
         "reading": reading / GIGA, "sampling": {k: round(v / GIGA, 4) for k, v in sampling.items()},
