@@ -24,11 +24,11 @@ COMPLEX_PARTS = ("phase", "real", "imag")
 """Values of `part` that are no magnitude."""
 BIDS = re.compile(r"sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*_[A-Za-z0-9]+")
 OWN_IDS = re.compile(
-    r"(?:^|(?<=[\W_]))((?:p|pat|patient|sub|subj|subject|case|id|study|ses|session|visit|tp|timepoint)[-]?\d+)"
+    r"(?:^|(?<=[\W_]))(p\d\d+|(?:pat|patient|sub|subj|subject|case|id|study|ses|session|visit|tp|timepoint)-?\d+)"
     r"(?=[\W_]|$)",
     re.IGNORECASE,
 )
-"""Words of other names that say whose, or of which day: p01, patient7, study2, visit-3."""
+"""Words of other names that say whose, or of which day: p01, patient7, study2, visit-3. A scanner's p2 is none."""
 
 
 @dataclass(frozen=True)

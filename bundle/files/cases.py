@@ -55,7 +55,8 @@ class Cases:
         deidentify: a switch, or "shift_dates": name cases by their data (bundle.files.nameless).
 
     Attributes:
-        usable: "image" (the path, the stack that was found of DICOM, or the group of scans of one patient) and "case" (the name) of each.
+        usable: "image" (the path, the stack that was found of DICOM, or the group of scans of one patient) and "case"
+            (the name) of each.
         finished, written: names of cases, whose results an earlier run or this one has written.
         left_out, refused, failed: path -> why.
 

@@ -5,7 +5,8 @@ Scans of one patient may be joined where nothing says that their contrasts diffe
     name          T1w, T2w, FLAIR, ... by the words of a BIDS suffix, a series description or a file's name
     echo time     one is not more than ECHO times the other, and ECHO_MS longer
     inversion     both have an inversion time, or neither; not asked of two that are called alike
-    agent         both were taken with a contrast agent, or neither
+    agent         both were taken with a contrast agent, or neither; a scan of a known contrast that does not state one
+                  was taken without
 
 What one of two does not state is not held against the other. Repetition times differ with the number of slices, and
 are not asked. Sources: BIDS 1.10, "Anatomy imaging data" (names of contrasts); DICOM PS3.3, C.8.3 (MR Image).
@@ -106,10 +107,10 @@ def contrast_of_file(path: Path) -> Contrast:
     fields_beside, bids = _fields_beside(path), bids_name(path)
     description = " ".join(str(fields_beside.get(k, "")) for k in ("SeriesDescription", "ProtocolName"))
     if bids is not None:
-        name, agent = bids.suffix, bids.entities.get("ce") is not None or None
+        name, agent = bids.suffix, "ce" in bids.entities
     else:
         name = named_contrast(description) or named_contrast(case_name(path))
-        agent = says(f"{description} {case_name(path)}", AGENT) or None
+        agent = says(f"{description} {case_name(path)}", AGENT) or (None if name is None else False)
     if fields_beside.get("ContrastBolusAgent"):
         agent = True
     echo, inversion = (_milliseconds(fields_beside.get(k), 1000) for k in ("EchoTime", "InversionTime"))
@@ -124,7 +125,7 @@ def contrast_of_series(stack: Stack) -> Contrast:
     description = " ".join(str(header.get(k, "")) for k in ("SeriesDescription", "ProtocolName"))
     modality = str(header.get("Modality", ""))
     name = "CT" if modality == "CT" else named_contrast(description)
-    agent = bool(header.get("ContrastBolusAgent")) or says(description, AGENT) or None
+    agent = bool(header.get("ContrastBolusAgent")) or says(description, AGENT) or (None if name is None else False)
     echo = stack.slices[0].echo_time
     inversion = _milliseconds(header.get("InversionTime"), 1)
     if not math.isnan(echo) and inversion is None:

@@ -18,7 +18,10 @@ from bundle.files.member import Group
 
 
 def nameless_case(data: Path | str | Stack | Group) -> str:
-    """`case_` and the fingerprint of a file, a stack or a group; data that cannot be read have none, and are refused later."""
+    """`case_` and the fingerprint of a file, a stack or a group.
+
+    Data that cannot be read have none, and are refused later.
+    """
     return f"case_{fingerprint(data) or 'unreadable'}"
 
 
