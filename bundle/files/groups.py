@@ -14,7 +14,9 @@ case, and of which contrast is decided when all are read (bundle.physics.stacks.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bundle.files.bids_names import COMPLEX_PARTS, NO_SCAN, bids_name, bids_root, own_ids
@@ -93,9 +95,17 @@ def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> l
     named: list[tuple[Group, str]] = []
     for together in gathered.values():
         parts = by_contrast(together) if combine == "auto" else [together]
-        named += zip((Group(tuple(part), combine) for part in parts), _names(parts, combine, roots), strict=True)
+        named += zip((Group(called_apart(part), combine) for part in parts), _names(parts, combine, roots), strict=True)
     cases = told_apart({os.fspath(group): case for group, case in named})
     return [{"image": group, "case": cases[os.fspath(group)]} for group, _ in named]
+
+
+def called_apart(members: Sequence[Member]) -> tuple[Member, ...]:
+    """The same, with the folder, and if need be a number, in the names of those that share one."""
+    for name in (lambda m, n: f"{m.folder.name}/{m.label}", lambda m, n: f"{m.label} ({n})"):
+        taken = Counter(member.label for member in members)
+        members = [replace(m, label=name(m, n)) if taken[m.label] > 1 else m for n, m in enumerate(members, 1)]
+    return tuple(members)
 
 
 def by_contrast(members: Iterable[Member]) -> list[list[Member]]:
