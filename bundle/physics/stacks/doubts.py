@@ -34,7 +34,7 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
             "other is not known: registration is required"
         )
     said += [
-        f"{one.name} has voxels {one.in_plane:.3g} mm wide in its slices, and the grid's are {spacing:.3g} mm: it blurs "
+        f"{one.name} has voxels {one.in_plane:.3g} mm wide in its slices, the grid's are {spacing:.3g} mm: it blurs "
         "within its slices, which is not accounted for"
         for one in stacks
         if one.in_plane > COARSE * spacing

@@ -32,8 +32,8 @@ from bundle.physics.thick.through_plane import MIN_RATIO
 MIN_SLICES = 3
 SAME = 1.05
 """In-plane voxels that differ by less than this factor are equally fine."""
-FRAMES = {2: "aligned to another scan", 3: "Talairach", 4: "MNI 152", 5: "a template"}
-"""Codes of a NIfTI header for spaces other than the scanner's."""
+FRAMES = {3: "Talairach", 4: "MNI 152", 5: "a template"}
+"""Codes of a NIfTI header for spaces that are not the scanner's; 2, another scan's, is what nibabel writes unasked."""
 
 
 @dataclass(frozen=True, eq=False)
