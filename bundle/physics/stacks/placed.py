@@ -25,7 +25,7 @@ OBLIQUE = 20.0
 
 
 def plane_of(normal: np.ndarray) -> str:
-    """ "axial", "coronal" or "sagittal" by a unit normal (3,) (RAS), with "oblique " before it if it is far from each."""
+    """The plane that is across a unit normal (3,) (RAS), with "oblique " before it where the normal is far from it."""
     nearest = int(np.abs(normal).argmax())
     off = np.degrees(np.arccos(min(1.0, abs(float(normal[nearest])))))
     return ("oblique " if off > OBLIQUE else "") + plane_across(nearest)
