@@ -58,18 +58,16 @@ class Stack:
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or self.voxels.shape[self.axis] < FEWEST:
             raise ValueError(
-                f"{self.name or 'a stack'} has {tuple(self.voxels.shape)} voxels, slices along axis {self.axis}: a stack "
-                f"has three axes and at least {FEWEST} slices"
+                f"{self.name or 'a stack'} has {tuple(self.voxels.shape)} voxels, slices along axis {self.axis}: a "
+                f"stack has three axes and at least {FEWEST} slices"
             )
         if self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         if not (self.thickness > 0 and math.isfinite(self.thickness)):
             raise ValueError(f"slices of {self.name or 'a stack'} must be thicker than 0 mm, got {self.thickness}")
         count = self.count
-        for name, default in (
-            ("poses", torch.eye(4, dtype=torch.float64).expand(count, 4, 4)),
-            ("weights", torch.ones(count)),
-        ):
+        identity = torch.eye(4, dtype=torch.float64).expand(count, 4, 4)
+        for name, default in (("poses", identity), ("weights", torch.ones(count))):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
             elif len(getattr(self, name)) != count:
