@@ -2,7 +2,7 @@
 
     files    scans of a `bundle.files.member.Group`, each read and checked as a single one is, on RAS axes
     y        (1, M) voxels of all slices of all stacks, one stack after the other, the reference first
-    affine   of the grid on which the volume is reconstructed (bundle.physics.stacks.grid)
+    affine   of the grid on which the volume is reconstructed by default (bundle.physics.stacks.grid)
 
 Which scans belong together is decided from names and headers (bundle.files.groups), before anything is read; which of
 them become stacks, when all are read (bundle.physics.stacks.members). What is left out, and what is doubtful, is said
@@ -52,8 +52,6 @@ class LoadStacksd(MapTransform):
         reference: name, part of a name, or number from 1 of the stack whose grid and contrast the result has; by
             default see bundle.physics.stacks.members.
         slices: which axis of a scan is thick, and its slices' thickness and profile.
-        spacing: of the grid in mm.
-        cover: what the grid covers.
         series: numbers or UIDs of the DICOM series to take, with commas between them; all by default.
         resample_shear: a switch: bring scans with a tilted gantry onto straight slices.
         limits: of the size of a file and of memory.
@@ -65,14 +63,12 @@ class LoadStacksd(MapTransform):
     suffixes = SUFFIXES
 
     def __init__(self, keys, combine: str = "auto", reference: str | int | None = None,
-                 slices: ThroughPlaneSampling | None = None, spacing: float | None = None, cover: str = "reference",
-                 series: int | str | None = None, resample_shear: bool | str = False, limits: Limits | None = None
-                 ) -> None:  # fmt: skip
+                 slices: ThroughPlaneSampling | None = None, series: int | str | None = None,
+                 resample_shear: bool | str = False, limits: Limits | None = None) -> None:  # fmt: skip
         super().__init__(keys)
         self.combine, self.series = choice("combine", combine, COMBINE), series
         self.reference = checked_reference(reference)
         self.slices = slices or ThroughPlaneSampling()
-        self.spacing, self.cover = spacing, cover
         self.read = Compose([
             LoadVolumed("image", limits=limits),
             ResampleSheard("image", enabled=resample_shear),
@@ -90,7 +86,7 @@ class LoadStacksd(MapTransform):
 
     def _measurement(self, group: Group) -> MetaTensor:
         stacks, left_out = chosen(*read_all(group, self.read, self.slices), self.reference, group)
-        shape, affine = common_grid([one.stack for one in stacks], self.spacing, self.cover)
+        _, affine = common_grid([one.stack for one in stacks])
         y = torch.cat([one.stack.slices.flatten() for one in stacks])
         measurement = MetaTensor(y[None], affine=affine, meta={
             "filename_or_obj": group.__fspath__(),
