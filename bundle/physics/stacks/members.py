@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -143,7 +144,8 @@ def chosen(taken: Sequence[Taken], left_out: dict[str, str], reference: str | in
         if contrast is None or one.member.contrast.name is None:
             left_out[one.name] = "a volume without a thick axis, whose contrast is not known to be that of the stacks"
             ours.remove(one)
-    return _of_one_place(ours, first, left_out)
+    stacks, left_out = _of_one_place(ours, first, left_out)
+    return stacks, {m.label: left_out[m.label] for m in group.members if m.label in left_out}
 
 
 def _of_one_place(ours: list[Taken], first: Taken, left_out: dict[str, str]) -> tuple[list[Taken], dict[str, str]]:
@@ -221,10 +223,11 @@ def _same(one: Taken, other: Taken) -> bool:
 
 
 def _about(why: str, member: Member) -> str:
-    """A reason without the file's name in front of it, which may be the patient's."""
+    """A reason without the names of files and folders, which may be the patient's: its owner knows the scan's name."""
     path = member.__fspath__()
-    for said in (f"{path}: ", path, path.rsplit("/", 1)[-1]):
-        why = why.replace(said, "" if said.endswith(": ") else member.label)
+    for said, instead in ((f"{path}: ", ""), (path, member.label), (f"{member.folder}/", ""),
+                          (Path(path).name, member.label)):  # fmt: skip
+        why = why.replace(said, instead)
     return why
 
 
