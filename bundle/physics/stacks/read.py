@@ -26,7 +26,7 @@ from bundle.files.dicom_search import search
 from bundle.files.dicom_stack import Stack as Series
 from bundle.files.doubts import add_doubts
 from bundle.files.find import SUFFIXES, find_volumes
-from bundle.files.groups import COMBINE, usable_stacks
+from bundle.files.groups import COMBINE, called_apart, usable_stacks
 from bundle.files.limits import Limits
 from bundle.files.member import Group, Member
 from bundle.files.read import LoadVolumed
@@ -124,4 +124,4 @@ def group_of(data: Group | Series | str | Path | Sequence, series: int | str | N
             members.append(Member.of_file(part))
     if not members:
         raise ValueError(f"{data}: no scan in it")
-    return Group(tuple(members), "all")
+    return Group(called_apart(members), "all")
