@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bundle.files.bids_names import bids_name, own_ids
 from bundle.files.carried import carried
 from bundle.files.contrast import WORDS, Contrast, contrast_of_file, contrast_of_series
 from bundle.files.dicom_names import is_called, name_of
@@ -56,6 +57,14 @@ class Member:
     def frame(self) -> str:
         """FrameOfReferenceUID of DICOM; "" where none is stated."""
         return str(self.data.header.get("FrameOfReferenceUID", "")) if isinstance(self.data, Stack) else ""
+
+    @property
+    def whose(self) -> str:
+        """What its header, or its name, says of the patient and the day; "" where it says nothing."""
+        if isinstance(self.data, Stack):
+            return " ".join(str(self.data.header.get(k) or "") for k in ("PatientID", "PatientName")).strip()
+        name = bids_name(self.data)
+        return name.of_patient if name is not None else " ".join(own_ids(self.data)).lower()
 
     def is_called(self, name: str) -> bool:
         """Whether this is a name of it: its label, its file's name with or without suffix, a DICOM series' number."""

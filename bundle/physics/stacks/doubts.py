@@ -28,6 +28,14 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
             f"all {len(stacks)} stacks are {plane}: what one does not resolve across its slices the others do not "
             "either, so that they add less than one of another orientation would"
         )
+    whose = {one.name: one.member.whose for one in stacks if one.member.whose}
+    if len(set(whose.values())) > 1:
+        first = next(iter(whose))
+        others = [name for name, said_of in whose.items() if said_of != whose[first]]
+        said.append(
+            f"by header or name {', '.join(others)} {'are' if len(others) > 1 else 'is'} of another patient or another "
+            f"day than {first}"
+        )
     if frames := contradiction(stacks):
         said.append(
             f"the headers place the stacks in different frames of reference ({frames}), so that how they lie to each "

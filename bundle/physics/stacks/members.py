@@ -200,12 +200,13 @@ def _best(ours: Sequence[Taken]) -> Taken:
 
 
 def _named(taken: Sequence[Taken], left_out: dict[str, str], reference: str | int, group: Group) -> Taken:
-    """The scan that is called so: exactly, or as the only one by a part of its name; or by its number, from 1."""
+    """The scan that is called so, a DICOM series by its number, too; or has this number, from 1, or part of a name."""
     name, members = str(reference), group.members
     found = [m for m in members if m.is_called(name)]
-    found = found or [m for m in members if name.lower() in m.label.lower()]
-    if not found and name.isdigit() and 1 <= int(name) <= len(members):
-        found = [members[int(name) - 1]]
+    if not found and name.isdecimal():
+        found = [m for n, m in enumerate(members, 1) if n == int(name)]
+    elif not found:
+        found = [m for m in members if name.lower() in m.label.lower()]
     if len(found) != 1:
         raise ValueError(
             f"the reference {name!r} is {'none' if not found else 'more than one'} of its scans: name one, or its "

@@ -5,9 +5,12 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bundle.files import save_results
 from bundle.files.unfinished import FOLDER
+from bundle.physics.stacks import LoadStacksd
+from bundle.physics.stacks.grid import common_grid
 from tests.files.test_nameless import contents
 from tests.physics.stacks.volumes import thick, write_stack
 from tests.support.dicom_files import write_series
@@ -110,6 +113,32 @@ def test_what_was_sampled_is_taken_up(patient, run_here, settings, tmp_path, mon
     assert len(list((tmp_path / "results" / FOLDER).glob("*.pt"))) == 1
     run_here("inference", CONFIGS, given | {"resume": True})
     assert record(tmp_path, "sub-01_T2w")["resumed_after"] == 2
+
+
+def test_a_reader_takes_paths_and_lists_of_them(patient, tmp_path):
+    read = LoadStacksd("image")
+    paths = sorted(map(str, patient.iterdir()))
+    whole, listed, one = (read({"image": data})["image"] for data in (str(patient), paths, paths[1]))
+    assert [s.name for s in whole.meta["stacks"]] == [s.name for s in listed.meta["stacks"]]
+    assert whole.shape == (1, 3 * 24 * 24 * 6) and one.shape == (1, 24 * 24 * 6)
+
+
+def test_the_measurement_is_the_voxels_of_all_slices(patient):
+    y = LoadStacksd("image")({"image": str(patient), "case": "x"})["image"]
+    stacks = y.meta["stacks"]
+    assert [s.name[11:14] for s in stacks] == ["ax_", "cor", "sag"]
+    assert torch.equal(y.as_tensor()[0], torch.cat([s.slices.flatten() for s in stacks]))
+    assert np.array_equal(stacks[1].voxels.numpy(), thick("cor")[0])
+    shape, affine = common_grid(stacks)
+    assert shape == (24, 24, 24) and torch.equal(affine, y.affine)
+    assert y.meta["case"] == "x" and len(y.meta["source"].group.members) == 3
+
+
+@pytest.mark.parametrize("empty", ["no/such.nii", "folder"])
+def test_nothing_to_read_is_refused(tmp_path, empty):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match=empty.split("/")[-1]):
+        LoadStacksd("image")({"image": str(tmp_path / empty)})
 
 
 def dicom(folder, planes=("ax", "cor")):

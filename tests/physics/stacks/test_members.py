@@ -179,6 +179,16 @@ def test_contradictory_spaces_are_said(tmp_path, three):
     assert "MNI 152, the scanner's" in said and "registration is required" in said
 
 
+def test_two_patients_by_their_names_are_said(tmp_path):
+    paths = [
+        write_stack(tmp_path / f"sub-{n}_acq-{p}_T2w.nii", p) for n, p in (("1", "ax"), ("2", "cor"), ("1", "sag"))
+    ]
+    _, _, (said,) = combined(*paths, reference=1)
+    assert said == (
+        "by header or name sub-2_acq-cor_T2w.nii is of another patient or another day than sub-1_acq-ax_T2w.nii"
+    )
+
+
 SIDE = AFFINE @ np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]) @ np.diag([1, 1, 4 / 1.2, 1])
 
 
