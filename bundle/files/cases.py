@@ -164,7 +164,11 @@ class Cases:
         apart = {os.fspath(member): no_scan(member) for member in members}
         self.left_out |= {path: why for path, why in apart.items() if why}
         members = [member for member in members if not apart[os.fspath(member)]]
-        return grouped(members, combine, roots_of(source))
+        found = grouped(members, combine, roots_of(source))
+        for item in found:
+            if len(several := item["image"].members) > 1:
+                _say(f"{item['case']} combines {len(several)} scans: {', '.join(m.label for m in several)}")
+        return found
 
     def _earlier(self, item: dict) -> str | None:
         """Whose results the folder of a case holds: None for nobody's, SAME, or the path of other data.

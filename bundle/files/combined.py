@@ -9,6 +9,9 @@ from monai.data import MetaTensor
 
 from bundle.files.carried import carried
 
+NAMING = ("file", "frame")
+"""What is said of a stack that leads to its file, or to the patient's other scans."""
+
 
 @carried
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Combined:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def record(self, named: bool) -> dict:
-        """For run.json; without the paths of files unless they are to be `named`."""
-        stacks = [{k: v for k, v in stack.items() if named or k != "file"} for stack in self.stacks]
+        """For run.json; without what leads to files and scanners unless they are to be `named`."""
+        stacks = [{k: v for k, v in stack.items() if named or k not in NAMING} for stack in self.stacks]
         return {"combine": self.combine, "stacks": stacks, "stacks_left_out": dict(self.left_out)}
 
 

@@ -53,15 +53,16 @@ def roots_of(source: str | Path) -> list[Path]:
     return [source.parent] if source.name.upper() == DISC_INDEX else [source]
 
 
-def usable_stacks(found: Search, series: int | str | None = None) -> tuple[list[Stack], dict[str, str]]:
+def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> tuple[list[Stack], dict[str, str]]:
     """The stacks of DICOM folders that can be members, and path -> why of all else.
 
     Args:
         found: what there is.
-        series: of those to take: numbers or UIDs (bundle.files.dicom_search.choose), with commas between them; all by
-            default.
+        series: of those to take: numbers or UIDs (bundle.files.dicom_search.choose), a list or with commas between
+            them; all by default.
     """
-    wanted = None if series is None else [word.strip() for word in str(series).split(",")]
+    several = series if isinstance(series, (list, tuple)) else str(series).split(",")
+    wanted = None if series is None else [str(word).strip() for word in several]
     stacks, left_out = [], {}
     for stack in found.stacks:
         why = unusable(stack)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundle.files.carried import carried
-from bundle.files.contrast import Contrast, contrast_of_file, contrast_of_series
+from bundle.files.contrast import WORDS, Contrast, contrast_of_file, contrast_of_series
 from bundle.files.dicom_names import is_called, name_of
 from bundle.files.dicom_stack import Stack
 from bundle.files.find import case_name
@@ -81,8 +81,14 @@ class Group:
         return self.members[0].__fspath__()
 
     def nameless(self) -> Group:
-        """The same with members that are called by their number, as files' names may be the patient's."""
-        members = (replace(member, label=f"stack {n}") for n, member in enumerate(self.members, 1))
+        """The same with members that are called by their number, as names may be the patient's, and BIDS suffixes."""
+        names = [member.contrast.name for member in self.members]
+        members = []
+        for n, member in enumerate(self.members, 1):
+            contrast = member.contrast
+            if contrast.name not in (None, *WORDS):
+                contrast = replace(contrast, name=f"that of stack {1 + names.index(contrast.name)}")
+            members.append(replace(member, label=f"stack {n}", contrast=contrast))
         return replace(self, members=tuple(members))
 
 

@@ -162,7 +162,8 @@ def test_series_are_chosen_by_number(tmp_path):
     (item,) = cases.usable
     assert [m.label for m in item["image"].members] == ["series 4 't2_cor'"]
     assert "no series 4" in cases.left_out.values()
-    assert list(groups_of(tmp_path / "jane", series="3, 4").values()) == [["series 3 't2_tra'", "series 4 't2_cor'"]]
+    for both in ("3, 4", (3, 4), [3, "4"]):
+        assert list(groups_of(tmp_path / "jane", series=both).values()) == [["series 3 't2_tra'", "series 4 't2_cor'"]]
 
 
 def test_none_makes_each_series_a_case(tmp_path):

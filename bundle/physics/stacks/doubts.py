@@ -22,8 +22,8 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
     said = [f"{name} is left out: {why}" for name, why in left_out.items()]
     if len(stacks) == 1:
         said += [f"{stacks[0].name} is the only stack"] if left_out else []
-    elif are_alike([one.normal for one in stacks]):
-        plane = plane_of(stacks[0].stack.affine.numpy(), stacks[0].stack.axis)
+    elif are_alike([one.stack.normal.numpy() for one in stacks]):
+        plane = plane_of(stacks[0].stack.normal.numpy())
         said.append(
             f"all {len(stacks)} stacks are {plane}: what one does not resolve across its slices the others do not "
             "either, so that they add less than one of another orientation would"
@@ -39,7 +39,7 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
         for one in stacks
         if one.in_plane > COARSE * spacing
     ]
-    said += [f"{one.name} has no thick axis, and is taken as slices {one.pitch:.3g} mm thick"
+    said += [f"{one.name} has no thick axis, and is taken as slices {one.stack.pitch:.3g} mm thick"
              for one in stacks if not one.thick]  # fmt: skip
     joined = [one for one in stacks[1:] if one.member.contrast.name is None and stacks[0].member.contrast.name]
     said += [f"{one.name}: its contrast is not stated, and is taken to be {stacks[0].member.contrast.name}"

@@ -1,7 +1,7 @@
 """Reads the scans of one patient, and decides which of them are stacks of one volume.
 
     read        every scan by the readers of single ones, checked as those are, and brought to RAS axes
-    left out    by name, with the reason: what cannot be read; fewer than MIN_SLICES slices; the same voxels as
+    left out    by name, with the reason: what cannot be read; fewer than FEWEST slices; the same voxels as
                 another; another contrast than the reference's; voxels of one length (a 3-D sequence), unless contrasts
                 are known to be the same; no common place with the others by the headers
     reference   whose grid and contrast the result has: of the contrast that most stacks have, the one with the finest
@@ -13,8 +13,10 @@ contrast is not known it is left out: beside thick slices it mostly is a T1-weig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,12 +26,11 @@ from bundle.files.groups import by_contrast
 from bundle.files.member import Group, Member
 from bundle.files.root_cause import root_cause
 from bundle.files.source import Source, source_of
-from bundle.physics.stacks.placed import meeting, normal_of, plane_of
-from bundle.physics.stacks.stack import Stack
+from bundle.physics.stacks.placed import meeting, plane_of
+from bundle.physics.stacks.stack import FEWEST, Stack
 from bundle.physics.thick.scanner import ThroughPlaneSampling
 from bundle.physics.thick.through_plane import MIN_RATIO
 
-MIN_SLICES = 3
 SAME = 1.05
 """In-plane voxels that differ by less than this factor are equally fine."""
 FRAMES = {3: "Talairach", 4: "MNI 152", 5: "a template"}
@@ -57,19 +58,9 @@ class Taken:
         return self.member.label
 
     @property
-    def spacing(self) -> np.ndarray:
-        """(3,) mm."""
-        return np.linalg.norm(self.stack.affine[:3, :3].numpy(), axis=0)
-
-    @property
     def in_plane(self) -> float:
         """Finest width of a voxel within a slice, mm."""
-        return float(np.delete(self.spacing, self.stack.axis).min())
-
-    @property
-    def pitch(self) -> float:
-        """Distance of the slices, mm."""
-        return float(self.spacing[self.stack.axis])
+        return min(self.stack.voxel_size[axis] for axis in self.stack.in_plane)
 
     @property
     def box(self) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -79,21 +70,17 @@ class Taken:
     @property
     def covered(self) -> float:
         """mm^3."""
-        return float(np.prod(self.spacing) * self.stack.voxels.numel())
-
-    @property
-    def normal(self) -> np.ndarray:
-        return normal_of(self.stack.affine.numpy(), self.stack.axis)
+        return math.prod(self.stack.voxel_size) * self.stack.voxels.numel()
 
     def record(self) -> dict:
         """What run.json says of it."""
         return {
             "name": self.name,
             "file": self.member.__fspath__(),
-            "plane": plane_of(self.stack.affine.numpy(), self.stack.axis),
-            "slices": self.stack.voxels.shape[self.stack.axis],
+            "plane": plane_of(self.stack.normal.numpy()),
+            "slices": self.stack.count,
             "thickness_mm": round(self.stack.thickness, 4),
-            "pitch_mm": round(self.pitch, 4),
+            "pitch_mm": round(self.stack.pitch, 4),
             "in_plane_mm": round(self.in_plane, 4),
             "contrast": self.member.contrast.name,
             "frame": self.stack.frame or None,
@@ -112,8 +99,6 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
     for member in group.members:
         try:
             one = _taken(member, read({"image": member.data})["image"], slices)
-            if (number := one.stack.voxels.shape[one.stack.axis]) < MIN_SLICES:
-                raise ValueError(f"{number} slices, and a stack has at least {MIN_SLICES}")
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             left_out[member.label] = _about(root_cause(error), member)
             continue
@@ -159,7 +144,8 @@ def chosen(taken: Sequence[Taken], left_out: dict[str, str], reference: str | in
         if contrast is None or one.member.contrast.name is None:
             left_out[one.name] = "a volume without a thick axis, whose contrast is not known to be that of the stacks"
             ours.remove(one)
-    return _of_one_place(ours, first, left_out)
+    stacks, left_out = _of_one_place(ours, first, left_out)
+    return stacks, {m.label: left_out[m.label] for m in group.members if m.label in left_out}
 
 
 def _of_one_place(ours: list[Taken], first: Taken, left_out: dict[str, str]) -> tuple[list[Taken], dict[str, str]]:
@@ -186,11 +172,12 @@ def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> 
     else:
         axis = int(np.argmax(np.round(spacing, 3)))
         thickness = spacing[axis]
-    number, source = volume.shape[1 + axis], source_of(volume)
+    if (number := shape[axis]) < FEWEST:
+        raise ValueError(f"{number} slices, and a stack has at least {FEWEST}")
+    source = source_of(volume)
     stack = Stack(
         voxels=volume.as_tensor()[0].float(), affine=volume.affine.double(), axis=axis, thickness=thickness,
         profile=slices.profile, name=member.label, frame=member.frame or _frame(source),
-        poses=torch.eye(4, dtype=torch.float64).repeat(number, 1, 1), weights=torch.ones(number),
     )  # fmt: skip
     return Taken(member, stack, source, thick)
 
@@ -236,10 +223,11 @@ def _same(one: Taken, other: Taken) -> bool:
 
 
 def _about(why: str, member: Member) -> str:
-    """A reason without the file's name in front of it, which may be the patient's."""
+    """A reason without the names of files and folders, which may be the patient's: its owner knows the scan's name."""
     path = member.__fspath__()
-    for said in (f"{path}: ", path, path.rsplit("/", 1)[-1]):
-        why = why.replace(said, "" if said.endswith(": ") else member.label)
+    for said, instead in ((f"{path}: ", ""), (path, member.label), (f"{member.folder}/", ""),
+                          (Path(path).name, member.label)):  # fmt: skip
+        why = why.replace(said, instead)
     return why
 
 

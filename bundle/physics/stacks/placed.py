@@ -24,18 +24,10 @@ OBLIQUE = 20.0
 """Degrees off the nearest plane from which a stack is called oblique."""
 
 
-def normal_of(affine: np.ndarray, axis: int) -> np.ndarray:
-    """(3,) unit vector (RAS) across the slices of a grid `affine` (4, 4), which follow each other along `axis`."""
-    first, second = (affine[:3, a] for a in range(3) if a != axis)
-    normal = np.cross(first, second)
-    return normal / np.linalg.norm(normal)
-
-
-def plane_of(affine: np.ndarray, axis: int) -> str:
-    """ "axial", "coronal" or "sagittal", with "oblique " before it where the slices are far from each."""
-    normal = np.abs(normal_of(affine, axis))
-    nearest = int(normal.argmax())
-    off = np.degrees(np.arccos(min(1.0, float(normal[nearest]))))
+def plane_of(normal: np.ndarray) -> str:
+    """The plane that is across a unit normal (3,) (RAS), with "oblique " before it where the normal is far from it."""
+    nearest = int(np.abs(normal).argmax())
+    off = np.degrees(np.arccos(min(1.0, abs(float(normal[nearest])))))
     return ("oblique " if off > OBLIQUE else "") + plane_across(nearest)
 
 
