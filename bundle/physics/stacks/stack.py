@@ -35,7 +35,6 @@ class Stack:
         name: of the file, for messages and records.
         frame: DICOM's FrameOfReferenceUID, "" where there is none.
         poses: (K, 4, 4) float64, T of each of the K slices.
-        gain: intensities are those of the first stack times this.
         weights: (K,) float32 from 0 to 1, how much a slice counts.
         noise: standard deviation of its noise, 0 where it is not known.
 
@@ -51,7 +50,6 @@ class Stack:
     name: str = ""
     frame: str = ""
     poses: torch.Tensor = field(default=None)  # type: ignore[assignment]
-    gain: float = 1.0
     weights: torch.Tensor = field(default=None)  # type: ignore[assignment]
     noise: float = 0.0
 
@@ -107,7 +105,7 @@ class Stack:
         return tuple(self.affine[:3, :3].norm(dim=0).tolist())  # type: ignore[return-value]
 
     def moved(self, **changed) -> Stack:
-        """The same scan with other poses, gain, weights, voxels, or noise."""
+        """The same scan with other poses, weights, voxels, or noise."""
         return replace(self, **changed)
 
     def ways(self, to_grid: torch.Tensor) -> torch.Tensor:

@@ -94,8 +94,8 @@ class StackedSlices(LinearOperator):
         return x.reshape(*y.shape[:-1], *self.domain_shape)
 
     def measurement(self) -> torch.Tensor:
-        """y (M,) of the stacks: their voxels, on the first one's scale, as the rows are weighted."""
-        return torch.cat([(s.slices / s.gain).flatten() for s in self.stacks]).mul_(self.rows)
+        """y (M,) of the stacks: their voxels, as the rows are weighted."""
+        return torch.cat([stack.slices.flatten() for stack in self.stacks]).mul_(self.rows)
 
     def split(self, y: torch.Tensor) -> list[torch.Tensor]:
         """(..., M) as one (..., K, I, J) for each stack."""
@@ -201,5 +201,5 @@ def planes_of(stacks: Sequence[Stack], affine: torch.Tensor) -> tuple[int, ...]:
 
 
 def deviation_of(stack: Stack) -> float:
-    """Standard deviation of the noise of a stack, on the first one's scale."""
-    return noise_deviation(stack.voxels, stack.in_plane) / stack.gain
+    """Standard deviation of the noise of a stack."""
+    return noise_deviation(stack.voxels, stack.in_plane)
