@@ -77,8 +77,9 @@ def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> 
             stacks.append(stack)
         else:
             left_out[f"{stack.slices[0].path} ({stack})"] = why
-    for why, files in found.left_out.items():
-        left_out |= {str(path): why for path in files}
+    for why, files in found.left_out.items():  # of a disc, hundreds
+        others = len(files) - 1
+        left_out[str(files[0])] = why + (f"; and {others} other file{'s' * (others > 1)}" if others else "")
     return stacks, left_out
 
 
@@ -191,7 +192,7 @@ def _base(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> str
             return name.shared if name is not None else "_".join(ids)
     if combine == "folder":
         return case_name(_patient_folder(first, roots))
-    return case_name(os.path.commonpath([os.path.abspath(member.folder) for member in members]))
+    return case_name(os.path.commonpath([os.path.abspath(member.folder) for member in members])) or "patient"
 
 
 def _own_name(member: Member) -> str:

@@ -157,6 +157,18 @@ def test_other_contrasts_and_studies_are_cases_of_their_own(tmp_path, changed):
     assert len(groups_of(dicom_of(tmp_path / "jane", False, **changed))) == 2
 
 
+def test_files_of_a_disc_that_are_no_slices_are_said_once(tmp_path):
+    files(dicom_of(tmp_path / "jane", False), *(f"ax/note{n}.txt" for n in range(5)))
+    left_out = cases_of(tmp_path / "jane").left_out
+    assert left_out[str(tmp_path / "jane/ax/note0.txt")] == "no DICOM; and 4 other files"
+    assert not any("note1" in path for path in left_out)
+
+
+def test_what_has_no_folder_in_common_is_called_patient():
+    found = [Member(f"/{name}/x.nii", Contrast(), name) for name in "ab"]
+    assert [item["case"] for item in grouped(found, "all", [])] == ["patient"]
+
+
 def test_series_are_chosen_by_number(tmp_path):
     cases = cases_of(dicom_of(tmp_path / "jane", True), series="4")
     (item,) = cases.usable
