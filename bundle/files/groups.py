@@ -99,7 +99,23 @@ def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> l
         parts = by_contrast(together) if combine == "auto" else [together]
         named += zip((Group(called_apart(part), combine) for part in parts), _names(parts, combine, roots), strict=True)
     cases = told_apart({os.fspath(group): case for group, case in named})
-    return [{"image": group, "case": cases[os.fspath(group)]} for group, _ in named]
+    return with_own_names([{"image": group, "case": cases[os.fspath(group)]} for group, _ in named])
+
+
+def with_own_names(items: list[dict]) -> list[dict]:
+    """The same, with dates of studies, and numbers, in the names of cases that share one: of a folder with all DICOM."""
+    for told in (_study_date, lambda _, n: str(n)):
+        taken, met = Counter(item["case"] for item in items), Counter()
+        for item in items:
+            if taken[case := item["case"]] > 1:
+                met[case] += 1
+                item["case"] = "_".join(filter(None, (case, told(item["image"].members[0], met[case]))))
+    return items
+
+
+def _study_date(member: Member, _: int) -> str:
+    date = str(member.data.header.get("StudyDate", "")) if isinstance(member.data, Stack) else ""
+    return date if date.isdecimal() else ""
 
 
 def called_apart(members: Sequence[Member]) -> tuple[Member, ...]:

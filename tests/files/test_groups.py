@@ -15,7 +15,7 @@ from bundle.files.fingerprint import fingerprint
 from bundle.files.groups import COMBINE, by_contrast, grouped
 from bundle.files.member import Contrast, Group, Member
 from bundle.files.read import LoadVolumed
-from tests.support.dicom_files import AFFINE, VOXELS, write_localiser, write_series
+from tests.support.dicom_files import AFFINE, VOXELS, write_changed, write_localiser, write_series
 from tests.support.helpers import repeatable
 from tests.support.scans import thick_voxels, write_volume
 
@@ -155,6 +155,31 @@ def test_the_series_of_a_patient_are_one_case(tmp_path, one_folder):
 @pytest.mark.parametrize("changed", [{"description": "t1_cor"}, {"study": "1.2.9"}])
 def test_other_contrasts_and_studies_are_cases_of_their_own(tmp_path, changed):
     assert len(groups_of(dicom_of(tmp_path / "jane", False, **changed))) == 2
+
+
+@pytest.mark.parametrize(("keyword", "values", "names"), [
+    ("PatientID", ("A", "B"), ["disc_T2w_20220304_1", "disc_T2w_20220304_2"]),
+    ("StudyDate", ("20200101", "20210101"), ["disc_T2w_20200101", "disc_T2w_20210101"]),
+])  # fmt: skip
+def test_patients_and_studies_in_one_folder_are_cases_of_their_own(tmp_path, keyword, values, names):
+    for number, value in enumerate(values):
+        study = {"study": f"1.2.{number}"} if keyword == "StudyDate" else {}
+
+        def edit(ds, k, value=value):
+            setattr(ds, keyword, value)
+
+        write_changed(tmp_path / str(number), edit, VOXELS, AFFINE, number=number, **study)
+        for path in (tmp_path / str(number)).iterdir():
+            (tmp_path / "disc").mkdir(exist_ok=True)
+            path.rename(tmp_path / "disc" / f"{number}_{path.name}.dcm")
+    assert sorted(groups_of(tmp_path / "disc")) == names
+
+
+def test_a_group_of_dicom_travels_whole(tmp_path):
+    (item,) = cases_of(dicom_of(tmp_path / "jane", True)).usable
+    sent = pickle.loads(pickle.dumps(item["image"]))
+    assert fingerprint(sent) == fingerprint(item["image"])
+    assert [m.label for m in sent.members] == [m.label for m in item["image"].members]
 
 
 def test_files_of_a_disc_that_are_no_slices_are_said_once(tmp_path):
