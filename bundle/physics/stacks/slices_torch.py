@@ -1,8 +1,8 @@
 """Slices of a volume in torch, on any device and in any type. See stacked.py.
 
 Trilinear interpolation is torch's `grid_sample`, and its transpose torch's own gradient of it, so both are exact
-transposes; places beyond the middle of a border voxel read that voxel. Slices are taken some at a time: the places of all
-at once would take three times their memory.
+transposes; places beyond the middle of a border voxel read that voxel. Slices are taken some at a time: the places of
+all at once would take three times their memory.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from bundle.files.carried import carried
 from bundle.physics.thick.through_plane import PROFILES
 
 FEWEST = 3
-"""Slices that make a stack."""
+"""Slices that make a stack of a scan."""
 
 
 @carried
@@ -35,12 +35,11 @@ class Stack:
         name: of the file, for messages and records.
         frame: DICOM's FrameOfReferenceUID, "" where there is none.
         poses: (K, 4, 4) float64, T of each of the K slices.
-        gain: intensities are those of the first stack times this.
         weights: (K,) float32 from 0 to 1, how much a slice counts.
         noise: standard deviation of its noise, 0 where it is not known.
 
     Raises:
-        ValueError: fewer slices than FEWEST, a thickness that is none, or poses and weights of another number.
+        ValueError: voxels without three axes, a thickness that is none, or poses and weights of another number.
     """
 
     voxels: torch.Tensor
@@ -51,25 +50,21 @@ class Stack:
     name: str = ""
     frame: str = ""
     poses: torch.Tensor = field(default=None)  # type: ignore[assignment]
-    gain: float = 1.0
     weights: torch.Tensor = field(default=None)  # type: ignore[assignment]
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.voxels.ndim != 3 or self.voxels.shape[self.axis] < FEWEST:
+        if self.voxels.ndim != 3:
             raise ValueError(
-                f"{self.name or 'a stack'} has {tuple(self.voxels.shape)} voxels, slices along axis {self.axis}: a stack "
-                f"has three axes and at least {FEWEST} slices"
+                f"{self.name or 'a stack'} has voxels of shape {tuple(self.voxels.shape)}: a stack has three axes"
             )
         if self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         if not (self.thickness > 0 and math.isfinite(self.thickness)):
             raise ValueError(f"slices of {self.name or 'a stack'} must be thicker than 0 mm, got {self.thickness}")
         count = self.count
-        for name, default in (
-            ("poses", torch.eye(4, dtype=torch.float64).expand(count, 4, 4)),
-            ("weights", torch.ones(count)),
-        ):
+        identity = torch.eye(4, dtype=torch.float64).expand(count, 4, 4)
+        for name, default in (("poses", identity), ("weights", torch.ones(count))):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
             elif len(getattr(self, name)) != count:
@@ -109,7 +104,7 @@ class Stack:
         return tuple(self.affine[:3, :3].norm(dim=0).tolist())  # type: ignore[return-value]
 
     def moved(self, **changed) -> Stack:
-        """The same scan with other poses, gain, weights, voxels, or noise."""
+        """The same scan with other poses, weights, voxels, or noise."""
         return replace(self, **changed)
 
     def ways(self, to_grid: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
     y_m = r_m  sum_t w_t x(G p_m(t)),         r_m = sqrt(weight of its slice) * (reference's noise / its stack's noise)
 
-m counts the voxels of all slices of all stacks, one after the other, slices first. p_m(t) is where voxel m was measured,
-t mm off the middle of its slice (stack.py); G takes mm to voxels of the volume, where x is interpolated trilinearly; w is
-the slice profile at points a voxel apart or less. |A x - y|^2 is then the weighted misfit of all scans. A voxel of a
-slice that reaches beyond the volume has r = 0: what lies there is not known. The transpose spreads what the forward
-reads, with the same weights, so it is exact.
+m counts the voxels of all slices of all stacks, one after the other, slices first. p_m(t) is where voxel m was
+measured, t mm off the middle of its slice (stack.py); G takes mm to voxels of the volume, where x is interpolated
+trilinearly; w is the slice profile at points a voxel apart or less. |A x - y|^2 is then the weighted misfit of all
+scans. A voxel of a slice that reaches beyond the volume has r = 0: what lies there is not known. The transpose spreads
+what the forward reads, with the same weights, so it is exact.
 
 With slices of a whole number of voxels along an axis of the volume, no motion and a box, A is that of thick slices
 (bundle.physics.thick).
@@ -88,14 +88,14 @@ class StackedSlices(LinearOperator):
         self._check(y, self.range_shape, "measurement")
         weighted = y.reshape(-1, *self.range_shape) * self._rows_on(y)
         kernels, x = self._kernels(y), None
-        for stack, ways, points, part in zip(self.stacks, self._ways, self._points, self._split(weighted)):
+        for ways, points, part in zip(self._ways, self._points, self._split(weighted)):
             one = kernels.spread(part, ways, *points, self.domain_shape)
             x = one if x is None else x.add_(one)
         return x.reshape(*y.shape[:-1], *self.domain_shape)
 
     def measurement(self) -> torch.Tensor:
-        """y (M,) of the stacks: their voxels, on the first one's scale, as the rows are weighted."""
-        return torch.cat([(s.slices / s.gain).flatten() for s in self.stacks]).mul_(self.rows)
+        """y (M,) of the stacks: their voxels, as the rows are weighted."""
+        return torch.cat([stack.slices.flatten() for stack in self.stacks]).mul_(self.rows)
 
     def split(self, y: torch.Tensor) -> list[torch.Tensor]:
         """(..., M) as one (..., K, I, J) for each stack."""
@@ -132,6 +132,11 @@ class StackedSlices(LinearOperator):
         pitches = " and ".join(sorted({f"{stack.pitch:.3g}" for stack in self.stacks}))
         count = len(self.stacks)
         return f"{count} stack{'s' * (count > 1)} of slices {pitches} mm apart, reconstructed at {self.voxel:.3g} mm"
+
+    # -- where it lies ----------------------------------------------------------------------------
+    def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
+        """(4, 4) of the volume: stacks have many grids, and the volume its own."""
+        return self.affine.to(range_affine.device)
 
     # -- pieces -----------------------------------------------------------------------------------
     def _rows(self) -> torch.Tensor:
@@ -196,5 +201,5 @@ def planes_of(stacks: Sequence[Stack], affine: torch.Tensor) -> tuple[int, ...]:
 
 
 def deviation_of(stack: Stack) -> float:
-    """Standard deviation of the noise of a stack, on the first one's scale."""
-    return noise_deviation(stack.voxels, stack.in_plane) / stack.gain
+    """Standard deviation of the noise of a stack."""
+    return noise_deviation(stack.voxels, stack.in_plane)
