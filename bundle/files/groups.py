@@ -103,7 +103,7 @@ def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> l
 
 
 def with_own_names(items: list[dict]) -> list[dict]:
-    """The same, with dates of studies, and numbers, in the names of cases that share one: of a folder with all DICOM."""
+    """The same, with dates of studies, and numbers, in the names of cases that share one: of a folder full of DICOM."""
     for told in (_study_date, lambda _, n: str(n)):
         taken, met = Counter(item["case"] for item in items), Counter()
         for item in items:
@@ -129,12 +129,12 @@ def called_apart(members: Sequence[Member]) -> tuple[Member, ...]:
 def by_contrast(members: Iterable[Member]) -> list[list[Member]]:
     """Scans of one patient, those together that nothing tells apart; one that fits several kinds is of its own.
 
-    What is known best founds a kind, so that the order of the names does not matter.
+    What is known best founds a kind, so that the order of the scans does not matter.
     """
     kinds: list[list[Member]] = []
     several: list[Member] = []
     members = list(members)
-    for member in sorted(members, key=lambda m: -m.contrast.known):
+    for member in sorted(members, key=lambda m: (-m.contrast.known, m.label)):
         fitting = [kind for kind in kinds if not any(member.contrast.differs(one.contrast) for one in kind)]
         if len(fitting) > 1 and member.contrast.name is None:
             several.append(member)

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,15 @@ def test_every_scan_is_in_one_kind_with_none_that_differs(members):
     assert sorted(id(m) for kind in kinds for m in kind) == sorted(map(id, members))
     for kind in kinds:
         assert not any(a.contrast.differs(b.contrast) for a in kind for b in kind)
+
+
+@repeatable
+@given(members, st.randoms())
+def test_which_are_together_does_not_hang_on_their_order(members, random):
+    members = [replace(member, label=str(n)) for n, member in enumerate(members)]
+    shuffled = random.sample(members, len(members))
+    one, other = ({frozenset(m.label for m in kind) for kind in by_contrast(found)} for found in (members, shuffled))
+    assert one == other
 
 
 SOME = ["a/x", "a/y", "b/x", "b/c/x", "x", "sub-1_acq-a_T2w", "b/sub-1_run-1_T2w", "a/sub-1_T2w"]

@@ -128,7 +128,8 @@ def chosen(taken: Sequence[Taken], left_out: dict[str, str], reference: str | in
     named = None if reference is None else _named(taken, left_out, reference, group)
     kinds = by_contrast([one.member for one in taken])
     of_kind = [[one for one in taken if one.member in kind] for kind in kinds]
-    ours = next(k for k in of_kind if named in k) if named else max(of_kind, key=lambda k: sum(one.thick for one in k))
+    most = min(of_kind, key=lambda kind: (-sum(one.thick for one in kind), min(one.name for one in kind)))
+    ours = next(kind for kind in of_kind if named in kind) if named else most
     if not any(one.thick for one in ours):
         raise ValueError(
             f"none of {', '.join(one.name for one in ours)} has a thick axis: the slices must be at least {MIN_RATIO} "

@@ -1,5 +1,7 @@
 """Which scans of a patient become stacks of one volume: each reason to leave one out, by name, and the reference."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from monai.transforms import Compose, Orientationd
@@ -158,6 +160,19 @@ def test_the_reference(tmp_path, reference, first):
 def test_a_reference_that_names_no_one_is_refused_with_the_names(three, reference, why):
     with pytest.raises(ValueError, match=f"(?s)is {why} of its scans.*1: ax.nii.gz.*3: sag.nii.gz"):
         combined(*three, reference=reference)
+
+
+def test_the_order_of_the_scans_does_not_matter(tmp_path):
+    paths = [
+        write_stack(tmp_path / f"{p}_{c}.nii", p, seed=n)
+        for n, (p, c) in enumerate(product(("ax", "cor"), ("t1", "t2")))
+    ]
+    paths += [nan(tmp_path / "bad.nii"), write_stack(tmp_path / "far_t2.nii", "cor", shift=(90, 0, 0), seed=9)]
+    first = combined(*paths)
+    assert first[0] == ["ax_t2.nii", "cor_t2.nii"] and len(first[1]) == 4
+    for order in (paths[::-1], paths[3:] + paths[:3]):
+        names, left_out, _ = combined(*order)
+        assert (names[0], set(names), left_out) == (first[0][0], set(first[0]), first[1])
 
 
 def test_of_equally_fine_stacks_the_largest_is_the_reference(tmp_path):
