@@ -23,6 +23,8 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.files.groups import by_contrast
+from bundle.files.limits import Limits
+from bundle.files.machine import GIGA, in_gigabytes
 from bundle.files.member import Group, Member
 from bundle.files.root_cause import root_cause
 from bundle.files.source import Source, source_of
@@ -31,6 +33,8 @@ from bundle.physics.stacks.stack import FEWEST, Stack
 from bundle.physics.thick.scanner import ThroughPlaneSampling
 from bundle.physics.thick.through_plane import MIN_RATIO
 
+MOST = 50
+"""Scans of a patient. More are those of several, in one folder."""
 SAME = 1.05
 """In-plane voxels that differ by less than this factor are equally fine."""
 FRAMES = {3: "Talairach", 4: "MNI 152", 5: "a template"}
@@ -87,15 +91,26 @@ class Taken:
         }
 
 
-def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSampling) -> tuple[list[Taken], dict]:
+def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSampling, limits: Limits | None = None
+             ) -> tuple[list[Taken], dict]:  # fmt: skip
     """The scans of a group that can be read, and name -> why of the others.
 
     Args:
         read: transforms that read and check "image", and bring it to RAS axes.
         slices: of all scans, which axis is thick, and the slices' thickness and profile.
+        limits: of all scans together.
+
+    Raises:
+        ValueError: they are more than a patient has, or more than may be read.
     """
+    if len(group.members) > MOST:
+        raise ValueError(
+            f"{len(group.members)} scans would be stacks of one patient, and at most {MOST} are combined: --combine none "
+            "makes each a case, and --combine folder each folder of them"
+        )
     taken: list[Taken] = []
     left_out: dict[str, str] = {}
+    most = (limits or Limits()).max_gigabytes * GIGA
     for member in group.members:
         try:
             one = _taken(member, read({"image": member.data})["image"], slices)
@@ -107,6 +122,11 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
             left_out[member.label] = f"the same voxels as {copy_of.name}: a copy"
             continue
         taken.append(one)
+        if (size := 4.0 * sum(one.stack.voxels.numel() for one in taken)) > most:
+            raise ValueError(
+                f"its scans take more than {in_gigabytes(most)} together as float32: --max_gigabytes "
+                f"{math.ceil(size / GIGA)} reads more, --combine none each by itself"
+            )
     return taken, left_out
 
 

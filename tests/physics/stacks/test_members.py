@@ -8,6 +8,7 @@ from monai.transforms import Compose, Orientationd
 
 from bundle.files.check import CheckVolumed
 from bundle.files.dicom_read import find_stack
+from bundle.files.limits import Limits
 from bundle.files.member import Group, Member
 from bundle.files.read import LoadVolumed
 from bundle.physics.stacks.doubts import doubts_about
@@ -115,6 +116,22 @@ def test_one_is_enough_and_that_is_said(tmp_path, three):
 def test_none_is_refused_with_every_reason(tmp_path):
     with pytest.raises(ValueError, match="(?s)none of its scans.*a.nii: .*NaN.*b.nii: .*2 slices"):
         combined(nan(tmp_path / "a.nii"), thin(tmp_path / "b.nii"))
+
+
+def test_more_than_a_patient_has_is_refused_unread(tmp_path):
+    with pytest.raises(ValueError, match="51 scans would be stacks of one patient.*--combine none"):
+        combined(*[tmp_path / f"{n}.nii" for n in range(51)])
+
+
+def test_all_together_are_held_against_the_limit(three):
+    size = 4e-9 * 24 * 24 * 6
+    for count, fits in ((3.5, True), (2.5, False)):
+        limits = Limits(max_gigabytes=count * size)
+        if fits:
+            assert len(read_all(group_of(*three), READ, ThroughPlaneSampling(), limits)[0]) == 3
+        else:
+            with pytest.raises(ValueError, match="together as float32: --max_gigabytes 1 reads more"):
+                read_all(group_of(*three), READ, ThroughPlaneSampling(), limits)
 
 
 def test_volumes_without_a_thick_axis_alone_are_refused(tmp_path):
