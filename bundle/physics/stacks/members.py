@@ -105,8 +105,8 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
     """
     if len(group.members) > MOST:
         raise ValueError(
-            f"{len(group.members)} scans would be stacks of one patient, and at most {MOST} are combined: --combine none "
-            "makes each a case, and --combine folder each folder of them"
+            f"{len(group.members)} scans would be stacks of one patient, and at most {MOST} are combined: --combine "
+            "none makes each a case, and --combine folder each folder of them"
         )
     taken: list[Taken] = []
     left_out: dict[str, str] = {}
