@@ -25,6 +25,7 @@ from bundle.files.member import Member, paths_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
+from bundle.files.prepared import ONLY_CHECKED
 from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
@@ -207,7 +208,7 @@ class Cases:
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
-            check_region(preprocessing(dict(item)))
+            check_region(preprocessing(item | {ONLY_CHECKED: True}))
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return

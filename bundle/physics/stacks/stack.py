@@ -18,7 +18,7 @@ from bundle.files.carried import carried
 from bundle.physics.thick.through_plane import PROFILES
 
 FEWEST = 3
-"""Slices that make a stack."""
+"""Slices that make a stack of a scan."""
 
 
 @carried
@@ -39,7 +39,7 @@ class Stack:
         noise: standard deviation of its noise, 0 where it is not known.
 
     Raises:
-        ValueError: fewer slices than FEWEST, a thickness that is none, or poses and weights of another number.
+        ValueError: voxels without three axes, a thickness that is none, or poses and weights of another number.
     """
 
     voxels: torch.Tensor
@@ -54,10 +54,9 @@ class Stack:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.voxels.ndim != 3 or self.voxels.shape[self.axis] < FEWEST:
+        if self.voxels.ndim != 3:
             raise ValueError(
-                f"{self.name or 'a stack'} has {tuple(self.voxels.shape)} voxels, slices along axis {self.axis}: a "
-                f"stack has three axes and at least {FEWEST} slices"
+                f"{self.name or 'a stack'} has voxels of shape {tuple(self.voxels.shape)}: a stack has three axes"
             )
         if self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")

@@ -184,7 +184,7 @@ def test_what_cannot_be_measured_is_refused(stacks, backend, error, words):
 
 
 @pytest.mark.parametrize("changed, words", [
-    ({"voxels": torch.zeros(8, 8, 2)}, "at least 3 slices"), ({"thickness": 0.0}, "thicker than 0 mm"),
+    ({"voxels": torch.zeros(8, 8)}, "three axes"), ({"thickness": 0.0}, "thicker than 0 mm"),
     ({"profile": "round"}, "profile must be one of"), ({"weights": torch.ones(3)}, "4 slices, and 3 weights"),
     ({"poses": torch.eye(4).expand(2, 4, 4)}, "4 slices, and 2 poses"),
 ])  # fmt: skip
