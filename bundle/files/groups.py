@@ -32,6 +32,10 @@ from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.member import Group, Member
 
 COMBINE = ("auto", "folder", "all", "none")
+MADE = ("MPR", "CSA MPR", "CSAMPR", "CSAPARALLEL", "REFORMATTED", "PROJECTION IMAGE", "MIP", "SUBTRACTION", "ADC")
+"""Words of ImageType for series that a workstation made of others: a second look at the same data adds nothing."""
+COMPONENTS = ("P", "R", "I", "PHASE", "REAL", "IMAGINARY")
+"""Third words of ImageType for parts of complex images."""
 
 
 def no_scan(path: str | Path) -> str | None:
@@ -68,6 +72,7 @@ def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> 
         why = unusable(stack)
         if why is None and wanted is not None and not any(is_called(stack, word) for word in wanted):
             why = f"no series {series}"
+        why = why or not_acquired(stack)
         if why is None:
             try:
                 check_stack(stack)
@@ -81,6 +86,16 @@ def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> 
         others = len(files) - 1
         left_out[str(files[0])] = why + (f"; and {others} other file{'s' * (others > 1)}" if others else "")
     return stacks, left_out
+
+
+def not_acquired(stack: Stack) -> str | None:
+    """Why a series is no scan to combine, by its ImageType: one made of another, or no magnitude; None of a scan."""
+    kinds = [str(kind).upper() for kind in stack.slices[0].image_type]
+    if made := [kind for kind in kinds if kind in MADE]:
+        return f"made of other images ({made[0]} by its ImageType), which are combined themselves"
+    if len(kinds) > 2 and kinds[2] in COMPONENTS:
+        return f"{kinds[2]} by its ImageType: only magnitudes are combined"
+    return None
 
 
 def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> list[dict]:

@@ -176,6 +176,22 @@ def test_patients_and_studies_in_one_folder_are_cases_of_their_own(tmp_path, key
     assert sorted(groups_of(tmp_path / "disc")) == names
 
 
+@pytest.mark.parametrize(("image_type", "why"), [
+    (["DERIVED", "SECONDARY", "MPR"], "made of other images (MPR"),
+    (["DERIVED", "SECONDARY", "REFORMATTED", "AVERAGE"], "made of other images (REFORMATTED"),
+    (["ORIGINAL", "PRIMARY", "P", "ND"], "P by its ImageType"), (["DERIVED", "PRIMARY", "M", "NORM"], None),
+    (["ORIGINAL", "PRIMARY"], None),
+])  # fmt: skip
+def test_series_that_were_made_of_others_are_left_out(tmp_path, image_type, why):
+    write_series(tmp_path / "jane/ax", VOXELS, AFFINE, number=3, description="t2_ax")
+    write_changed(tmp_path / "jane/made", lambda ds, k: setattr(ds, "ImageType", image_type), VOXELS, SIDE, number=4,
+                  description="t2_cor")  # fmt: skip
+    cases = cases_of(tmp_path / "jane")
+    (item,) = cases.usable
+    assert len(item["image"].members) == (2 if why is None else 1)
+    assert [why in said for said in cases.left_out.values()] == ([] if why is None else [True])
+
+
 def test_a_group_of_dicom_travels_whole(tmp_path):
     (item,) = cases_of(dicom_of(tmp_path / "jane", True)).usable
     sent = pickle.loads(pickle.dumps(item["image"]))
