@@ -156,15 +156,19 @@ class Cases:
 
     def _groups(self, items: list[dict], source: str, combine: str, series: int | str | None) -> list[dict]:
         """Items of which each is all scans of one patient (bundle.files.groups)."""
-        folders = [Path(item["image"]) for item in items if is_dicom_source(item["image"])]
-        members = [Member.of_file(i["image"]) for i in items if Path(i["image"]) not in folders]
-        for found in self._searched(folders):
+        folders = {item["image"]: Path(item["image"]) for item in items if is_dicom_source(item["image"])}
+        members = [Member.of_file(item["image"]) for item in items if item["image"] not in folders]
+        for found in self._searched(folders.values()):
             stacks, left_out = usable_stacks(found, series)
             members += [Member.of_series(stack, stacks) for stack in stacks]
             self.left_out |= left_out
         apart = {os.fspath(member): no_scan(member) for member in members}
         self.left_out |= {path: why for path, why in apart.items() if why}
         members = [member for member in members if not apart[os.fspath(member)]]
+        if not members:
+            for path, why in self.left_out.items():
+                self._refuse(path, why)
+            self.left_out = {}
         found = grouped(members, combine, roots_of(source))
         for item in found:
             if len(several := item["image"].members) > 1:

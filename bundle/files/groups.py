@@ -22,7 +22,6 @@ from pathlib import Path
 from bundle.files.bids_names import COMPLEX_PARTS, NO_SCAN, bids_name, bids_root, own_ids
 from bundle.files.contrast import Contrast
 from bundle.files.deidentify import patient_of
-from bundle.files.dicom_check import check_stack
 from bundle.files.dicom_names import is_called
 from bundle.files.dicom_search import Search, unusable
 from bundle.files.dicom_slice import DISC_INDEX
@@ -58,7 +57,7 @@ def roots_of(source: str | Path) -> list[Path]:
 
 
 def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> tuple[list[Stack], dict[str, str]]:
-    """The stacks of DICOM folders that can be members, and path -> why of all else.
+    """The stacks of DICOM folders that may be members, and path -> why of all else; that they are whole is not asked.
 
     Args:
         found: what there is.
@@ -72,16 +71,10 @@ def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> 
         why = unusable(stack)
         if why is None and wanted is not None and not any(is_called(stack, word) for word in wanted):
             why = f"no series {series}"
-        why = why or not_acquired(stack)
-        if why is None:
-            try:
-                check_stack(stack)
-            except ValueError as error:
-                why = str(error)
-        if why is None:
-            stacks.append(stack)
-        else:
+        if why := why or not_acquired(stack):
             left_out[f"{stack.slices[0].path} ({stack})"] = why
+        else:
+            stacks.append(stack)
     for why, files in found.left_out.items():  # of a disc, hundreds
         others = len(files) - 1
         left_out[str(files[0])] = why + (f"; and {others} other file{'s' * (others > 1)}" if others else "")

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from bundle.files.dicom_check import check_stack
+from bundle.files.dicom_stack import Stack as Series
 from bundle.files.groups import by_contrast
 from bundle.files.limits import Limits
 from bundle.files.machine import GIGA, in_gigabytes
@@ -113,6 +115,8 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
     most = (limits or Limits()).max_gigabytes * GIGA
     for member in group.members:
         try:
+            if isinstance(member.data, Series):
+                check_series(member.data, group.named)
             one = _taken(member, read({"image": member.data})["image"], slices)
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             left_out[member.label] = _about(root_cause(error), member)
@@ -181,6 +185,16 @@ def _of_one_place(ours: list[Taken], first: Taken, left_out: dict[str, str]) -> 
     for one in apart:
         left_out[one.name] = f"no place in common with {first.name} by the headers: is it of another patient or part?"
     return [first, *(one for n, one in enumerate(ours) if n in near and one is not first)], left_out
+
+
+def check_series(series: Series, named: bool) -> None:
+    """Raise ValueError unless a series is a whole scan; without names of files and UIDs unless they may be `named`."""
+    try:
+        check_stack(series)
+    except ValueError:
+        if named:
+            raise
+        raise ValueError("no whole scan: slices are missing, share a place, or do not lie on a line") from None
 
 
 def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> Taken:
