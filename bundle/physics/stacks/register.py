@@ -14,14 +14,14 @@ coarsest level starts from several turns, so that motions of 15 degrees and 10 m
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
 from bundle.physics.stacks.motion import rigid
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.stack import Stack
-from bundle.physics.stacks.stacked import StackedSlices
 
 LEVELS = (6.0, 3.0, 1.5, 0.0)
 """mm: the deviation of the smoothing of each level, and nearly the width of its pixels. The last is not smoothed: what
@@ -36,8 +36,6 @@ DIFFERENCE = 0.2
 """Degrees, or mm, of the differences."""
 FEWEST = 200
 """Voxels that both must hold."""
-KNOWN = 0.99
-"""Share of what a voxel of a slice averages that the volume must know."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +53,20 @@ class Found:
     overlap: float
 
 
-def register(x: torch.Tensor, affine: torch.Tensor, stack: Stack, several: bool = True,
-             measured: torch.Tensor | None = None) -> Found:  # fmt: skip
+def register(others: Others, stack: Stack, several: bool = True) -> Found:
     """Find the motion of a whole stack, from where its poses put it.
 
     Args:
-        x: (X, Y, Z) of the volume.
-        affine: (4, 4) of the volume.
-        stack: its voxels in the same contrast and, nearly, the same units.
+        others: the volume.
+        stack: its voxels in the same contrast.
         several: begin from several turns; once it is nearly known, from where it is.
-        measured: (X, Y, Z), 1 where the volume is known and 0 elsewhere; known everywhere by default.
     """
     centre = centre_of(stack)
     numbers = torch.zeros(6, dtype=torch.float64)
     for level, width in enumerate(LEVELS):
-        view = View(x, affine, stack, centre, width, measured=measured)
+        view = View(others, stack, centre, width)
         starts = turned(numbers) if several and level == 0 else [numbers]
         numbers = max((climb(view, start) for start in starts), key=lambda end: end[1])[0]
-    view = View(x, affine, stack, centre, 0.0)
     return Found(rigid(numbers, centre), *view.agreement(numbers))
 
 
@@ -96,38 +90,31 @@ class View:
     """A volume and a stack, smoothed alike, as a function of how the stack lies.
 
     Args:
-        x, affine, stack: as for `register`.
+        others, stack: as for `register`.
         centre: of the motions.
         width: mm, of the smoothing; 0 for none.
         free: (6, F) the motions that are looked for; all six by default.
-        measured: as for `register`.
     """
 
-    def __init__(self, x: torch.Tensor, affine: torch.Tensor, stack: Stack, centre: torch.Tensor, width: float,
-                 free: torch.Tensor | None = None, measured: torch.Tensor | None = None) -> None:  # fmt: skip
-        self.centre, self.affine, self.measured = centre, affine, measured
-        self.free = torch.eye(6, dtype=torch.float64) if free is None else free
-        self.x = smoothed(x, [width / size for size in affine[:3, :3].norm(dim=0).tolist()])
-        sizes = stack.voxel_size
-        in_plane = [0.0 if a == stack.axis else width / s for a, s in enumerate(sizes)]
-        self.factors = [1 if a == stack.axis else max(1, int(width / s)) for a, s in enumerate(sizes)]
-        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), self.factors)
+    def __init__(self, others: Others, stack: Stack, centre: torch.Tensor, width: float,
+                 free: torch.Tensor | None = None) -> None:  # fmt: skip
+        self.centre, self.free = centre, torch.eye(6, dtype=torch.float64) if free is None else free
+        sizes = others.affine[:3, :3].norm(dim=0).tolist()
+        self.others = replace(others, x=smoothed(others.x, [width / size for size in sizes]))
+        in_plane = [0.0 if a == stack.axis else width / s for a, s in enumerate(stack.voxel_size)]
+        factors = [1 if a == stack.axis else max(1, int(width / s)) for a, s in enumerate(stack.voxel_size)]
+        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), factors)
         self.y = self.stack.slices.flatten()
         self.subject = self.y > threshold_of(self.y)
 
     def predicted(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) P x, and where the volume covers it."""
-        moved = self.stack.moved(
-            poses=rigid(numbers, self.centre) @ self.stack.poses, weights=torch.ones(self.stack.count)
-        )
-        operator = StackedSlices([moved], self.x.shape, self.affine)
-        known = operator.rows > 0
-        if self.measured is not None:
-            known &= operator.forward(self.measured) > KNOWN
-        return operator.forward(self.x), known
+        """(M,) P x, and where it is known."""
+        moved = self.stack.moved(poses=rigid(numbers, self.centre) @ self.stack.poses)
+        predicted, known = self.others.predicted(moved)
+        return predicted.flatten(), known.flatten()
 
     def correlation(self, numbers: torch.Tensor) -> float:
-        """Over what is covered, weighted by the slices' weights; -1 where hardly anything is."""
+        """Over what is known; -1 where hardly anything is."""
         predicted, known = self.predicted(numbers)
         return correlation(predicted[known], self.y[known]) if int(known.sum()) >= FEWEST else -1.0
 

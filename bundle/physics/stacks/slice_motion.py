@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from bundle.physics.stacks.motion import angle_of, rigid
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.register import View, centre_of, climb
 from bundle.physics.stacks.stack import Stack
 
@@ -19,13 +20,15 @@ LARGE = (20.0, 20.0)
 """Degrees, mm."""
 LEVELS = (2.0, 0.0)
 """mm, as for stacks."""
+THIN = 1e-3
+"""mm: a slice without thickness."""
 FEWEST = 100
 """Voxels of the subject that a slice must hold."""
 
 
-def placed_slices(x: torch.Tensor, affine: torch.Tensor, stack: Stack) -> Stack:
-    """The stack with a pose for each slice, given a volume (X, Y, Z) that was made without it."""
-    poses = [_placed(x, affine, one_slice(stack, k)) @ stack.poses[k] for k in range(stack.count)]
+def placed_slices(others: Others, stack: Stack) -> Stack:
+    """The stack with a pose for each slice, given what the others say of it."""
+    poses = [_placed(others, one_slice(stack, k)) @ stack.poses[k] for k in range(stack.count)]
     return stack.moved(poses=torch.stack(poses))
 
 
@@ -40,7 +43,7 @@ def placed_in_plane(stack: Stack) -> Stack:
         # A volume of two equal slices around this one: what is moved within the plane stays between them.
         affine = one.affine.clone()
         affine[:3, 3] -= 0.5 * one.affine[:3, stack.axis]
-        poses.append(_placed(volume, affine, one.moved(thickness=1e-3), within=True) @ stack.poses[k])
+        poses.append(_placed(Others(volume, affine), one.moved(thickness=THIN), within=True) @ stack.poses[k])
     return stack.moved(poses=torch.stack(poses))
 
 
@@ -54,16 +57,16 @@ def one_slice(stack: Stack, k: int) -> Stack:
     )  # fmt: skip
 
 
-def _placed(x: torch.Tensor, affine: torch.Tensor, one: Stack, within: bool = False) -> torch.Tensor:
+def _placed(others: Others, one: Stack, within: bool = False) -> torch.Tensor:
     """The motion (4, 4) of a slice, the identity where none is found."""
     centre, numbers = centre_of(one), torch.zeros(6, dtype=torch.float64)
-    last = View(x, affine, one, centre, 0.0)
+    last = View(others, one, centre, 0.0)
     if int(last.subject.sum()) < FEWEST:
         return torch.eye(4, dtype=torch.float64)
     before = last.correlation(numbers)
     free = _plane_of(one) if within else None
     for width in LEVELS:
-        numbers, _ = climb(View(x, affine, one, centre, width, free), numbers)
+        numbers, _ = climb(View(others, one, centre, width, free), numbers)
     after = last.correlation(numbers)
     motion = rigid(numbers, centre)
     small = angle_of(motion) <= LARGE[0] and float(numbers[3:].norm()) <= LARGE[1]
