@@ -31,6 +31,7 @@ from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
+from bundle.usage import UsageError
 
 SAME = "same"
 """Data of an earlier run."""
@@ -47,6 +48,7 @@ class Cases:
         preprocessing: the transform that every volume must pass.
         region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
             that is not named as its file), becomes its "region".
+        mask_dir: the same of masks and label maps that are carried along as "mask"; or the file of one.
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
             (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`.
@@ -67,10 +69,11 @@ class Cases:
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
-                 deidentify: bool | str = False) -> None:  # fmt: skip
+                 deidentify: bool | str = False, mask_dir: str | None = None) -> None:  # fmt: skip
         self.skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
         self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
+        self.mask_dir = None if mask_dir is None else there("mask_dir", mask_dir)
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.written: list[str] = []
@@ -156,15 +159,19 @@ class Cases:
 
     def _groups(self, items: list[dict], source: str, combine: str, series: int | str | None) -> list[dict]:
         """Items of which each is all scans of one patient (bundle.files.groups)."""
-        folders = [Path(item["image"]) for item in items if is_dicom_source(item["image"])]
-        members = [Member.of_file(i["image"]) for i in items if Path(i["image"]) not in folders]
-        for found in self._searched(folders):
+        folders = {item["image"]: Path(item["image"]) for item in items if is_dicom_source(item["image"])}
+        members = [Member.of_file(item["image"]) for item in items if item["image"] not in folders]
+        for found in self._searched(folders.values()):
             stacks, left_out = usable_stacks(found, series)
             members += [Member.of_series(stack, stacks) for stack in stacks]
             self.left_out |= left_out
         apart = {os.fspath(member): no_scan(member) for member in members}
         self.left_out |= {path: why for path, why in apart.items() if why}
         members = [member for member in members if not apart[os.fspath(member)]]
+        if not members:
+            for path, why in self.left_out.items():
+                self._refuse(path, why)
+            self.left_out = {}
         found = grouped(members, combine, roots_of(source))
         for item in found:
             if len(several := item["image"].members) > 1:
@@ -202,11 +209,11 @@ class Cases:
 
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
         path, named = os.fspath(item["image"]), item.pop("named", item["case"])
-        if self.region_dir is not None:
-            by_file = Path(path).is_file() and Path(path).name.startswith(named)  # a list may call files otherwise
-            name = Path(path).name if by_file else f"{named}.nii.gz"
-            if (region := self.region_dir / name).is_file():
-                item["region"] = str(region)
+        by_file = Path(path).is_file() and Path(path).name.startswith(named)  # a list may call files otherwise
+        name = Path(path).name if by_file else f"{named}.nii.gz"
+        for key, folder in (("region", self.region_dir), ("mask", self.mask_dir)):
+            if folder is not None and (found := folder if folder.is_file() else folder / name).is_file():
+                item[key] = str(found)
         try:
             check_region(preprocessing(item | {ONLY_CHECKED: True}))
         except Exception as error:  # a file can be broken in as many ways as readers can fail
@@ -284,6 +291,14 @@ class Cases:
             )
         if lost:
             raise SystemExit(f"{len(lost)} of {total} volumes have no result:\n{_list(lost)}")
+
+
+def there(name: str, path: str) -> Path:
+    """The path of an option. Raises UsageError where nothing is there."""
+    found = path_of(name, path)
+    if not found.exists():
+        raise UsageError(f"{name} {found} does not exist: name a folder of masks, or the mask of a single scan")
+    return found
 
 
 def check_region(data: Mapping) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from bundle.files.bids_names import COMPLEX_PARTS, NO_SCAN, bids_name, bids_root, own_ids
 from bundle.files.contrast import Contrast
 from bundle.files.deidentify import patient_of
-from bundle.files.dicom_check import check_stack
 from bundle.files.dicom_names import is_called
 from bundle.files.dicom_search import Search, unusable
 from bundle.files.dicom_slice import DISC_INDEX
@@ -32,6 +31,10 @@ from bundle.files.listed import is_list, read_list, told_apart
 from bundle.files.member import Group, Member
 
 COMBINE = ("auto", "folder", "all", "none")
+MADE = ("MPR", "CSA MPR", "CSAMPR", "CSAPARALLEL", "REFORMATTED", "PROJECTION IMAGE", "MIP", "SUBTRACTION", "ADC")
+"""Words of ImageType for series that a workstation made of others: a second look at the same data adds nothing."""
+COMPONENTS = ("P", "R", "I", "PHASE", "REAL", "IMAGINARY")
+"""Third words of ImageType for parts of complex images."""
 
 
 def no_scan(path: str | Path) -> str | None:
@@ -54,7 +57,7 @@ def roots_of(source: str | Path) -> list[Path]:
 
 
 def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> tuple[list[Stack], dict[str, str]]:
-    """The stacks of DICOM folders that can be members, and path -> why of all else.
+    """The stacks of DICOM folders that may be members, and path -> why of all else; that they are whole is not asked.
 
     Args:
         found: what there is.
@@ -68,19 +71,24 @@ def usable_stacks(found: Search, series: int | str | Sequence | None = None) -> 
         why = unusable(stack)
         if why is None and wanted is not None and not any(is_called(stack, word) for word in wanted):
             why = f"no series {series}"
-        if why is None:
-            try:
-                check_stack(stack)
-            except ValueError as error:
-                why = str(error)
-        if why is None:
-            stacks.append(stack)
-        else:
+        if why := why or not_acquired(stack):
             left_out[f"{stack.slices[0].path} ({stack})"] = why
+        else:
+            stacks.append(stack)
     for why, files in found.left_out.items():  # of a disc, hundreds
         others = len(files) - 1
         left_out[str(files[0])] = why + (f"; and {others} other file{'s' * (others > 1)}" if others else "")
     return stacks, left_out
+
+
+def not_acquired(stack: Stack) -> str | None:
+    """Why a series is no scan to combine, by its ImageType: one made of another, or no magnitude; None of a scan."""
+    kinds = [str(kind).upper() for kind in stack.slices[0].image_type]
+    if made := [kind for kind in kinds if kind in MADE]:
+        return f"made of other images ({made[0]} by its ImageType), which are combined themselves"
+    if len(kinds) > 2 and kinds[2] in COMPONENTS:
+        return f"{kinds[2]} by its ImageType: only magnitudes are combined"
+    return None
 
 
 def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> list[dict]:
@@ -103,7 +111,7 @@ def grouped(members: Sequence[Member], combine: str, roots: Sequence[Path]) -> l
 
 
 def with_own_names(items: list[dict]) -> list[dict]:
-    """The same, with dates of studies, and numbers, in the names of cases that share one: of a folder with all DICOM."""
+    """The same, with dates of studies, and numbers, in the names of cases that share one: of a folder full of DICOM."""
     for told in (_study_date, lambda _, n: str(n)):
         taken, met = Counter(item["case"] for item in items), Counter()
         for item in items:
@@ -129,12 +137,12 @@ def called_apart(members: Sequence[Member]) -> tuple[Member, ...]:
 def by_contrast(members: Iterable[Member]) -> list[list[Member]]:
     """Scans of one patient, those together that nothing tells apart; one that fits several kinds is of its own.
 
-    What is known best founds a kind, so that the order of the names does not matter.
+    What is known best founds a kind, so that the order of the scans does not matter.
     """
     kinds: list[list[Member]] = []
     several: list[Member] = []
     members = list(members)
-    for member in sorted(members, key=lambda m: -m.contrast.known):
+    for member in sorted(members, key=lambda m: (-m.contrast.known, m.label)):
         fitting = [kind for kind in kinds if not any(member.contrast.differs(one.contrast) for one in kind)]
         if len(fitting) > 1 and member.contrast.name is None:
             several.append(member)

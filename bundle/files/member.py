@@ -81,10 +81,12 @@ class Group:
     Attributes:
         members: in order.
         combine: by what they belong together: "auto", "folder", "all", "none".
+        named: whether files and people may be named in records.
     """
 
     members: tuple[Member, ...]
     combine: str = "auto"
+    named: bool = True
 
     def __fspath__(self) -> str:
         return self.members[0].__fspath__()
@@ -98,7 +100,7 @@ class Group:
             if contrast.name not in (None, *WORDS):
                 contrast = replace(contrast, name=f"that of stack {1 + names.index(contrast.name)}")
             members.append(replace(member, label=f"stack {n}", contrast=contrast))
-        return replace(self, members=tuple(members))
+        return replace(self, members=tuple(members), named=False)
 
 
 def paths_of(data: str | Path | Stack | Group) -> list[str]:

@@ -9,6 +9,7 @@ from bundle.sampling.data_consistency import (
 )
 from bundle.sampling.foreground import ForegroundInferer
 from bundle.sampling.inferers import DiffusionInverseInferer
+from bundle.sampling.inside import InsideInferer
 from bundle.sampling.known_spacing import KnownSpacingInferer
 from bundle.sampling.noise_aware import NoiseAware
 from bundle.sampling.posterior_steps import (
@@ -23,7 +24,8 @@ from bundle.sampling.trajectory import Trajectory
 from bundle.sampling.volumes import Storage
 
 __all__ = [
-    "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "KnownSpacingInferer",
-    "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal", "SliceTotalVariation", "Storage",
-    "SubjectBoxes", "TotalVariationProximal", "Trajectory", "Unconditional", "Variational",
+    "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "InsideInferer",
+    "KnownSpacingInferer", "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal",
+    "SliceTotalVariation", "Storage", "SubjectBoxes", "TotalVariationProximal", "Trajectory", "Unconditional",
+    "Variational",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,22 @@ def test_patients_and_studies_in_one_folder_are_cases_of_their_own(tmp_path, key
     assert sorted(groups_of(tmp_path / "disc")) == names
 
 
+@pytest.mark.parametrize(("image_type", "why"), [
+    (["DERIVED", "SECONDARY", "MPR"], "made of other images (MPR"),
+    (["DERIVED", "SECONDARY", "REFORMATTED", "AVERAGE"], "made of other images (REFORMATTED"),
+    (["ORIGINAL", "PRIMARY", "P", "ND"], "P by its ImageType"), (["DERIVED", "PRIMARY", "M", "NORM"], None),
+    (["ORIGINAL", "PRIMARY"], None),
+])  # fmt: skip
+def test_series_that_were_made_of_others_are_left_out(tmp_path, image_type, why):
+    write_series(tmp_path / "jane/ax", VOXELS, AFFINE, number=3, description="t2_ax")
+    write_changed(tmp_path / "jane/made", lambda ds, k: setattr(ds, "ImageType", image_type), VOXELS, SIDE, number=4,
+                  description="t2_cor")  # fmt: skip
+    cases = cases_of(tmp_path / "jane")
+    (item,) = cases.usable
+    assert len(item["image"].members) == (2 if why is None else 1)
+    assert [why in said for said in cases.left_out.values()] == ([] if why is None else [True])
+
+
 def test_a_group_of_dicom_travels_whole(tmp_path):
     (item,) = cases_of(dicom_of(tmp_path / "jane", True)).usable
     sent = pickle.loads(pickle.dumps(item["image"]))
@@ -223,6 +240,15 @@ def test_every_scan_is_in_one_kind_with_none_that_differs(members):
     assert sorted(id(m) for kind in kinds for m in kind) == sorted(map(id, members))
     for kind in kinds:
         assert not any(a.contrast.differs(b.contrast) for a in kind for b in kind)
+
+
+@repeatable
+@given(members, st.randoms())
+def test_which_are_together_does_not_hang_on_their_order(members, random):
+    members = [replace(member, label=str(n)) for n, member in enumerate(members)]
+    shuffled = random.sample(members, len(members))
+    one, other = ({frozenset(m.label for m in kind) for kind in by_contrast(found)} for found in (members, shuffled))
+    assert one == other
 
 
 SOME = ["a/x", "a/y", "b/x", "b/c/x", "x", "sub-1_acq-a_T2w", "b/sub-1_run-1_T2w", "a/sub-1_T2w"]

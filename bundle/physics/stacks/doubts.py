@@ -39,7 +39,7 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
     if frames := contradiction(stacks):
         said.append(
             f"the headers place the stacks in different frames of reference ({frames}), so that how they lie to each "
-            "other is not known: registration is required"
+            "other is not known: registration is required (--rounds above 0)"
         )
     said += [
         f"{one.name} has voxels {one.in_plane:.3g} mm wide in its slices, the grid's are {spacing:.3g} mm: it blurs "

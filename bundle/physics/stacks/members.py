@@ -22,7 +22,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from bundle.files.dicom_check import check_stack
+from bundle.files.dicom_stack import Stack as Series
 from bundle.files.groups import by_contrast
+from bundle.files.limits import Limits
+from bundle.files.machine import GIGA, in_gigabytes
 from bundle.files.member import Group, Member
 from bundle.files.root_cause import root_cause
 from bundle.files.source import Source, source_of
@@ -31,6 +35,8 @@ from bundle.physics.stacks.stack import FEWEST, Stack
 from bundle.physics.thick.scanner import ThroughPlaneSampling
 from bundle.physics.thick.through_plane import MIN_RATIO
 
+MOST = 50
+"""Scans of a patient. More are those of several, in one folder."""
 SAME = 1.05
 """In-plane voxels that differ by less than this factor are equally fine."""
 FRAMES = {3: "Talairach", 4: "MNI 152", 5: "a template"}
@@ -87,17 +93,30 @@ class Taken:
         }
 
 
-def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSampling) -> tuple[list[Taken], dict]:
+def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSampling, limits: Limits | None = None
+             ) -> tuple[list[Taken], dict]:  # fmt: skip
     """The scans of a group that can be read, and name -> why of the others.
 
     Args:
         read: transforms that read and check "image", and bring it to RAS axes.
         slices: of all scans, which axis is thick, and the slices' thickness and profile.
+        limits: of all scans together.
+
+    Raises:
+        ValueError: they are more than a patient has, or more than may be read.
     """
+    if len(group.members) > MOST:
+        raise ValueError(
+            f"{len(group.members)} scans would be stacks of one patient, and at most {MOST} are combined: --combine "
+            "none makes each a case, and --combine folder each folder of them"
+        )
     taken: list[Taken] = []
     left_out: dict[str, str] = {}
+    most = (limits or Limits()).max_gigabytes * GIGA
     for member in group.members:
         try:
+            if isinstance(member.data, Series):
+                check_series(member.data, group.named)
             one = _taken(member, read({"image": member.data})["image"], slices)
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             left_out[member.label] = _about(root_cause(error), member)
@@ -107,6 +126,11 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
             left_out[member.label] = f"the same voxels as {copy_of.name}: a copy"
             continue
         taken.append(one)
+        if (size := 4.0 * sum(one.stack.voxels.numel() for one in taken)) > most:
+            raise ValueError(
+                f"its scans take more than {in_gigabytes(most)} together as float32: --max_gigabytes "
+                f"{math.ceil(size / GIGA)} reads more, --combine none each by itself"
+            )
     return taken, left_out
 
 
@@ -128,7 +152,8 @@ def chosen(taken: Sequence[Taken], left_out: dict[str, str], reference: str | in
     named = None if reference is None else _named(taken, left_out, reference, group)
     kinds = by_contrast([one.member for one in taken])
     of_kind = [[one for one in taken if one.member in kind] for kind in kinds]
-    ours = next(k for k in of_kind if named in k) if named else max(of_kind, key=lambda k: sum(one.thick for one in k))
+    most = min(of_kind, key=lambda kind: (-sum(one.thick for one in kind), min(one.name for one in kind)))
+    ours = next(kind for kind in of_kind if named in kind) if named else most
     if not any(one.thick for one in ours):
         raise ValueError(
             f"none of {', '.join(one.name for one in ours)} has a thick axis: the slices must be at least {MIN_RATIO} "
@@ -160,6 +185,16 @@ def _of_one_place(ours: list[Taken], first: Taken, left_out: dict[str, str]) -> 
     for one in apart:
         left_out[one.name] = f"no place in common with {first.name} by the headers: is it of another patient or part?"
     return [first, *(one for n, one in enumerate(ours) if n in near and one is not first)], left_out
+
+
+def check_series(series: Series, named: bool) -> None:
+    """Raise ValueError unless a series is a whole scan; without names of files and UIDs unless they may be `named`."""
+    try:
+        check_stack(series)
+    except ValueError:
+        if named:
+            raise
+        raise ValueError("no whole scan: slices are missing, share a place, or do not lie on a line") from None
 
 
 def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> Taken:

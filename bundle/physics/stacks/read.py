@@ -68,9 +68,9 @@ class LoadStacksd(MapTransform):
         super().__init__(keys)
         self.combine, self.series = choice("combine", combine, COMBINE), series
         self.reference = checked_reference(reference)
-        self.slices = slices or ThroughPlaneSampling()
+        self.slices, self.limits = slices or ThroughPlaneSampling(), limits or Limits()
         self.read = Compose([
-            LoadVolumed("image", limits=limits),
+            LoadVolumed("image", limits=self.limits),
             ResampleSheard("image", enabled=resample_shear),
             CheckVolumed("image"),
             Orientationd("image", axcodes="RAS", labels=None),
@@ -85,7 +85,7 @@ class LoadStacksd(MapTransform):
         return d
 
     def _measurement(self, group: Group) -> MetaTensor:
-        stacks, left_out = chosen(*read_all(group, self.read, self.slices), self.reference, group)
+        stacks, left_out = chosen(*read_all(group, self.read, self.slices, self.limits), self.reference, group)
         _, affine = common_grid([one.stack for one in stacks])
         y = torch.cat([one.stack.slices.flatten() for one in stacks])
         measurement = MetaTensor(y[None], affine=affine, meta={

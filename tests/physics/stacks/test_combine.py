@@ -13,8 +13,8 @@ from bundle.physics.stacks import LoadStacksd
 from bundle.physics.stacks.grid import common_grid
 from tests.files.test_nameless import contents
 from tests.physics.stacks.volumes import thick, write_stack
-from tests.support.dicom_files import write_series
-from tests.support.scans import INFERENCE, cut_short
+from tests.support.dicom_files import write_localiser, write_series
+from tests.support.scans import INFERENCE, cut_short, whole_message
 
 CONFIGS = [INFERENCE, "configs/task_stacks.json"]
 PLANES = ("ax", "cor", "sag")
@@ -29,9 +29,9 @@ def patient(tmp_path):
 
 @pytest.fixture
 def settings(tiny_overrides):
-    return lambda source, **others: (
-        tiny_overrides(source, num_steps=1, **{"baselines#total_variation#iterations": 5}) | others
-    )
+    """Of a quick run that takes the headers' word for where the stacks lie."""
+    quick = {"num_steps": 1, "baselines#total_variation#iterations": 5, "rounds": 0, "outliers": False, "even": False}
+    return lambda source, **others: tiny_overrides(source, **quick) | others
 
 
 def record(folder, case):
@@ -163,6 +163,27 @@ def test_the_series_of_a_disc_become_one_result(run_here, settings, tmp_path):
     ]  # fmt: skip
     assert told["relative_residual"] < 0.2
     assert len(list((tmp_path / "results/Quuxley_T2w/Quuxley_T2w_recon").iterdir())) == 24
+
+
+def test_a_series_that_is_not_whole_is_left_out_and_recorded(run_here, settings, tmp_path):
+    disc = dicom(tmp_path / "jane")
+    (missing,) = (disc / "cor").glob("4_014.dcm")  # the third of six
+    missing.unlink()
+    run_here("inference", CONFIGS, settings(disc))
+    left_out = record(tmp_path, "jane_T2w")["stacks_left_out"]
+    assert list(left_out) == ["series 4 't2_cor'"] and "missing" in left_out["series 4 't2_cor'"]
+    run_here("inference", CONFIGS, settings(disc, deidentify=True))
+    (case,) = (name for name in cases(tmp_path) if name.startswith("case_"))
+    assert record(tmp_path, case)["stacks_left_out"] == {
+        "stack 2": "no whole scan: slices are missing, share a place, or do not lie on a line"
+    }
+
+
+def test_a_disc_of_localisers_is_refused_with_what_it_holds(run_here, settings, tmp_path):
+    write_localiser(tmp_path / "disc")
+    with pytest.raises((RuntimeError, ValueError)) as refused:
+        run_here("inference", CONFIGS, settings(tmp_path / "disc"))
+    assert "loc0.dcm" in whole_message(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])

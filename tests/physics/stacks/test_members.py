@@ -1,11 +1,14 @@
 """Which scans of a patient become stacks of one volume: each reason to leave one out, by name, and the reference."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from monai.transforms import Compose, Orientationd
 
 from bundle.files.check import CheckVolumed
 from bundle.files.dicom_read import find_stack
+from bundle.files.limits import Limits
 from bundle.files.member import Group, Member
 from bundle.files.read import LoadVolumed
 from bundle.physics.stacks.doubts import doubts_about
@@ -115,6 +118,22 @@ def test_none_is_refused_with_every_reason(tmp_path):
         combined(nan(tmp_path / "a.nii"), thin(tmp_path / "b.nii"))
 
 
+def test_more_than_a_patient_has_is_refused_unread(tmp_path):
+    with pytest.raises(ValueError, match="51 scans would be stacks of one patient.*--combine none"):
+        combined(*[tmp_path / f"{n}.nii" for n in range(51)])
+
+
+def test_all_together_are_held_against_the_limit(three):
+    size = 4e-9 * 24 * 24 * 6
+    for count, fits in ((3.5, True), (2.5, False)):
+        limits = Limits(max_gigabytes=count * size)
+        if fits:
+            assert len(read_all(group_of(*three), READ, ThroughPlaneSampling(), limits)[0]) == 3
+        else:
+            with pytest.raises(ValueError, match="together as float32: --max_gigabytes 1 reads more"):
+                read_all(group_of(*three), READ, ThroughPlaneSampling(), limits)
+
+
 def test_volumes_without_a_thick_axis_alone_are_refused(tmp_path):
     with pytest.raises(ValueError, match="none of a.nii has a thick axis"):
         combined(write_volume(tmp_path / "a.nii", head_voxels((24, 24, 24))))
@@ -158,6 +177,19 @@ def test_the_reference(tmp_path, reference, first):
 def test_a_reference_that_names_no_one_is_refused_with_the_names(three, reference, why):
     with pytest.raises(ValueError, match=f"(?s)is {why} of its scans.*1: ax.nii.gz.*3: sag.nii.gz"):
         combined(*three, reference=reference)
+
+
+def test_the_order_of_the_scans_does_not_matter(tmp_path):
+    paths = [
+        write_stack(tmp_path / f"{p}_{c}.nii", p, seed=n)
+        for n, (p, c) in enumerate(product(("ax", "cor"), ("t1", "t2")))
+    ]
+    paths += [nan(tmp_path / "bad.nii"), write_stack(tmp_path / "far_t2.nii", "cor", shift=(90, 0, 0), seed=9)]
+    first = combined(*paths)
+    assert first[0] == ["ax_t2.nii", "cor_t2.nii"] and len(first[1]) == 4
+    for order in (paths[::-1], paths[3:] + paths[:3]):
+        names, left_out, _ = combined(*order)
+        assert (names[0], set(names), left_out) == (first[0][0], set(first[0]), first[1])
 
 
 def test_of_equally_fine_stacks_the_largest_is_the_reference(tmp_path):
