@@ -29,7 +29,7 @@ PITCH, THICKNESSES, NOISES = 4.0, (2.0, 3.0, 4.0, 5.0, 6.0), (0.0, 0.02)
 def loaded(path: Path) -> tuple[np.ndarray, list[float]]:
     """Voxels in RAS and their size in mm."""
     image = nib.as_closest_canonical(nib.load(path))
-    return np.asarray(image.dataobj, np.float32).squeeze(), [float(s) for s in image.header.get_zooms()[:3]]
+    return np.ascontiguousarray(image.dataobj, np.float32).squeeze(), [float(s) for s in image.header.get_zooms()[:3]]
 
 
 def sampled(volume: np.ndarray, size: float, axis: int, thickness: float, profile: str, pitch: float) -> torch.Tensor:

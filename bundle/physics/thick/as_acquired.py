@@ -74,7 +74,7 @@ class AsAcquiredd(MapTransform):
         add_acquired(scan, packages=bands.packages, packages_step_percent=round(100 * bands.step, 3))
         add_doubts(
             scan,
-            f"its slices have bands: {bands}, as of an acquisition in {bands.packages} packages. They were evened before "
+            f"its slices have bands: {bands}, as of {bands.packages} packages. They were evened before "
             "the reconstruction (--operator#packages 1 leaves them)",
         )
         return scan
