@@ -21,8 +21,8 @@ from bundle.physics.thick.in_plane import in_plane_resolution
 from bundle.physics.thick.profile import Table
 from bundle.physics.thick.scanner import ESTIMATE, ThroughPlaneSampling
 
-FAR = 1.8
-"""Times by which the estimated thickness differs from the one that is used, at least, to be said: twice its error."""
+FAR = 2.0
+"""Times by which the estimated thickness differs from the one that is used, at least, to be said (docs/acquired.md)."""
 
 
 class AsAcquiredd(MapTransform):

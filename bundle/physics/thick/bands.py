@@ -14,6 +14,7 @@ that packages have, against that of the frequencies beside them, where anatomy a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,10 +139,10 @@ def _tested(medians: np.ndarray) -> int:
         # The level of a band is its step over |1 - exp(-2 pi i f)|.
         return abs((window * (m - m.mean())) @ wave / window.sum() / (2 * np.sin(np.pi * frequency))) ** 2
 
-    for packages in range(2, MOST + 1):
+    for packages in range(MOST, 1, -1):  # four packages may also show the frequency of two
         if len(m) < SLICES * packages:
-            break
-        own = [j / packages for j in range(1, packages // 2 + 1)]
+            continue
+        own = [j / packages for j in range(1, packages // 2 + 1) if math.gcd(j, packages) == 1]
         width = 2.5 / len(m)  # of the window's main lobe, and some
         apart = {f: min(abs(f - o) for o in own) for f in np.linspace(0.1, 0.5, 81)}
         beside = [f for f, away in apart.items() if width < away < BESIDE]

@@ -57,8 +57,7 @@ class ThroughPlaneSampling:
         for name in ("thickness", "spacing"):
             value = getattr(self, name)
             if value is not None and not (name == "thickness" and value == ESTIMATE):
-                kind = "a number of mm" if name == "spacing" else 'a number of mm or "estimate":'
-                number(name, value, above=0, kind=kind)
+                number(name, value, above=0, kind="a number of mm", fix='or "estimate"' * (name == "thickness"))
         if self.packages != "auto":
             whole_number("packages", self.packages, 1, fix='or "auto"')
         choice("in_plane", self.in_plane, IN_PLANE)
