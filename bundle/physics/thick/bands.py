@@ -99,7 +99,7 @@ def find_bands(voxels: torch.Tensor, axis: int, packages: int | str = "auto", sp
         raise ValueError(f"{count} slices are not {packages} packages of two and more: lower --operator#packages")
     slices = np.ascontiguousarray(voxels.movedim(axis, 0).cpu().numpy(), dtype=np.float32)
     in_plane = [s for a, s in enumerate(spacing) if a != axis]
-    steps, flat = _steps(slices)
+    steps, flat = flat_steps(slices)
     medians = np.array([np.median(s[f]) if f.any() else np.nan for s, f in zip(steps, flat)])
     if packages == "auto":
         packages = _tested(medians)
@@ -109,7 +109,7 @@ def find_bands(voxels: torch.Tensor, axis: int, packages: int | str = "auto", sp
     return Bands(axis, packages, step, field)
 
 
-def _steps(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def flat_steps(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """l_k (K - 1, A, B), and where both slices are flat tissue."""
     threshold = max(foreground_threshold(slices), 1e-6 * float(slices.max()), 1e-30)
     smooth = np.stack([uniform_filter(s, 3) for s in slices])
