@@ -143,7 +143,7 @@ def draw(target: Path) -> None:
     clean, there = sampled(volume, spacing[2], 2, 3.0, "box", 3.0), [*spacing[:2], 3.0]
     banded = with_bands(clean, 0.08)
     shown = {"slices": clean, "with bands": banded, "evened": find_bands(banded, 2, "auto", there).evened(banded)}
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 1.8), layout="constrained")
     for axes, (name, scan) in zip(figure.subplots(1, 3), shown.items()):
         picture = oriented_slice(scan.numpy(), "coronal", scan.shape[1] // 2)
         axes.imshow(picture, cmap="gray", vmin=0, vmax=float(clean.quantile(0.999)), aspect=3.0 / spacing[0])

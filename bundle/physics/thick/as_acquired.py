@@ -12,8 +12,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.files.acquired import add_acquired
+from bundle.files.acquired import acquired_of, add_acquired
 from bundle.files.doubts import add_doubts
+from bundle.files.memory import array_bytes
 from bundle.physics.measurement import SIMULATED, Scanner
 from bundle.physics.thick.bands import find_bands
 from bundle.physics.thick.estimate import estimated_thickness
@@ -23,6 +24,13 @@ from bundle.physics.thick.scanner import ESTIMATE, ThroughPlaneSampling
 
 FAR = 2.0
 """Times by which the estimated thickness differs from the one that is used, at least, to be said (docs/acquired.md)."""
+COPIES = 8.0
+"""Of a scan, at once, while its bands are looked for: itself, smoothed, its slopes, logarithms and steps, and masks."""
+
+
+def seeing_bytes(measurement: MetaTensor) -> float:
+    """Bytes that it takes to look at a measurement, the measurement among them; of others than thick slices 0."""
+    return COPIES * array_bytes(measurement.shape) if "packages" in acquired_of(measurement) else 0.0
 
 
 class AsAcquiredd(MapTransform):
@@ -67,11 +75,12 @@ class AsAcquiredd(MapTransform):
             bands = find_bands(scan.as_tensor()[0].float(), axis, self.scanner.packages, spacing)
         except ValueError as error:
             raise ValueError(f"{scan.meta.get('filename_or_obj', 'the image')}: {error}") from None
+        scan = scan.clone() if bands.packages > 1 else scan
+        add_acquired(scan, packages=bands.packages)
         if bands.packages == 1:
             return scan
-        scan = scan.clone()
         scan[0] = bands.evened(scan.as_tensor()[0].float())
-        add_acquired(scan, packages=bands.packages, packages_step_percent=round(100 * bands.step, 3))
+        add_acquired(scan, packages_step_percent=round(100 * bands.step, 3))
         add_doubts(
             scan,
             f"its slices have bands: {bands}, as of {bands.packages} packages. They were evened before "
