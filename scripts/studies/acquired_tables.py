@@ -52,8 +52,9 @@ def simulated_table(record: dict) -> str:
     for step in sorted({name for p in people for name in p if name.startswith("step_")}):
         found = [p[step] for p in people]
         left = [f["left"] for f in found]
+        size = float(step.removeprefix("step_"))
         rows.append([
-            f"{100 * float(step.removeprefix('step_')):g} %", f"{sum(f['packages'] == 2 for f in found)} of {len(found)}",
+            f"{100 * size:g} %", f"{sum(f['packages'] == 2 for f in found)} of {len(found)}",
             f"{100 * np.median(left):.0f} % ({100 * min(left):.0f} to {100 * max(left):.0f})",
         ])  # fmt: skip
     return table(["simulated bands", "found", "left of them, median (range)"], rows)
