@@ -31,8 +31,11 @@ FLAT = 0.5
 """Part of the tissue that counts as flat: that with the smallest changes within the slices."""
 OUTLIER = 4.0
 """Logarithmic steps are clipped at so many robust deviations off their median."""
-CELL_MM, REACH_MM, REACH_SLICES = 4.0, 9.0, 5.0
-"""Cells of the field, and the deviations of the Gaussian that it is smoothed by, within slices and across."""
+CELL_MM, REACH_MM, REACH_SLICES = 4.0, 22.0, 12.0
+"""Cells of the field, and the deviations of the Gaussian that it is smoothed by, within slices and across.
+
+Of simulated bands of 5 percent in three volumes 30, 11 and 45 percent were left with 9 mm and 5 slices, where anatomy
+has a say; 13, 7 and 19 with these; and 23, 15 and 23 with one field for all slices."""
 PRIOR_SHARE = 0.02
 """Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
 POWER, STEP, BESIDE = 20.0, 0.006, 0.2

@@ -51,6 +51,8 @@ def _edge(power: np.ndarray) -> float:
     """The edge of a spectrum (N), as part of the largest frequency; 1 where there is none."""
     half = len(power) // 2
     folded = (power[1:half] + power[:-half:-1]) / 2
+    if not folded.max() > 0:
+        return 1.0
     logs = np.log(np.maximum(folded, 1e-30 * folded.max()))
     near, gap = max(3, round(NEAR * half)), max(1, round(GAP * half))
     falls = np.full(len(logs), -np.inf)
