@@ -95,6 +95,8 @@ TABLE = [
         "gap must be a number of mm.*negative for slices that overlap",
     ),
     (INFERENCE, "operator#profile", ["x"], "profile must be one of"),
+    (INFERENCE, "operator#packages", [0, -1, 1.5, "x"], "packages must be a whole number from 1"),
+    (INFERENCE, "operator#in_plane", ["x", 1], "in_plane must be one of voxels, measured"),
     (INFERENCE, "operator#spacing", [0, -1, "x", [1, 1]], "spacing must be a number of mm above 0"),
     (INFERENCE, "operator#ratio", [1, 20, "x"], "ratio"),
     (INFERENCE, "data_consistency#iterations", [0, -5, 2.5], "iterations must be a whole number from 1"),
