@@ -1,14 +1,15 @@
-"""Where a stack lies in a volume: six numbers, found on the operator itself.
+"""Where a stack lies in a volume: a rigid motion, found on the operator itself.
 
-    max over q of  corr(P(q) x, y)           P(q) x: what the slices of the stack hold of the volume x in pose T(q)
+    max over T of  corr(P(T) x, y)           P(T) x: what the slices of the stack hold of the volume x in pose T
 
-over the voxels that the volume covers. With a and b the line that fits y = a P x + b, Gauss-Newton steps solve
+over the voxels that the volume covers, weighted by the slices' weights. A step is a small motion of six numbers q (a
+turn w and a shift s, about the stack's centre c) after T. With a and b of the line that fits y = a P x + b, it solves
 
-    (J^T J + m D) dq = J^T (y - a P x - b),       J = a d(P x) / dq, less its mean;  D: the diagonal of J^T J
+    (J^T J + m D) q = J^T (y - a P x - b)     J q = a (P grad x) . (w x (p - c) + s), less its mean;  D = diag(J^T J)
 
-with m raised until the correlation rises (Levenberg and Marquardt). J is taken by differences: slices are quick. From
-coarse to fine: x and y are smoothed, and the stack's pixels, which only give more of the same, are averaged. The
-coarsest level starts from several turns, so that motions of 15 degrees and 10 mm are found.
+at the middles p of the stack's voxels, with m raised until the correlation rises (Levenberg and Marquardt). From coarse
+to fine: x and y are smoothed, and of the stack's pixels, which then only say the same again, some are taken. The
+coarsest level starts from several turns.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from bundle.physics.stacks.stacked import StackedSlices
 LEVELS = (6.0, 3.0, 1.5, 0.0)
 """mm: the deviation of the smoothing of each level, and nearly the width of its pixels. The last is not smoothed: what
 slices average and the volume lacks bends the smoothed ones."""
-STARTS = (0.0, 9.0)
+MOST = 200_000
+"""Voxels of the stack that a level takes: more of them do not place it better."""
+START = 9.0
 """Degrees: the coarsest level begins unturned, and turned so far to either side about each axis."""
-STEPS = 12
+STEPS = 15
 """Gauss-Newton steps of a level, at most."""
-ENOUGH = (0.01, 0.005)
-"""Degrees and mm: a smaller step ends a level."""
-DIFFERENCE = 0.2
-"""Degrees, or mm, of the differences."""
+ENOUGH = 0.005
+"""Degrees and mm, and hundredths of the level's smoothing: a smaller step ends a level."""
 FEWEST = 200
 """Voxels that both must hold."""
 KNOWN = 0.99
@@ -63,26 +64,24 @@ def register(x: torch.Tensor, affine: torch.Tensor, stack: Stack, several: bool 
         x: (X, Y, Z) of the volume.
         affine: (4, 4) of the volume.
         stack: its voxels in the same contrast and, nearly, the same units.
-        several: begin from several turns; once it is nearly known, from where it is.
+        several: begin from several turns; once it is nearly known, from where it is, and finer.
         measured: (X, Y, Z), 1 where the volume is known and 0 elsewhere; known everywhere by default.
     """
-    centre = centre_of(stack)
-    numbers = torch.zeros(6, dtype=torch.float64)
-    for level, width in enumerate(LEVELS):
-        view = View(x, affine, stack, centre, width, measured=measured)
-        starts = turned(numbers) if several and level == 0 else [numbers]
-        numbers = max((climb(view, start) for start in starts), key=lambda end: end[1])[0]
-    view = View(x, affine, stack, centre, 0.0)
-    return Found(rigid(numbers, centre), *view.agreement(numbers))
+    pose = torch.eye(4, dtype=torch.float64)
+    for level, width in enumerate(LEVELS if several else LEVELS[1:]):
+        view = View(x, affine, stack, width, measured=measured)
+        starts = [turn @ pose for turn in turns(centre_of(stack))] if several and level == 0 else [pose]
+        pose = max((climb(view, start) for start in starts), key=lambda end: end[1])[0]
+    return Found(pose, *view.agreement(pose))
 
 
-def turned(numbers: torch.Tensor) -> list[torch.Tensor]:
-    """Where the coarsest level begins."""
-    out = [numbers]
+def turns(centre: torch.Tensor) -> list[torch.Tensor]:
+    """Motions from which the coarsest level begins."""
+    numbers = [torch.zeros(6, dtype=torch.float64)]
     for axis, sign in itertools.product(range(3), (-1, 1)):
-        out.append(numbers.clone())
-        out[-1][axis] += sign * STARTS[1]
-    return out
+        numbers.append(torch.zeros(6, dtype=torch.float64))
+        numbers[-1][axis] = sign * START
+    return [rigid(q, centre) for q in numbers]
 
 
 def centre_of(stack: Stack) -> torch.Tensor:
@@ -97,88 +96,106 @@ class View:
 
     Args:
         x, affine, stack: as for `register`.
-        centre: of the motions.
         width: mm, of the smoothing; 0 for none.
-        free: (6, F) the motions that are looked for; all six by default.
+        free: (6, F) the motions that are looked for, all six by default.
         measured: as for `register`.
     """
 
-    def __init__(self, x: torch.Tensor, affine: torch.Tensor, stack: Stack, centre: torch.Tensor, width: float,
+    def __init__(self, x: torch.Tensor, affine: torch.Tensor, stack: Stack, width: float,
                  free: torch.Tensor | None = None, measured: torch.Tensor | None = None) -> None:  # fmt: skip
-        self.centre, self.affine, self.measured = centre, affine, measured
+        self.affine, self.measured, self.width = affine, measured, width
         self.free = torch.eye(6, dtype=torch.float64) if free is None else free
-        self.x = smoothed(x, [width / size for size in affine[:3, :3].norm(dim=0).tolist()])
+        spacing = affine[:3, :3].norm(dim=0).tolist()
+        self.x = smoothed(x, [width / size for size in spacing])
+        slopes = torch.stack(torch.gradient(self.x)) if min(x.shape) > 1 else self.x.new_zeros(3, *x.shape)
+        to_mm = torch.linalg.inv(affine[:3, :3]).to(x)
+        self.with_slopes = torch.cat([self.x[None], torch.einsum("ga,gxyz->axyz", to_mm, slopes)])
         sizes = stack.voxel_size
         in_plane = [0.0 if a == stack.axis else width / s for a, s in enumerate(sizes)]
-        self.factors = [1 if a == stack.axis else max(1, int(width / s)) for a, s in enumerate(sizes)]
-        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), self.factors)
+        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), taken(stack, width))
         self.y = self.stack.slices.flatten()
+        self.weights = self.stack.weights[:, None, None].expand(self.stack.slices.shape).flatten()
         self.subject = self.y > threshold_of(self.y)
 
-    def predicted(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) P x, and where the volume covers it."""
-        moved = self.stack.moved(
-            poses=rigid(numbers, self.centre) @ self.stack.poses, weights=torch.ones(self.stack.count)
-        )
-        operator = StackedSlices([moved], self.x.shape, self.affine)
+    def operator(self, pose: torch.Tensor) -> StackedSlices:
+        """What measures the volume as the stack does in this pose."""
+        moved = self.stack.moved(poses=pose @ self.stack.poses, weights=torch.ones(self.stack.count), noise=0.0)
+        return StackedSlices([moved], self.x.shape, self.affine)
+
+    def known(self, operator: StackedSlices) -> torch.Tensor:
+        """(M,) 1 for the stack's voxels that the volume covers."""
         known = operator.rows > 0
-        if self.measured is not None:
-            known &= operator.forward(self.measured) > KNOWN
-        return operator.forward(self.x), known
+        return known if self.measured is None else known & (operator.forward(self.measured) > KNOWN)
 
-    def correlation(self, numbers: torch.Tensor) -> float:
-        """Over what is covered, weighted by the slices' weights; -1 where hardly anything is."""
-        predicted, known = self.predicted(numbers)
-        return correlation(predicted[known], self.y[known]) if int(known.sum()) >= FEWEST else -1.0
+    def correlation(self, pose: torch.Tensor) -> float:
+        """Over what is covered; -1 where hardly anything is."""
+        operator = self.operator(pose)
+        known = self.known(operator)
+        if int(known.sum()) < min(FEWEST, len(known) // 4):
+            return -1.0
+        return correlation(operator.forward(self.x), self.y, self.weights * known)
 
-    def agreement(self, numbers: torch.Tensor) -> tuple[float, float]:
+    def agreement(self, pose: torch.Tensor) -> tuple[float, float]:
         """Correlation over the subject, and the share of the subject that is covered."""
-        predicted, known = self.predicted(numbers)
-        inside = known & self.subject
+        operator = self.operator(pose)
+        inside = self.known(operator) & self.subject
         share = float(inside.sum()) / max(1, int(self.subject.sum()))
-        return (correlation(predicted[inside], self.y[inside]) if int(inside.sum()) >= FEWEST else -1.0), share
+        if int(inside.sum()) < FEWEST:
+            return -1.0, share
+        return correlation(operator.forward(self.x), self.y, self.weights * inside), share
 
-    def step(self, numbers: torch.Tensor, damping: float) -> torch.Tensor:
-        """The Gauss-Newton step."""
-        predicted, known = self.predicted(numbers)
-        columns = []
-        for by in DIFFERENCE * self.free.mT:
-            (ahead, there), (behind, here) = self.predicted(numbers + by), self.predicted(numbers - by)
-            known = known & there & here  # what comes in or goes out is no slope
-            columns.append((ahead - behind) / (2 * DIFFERENCE))
-        p, y = predicted[known].double(), self.y[known].double()
-        p, y = p - p.mean(), y - y.mean()
-        slope = float(p @ y / (p @ p).clamp_min(1e-12))
-        j = slope * torch.stack([column[known].double() for column in columns], 1)
-        j -= j.mean(0)
+    def step(self, pose: torch.Tensor, damping: float) -> torch.Tensor:
+        """(6,) the step of least squares from a pose."""
+        operator = self.operator(pose)
+        kept = (self.known(operator) & (self.weights > 0)).nonzero()[:, 0]
+        predicted, *slopes = operator.forward(self.with_slopes)[:, kept].double()
+        weights, y, slopes = self.weights[kept].double().sqrt(), self.y[kept].double(), torch.stack(slopes, 1)
+        arms = torch.deg2rad(self._places(pose)[kept] - centre_of(operator.stacks[0]))  # turns are in degrees
+        # g . (w x r) = w . (r x g)
+        j = torch.cat([torch.linalg.cross(arms, slopes), slopes], 1) @ self.free
+        share = weights.square() / weights.square().sum()
+        p, y, j = predicted - share @ predicted, y - share @ y, j - share @ j
+        slope = float((share * p) @ y / ((share * p) @ p).clamp_min(1e-12))
+        j = slope * j * weights[:, None]
         normal = j.mT @ j
-        normal += torch.diag(damping * normal.diagonal() + 1e-9 * normal.diagonal().max())
-        return self.free @ torch.linalg.solve(normal, j.mT @ (y - slope * p))
+        normal += torch.diag(damping * normal.diagonal() + 1e-9 * normal.diagonal().max().clamp_min(1e-12))
+        return self.free @ torch.linalg.solve(normal, j.mT @ (weights * (y - slope * p)))
+
+    def _places(self, pose: torch.Tensor) -> torch.Tensor:
+        """(M, 3) the middles of the stack's voxels in a pose, mm."""
+        stack = self.stack
+        ways = stack.moved(poses=pose @ stack.poses).ways(torch.eye(4, dtype=torch.float64))
+        i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in stack.slices.shape[1:])
+        return (ways[:, None, None, 0] + (i * ways[:, None, 1])[:, :, None] + (j * ways[:, None, 2])[:, None]).reshape(
+            -1, 3
+        )
 
 
-def climb(view: View, numbers: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The nearest best motion, and its correlation."""
-    reached, damping = view.correlation(numbers), 1e-3
+def climb(view: View, pose: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The best motion nearby, and its correlation."""
+    reached, damping = view.correlation(pose), 1e-3
     for _ in range(STEPS):
         if reached <= -1:
             break
-        step = view.step(numbers, damping)
-        tried = view.correlation(numbers + step)
-        if tried < reached:
+        step = view.step(pose, damping)
+        tried = rigid(step, centre_of(view.stack.moved(poses=pose @ view.stack.poses))) @ pose
+        risen = view.correlation(tried)
+        if risen < reached:
             damping *= 10
             if damping > 1e3:
                 break
             continue
-        numbers, reached, damping = numbers + step, tried, damping / 3
-        if float(step[:3].abs().max()) < ENOUGH[0] and float(step[3:].abs().max()) < ENOUGH[1]:
+        pose, reached, damping = tried, risen, damping / 3
+        if float(step.abs().max()) < ENOUGH + 0.01 * view.width:
             break
-    return numbers, reached
+    return pose, reached
 
 
-def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of two vectors; 0 where one does not vary."""
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-12))
+def correlation(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
+    """Of two vectors under weights; 0 where one does not vary."""
+    a, b, share = a.double(), b.double(), weights.double() / weights.double().sum().clamp_min(1e-12)
+    a, b = a - share @ a, b - share @ b
+    return float((share * a) @ b / (((share * a) @ a) * ((share * b) @ b)).sqrt().clamp_min(1e-12))
 
 
 def threshold_of(y: torch.Tensor) -> float:
@@ -199,6 +216,14 @@ def smoothed(volume: torch.Tensor, deviations: list[float]) -> torch.Tensor:
         flat = F.conv1d(flat, (kernel / kernel.sum())[None, None])
         volume = flat.reshape(lines.shape).movedim(-1, axis)
     return volume
+
+
+def taken(stack: Stack, width: float) -> list[int]:
+    """Every how manieth pixel is taken along each axis of a stack: one for each `width` mm, and no more than MOST."""
+    factors = [1 if a == stack.axis else max(1, int(width / s)) for a, s in enumerate(stack.voxel_size)]
+    while stack.voxels.numel() / (factors[0] * factors[1] * factors[2]) > MOST:
+        factors = [1 if a == stack.axis else f + 1 for a, f in enumerate(factors)]
+    return factors
 
 
 def coarser(stack: Stack, voxels: torch.Tensor, factors: list[int]) -> Stack:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from bundle.physics.stacks.motion import angle_of, rigid
+from bundle.physics.stacks.motion import angle_of
 from bundle.physics.stacks.register import View, centre_of, climb
 from bundle.physics.stacks.stack import Stack
 
@@ -56,19 +56,18 @@ def one_slice(stack: Stack, k: int) -> Stack:
 
 def _placed(x: torch.Tensor, affine: torch.Tensor, one: Stack, within: bool = False) -> torch.Tensor:
     """The motion (4, 4) of a slice, the identity where none is found."""
-    centre, numbers = centre_of(one), torch.zeros(6, dtype=torch.float64)
-    last = View(x, affine, one, centre, 0.0)
+    nowhere, free = torch.eye(4, dtype=torch.float64), _plane_of(one) if within else None
+    last = View(x, affine, one, 0.0, free)
     if int(last.subject.sum()) < FEWEST:
-        return torch.eye(4, dtype=torch.float64)
-    before = last.correlation(numbers)
-    free = _plane_of(one) if within else None
+        return nowhere
+    before, motion = last.correlation(nowhere), nowhere
     for width in LEVELS:
-        numbers, _ = climb(View(x, affine, one, centre, width, free), numbers)
-    after = last.correlation(numbers)
-    motion = rigid(numbers, centre)
-    small = angle_of(motion) <= LARGE[0] and float(numbers[3:].norm()) <= LARGE[1]
+        motion, after = climb(last if width == 0 else View(x, affine, one, width, free), motion)
+    middle = centre_of(one)
+    shift = motion[:3, :3] @ middle + motion[:3, 3] - middle
+    small = angle_of(motion) <= LARGE[0] and float(shift.norm()) <= LARGE[1]
     better = after > before and 1 - after**2 <= KEPT * (1 - before**2)
-    return motion if small and better else torch.eye(4, dtype=torch.float64)
+    return motion if small and better else nowhere
 
 
 def _plane_of(one: Stack) -> torch.Tensor:
