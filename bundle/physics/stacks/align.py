@@ -5,8 +5,8 @@
                   `register`; its intensities by `matched`
     then          with `motion`, every slice for itself (`slice_motion`); slices that do not fit count less (`outliers`)
 
-A stack is never compared with a volume that it has a part in: it would fit as it lies. One that the others hardly cover
-(OVERLAP), or that they do not predict (SIMILAR), cannot be placed and is left out, by name.
+What the others say of a stack is in others.py. One that they hardly cover (OVERLAP), or do not predict (SIMILAR),
+cannot be placed and is left out, by name.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from bundle.files.switch import is_on
 from bundle.files.values import whole_number
 from bundle.physics.measurement import operator_of
 from bundle.physics.stacks.matching import Matched, matched
-from bundle.physics.stacks.mean import mean_of_slices
 from bundle.physics.stacks.motion import angle_of
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.outliers import named_slices, slice_weights_of
 from bundle.physics.stacks.poses import given_poses
 from bundle.physics.stacks.register import Found, centre_of, register
@@ -111,60 +111,46 @@ class Work:
         for stack in self.stacks[1:]:
             bar.set_postfix_str(f"round {number + 1}, {stack.name}")
             others = [s for s in self.stacks if s is not stack and (s.name in self.found or s is self.stacks[0])]
-            x = self._volume(others)
-            found = register(x, self.operator.affine, stack, several=number == 0, measured=self._measured(others))
+            others = Others.of(self.operator, others)
+            found = register(others, stack, several=number == 0)
             if why := misplaced(found):
                 self._leave_out(stack, why)
             else:
                 self.found[stack.name] = found
                 original = originals[stack.name].moved(poses=found.pose @ stack.poses)
-                self._replace(stack, self._matched(x, original))
+                self._replace(stack, self._matched(others, original))
             bar.update()
 
     def _match(self, bar: tqdm) -> None:
         """Intensities of stacks that lie as they are."""
         for stack in self.stacks[1:]:
             bar.set_postfix_str(f"intensities, {stack.name}")
-            x = self._volume([s for s in self.stacks if s is not stack])
-            self._replace(stack, self._matched(x, stack))
+            self._replace(stack, self._matched(self._others(stack), stack))
             bar.update()
 
-    def _matched(self, x: torch.Tensor, stack: Stack) -> Stack:
-        result = matched(x, self.operator, stack, self.settings.even)
+    def _matched(self, others: Others, stack: Stack) -> Stack:
+        result = matched(others, stack, self.settings.even)
         self.matches[stack.name] = result
         return result.stack
 
     def _place_slices(self, bar: tqdm) -> None:
         for stack in list(self.stacks):
             bar.set_postfix_str(f"slices, {stack.name}")
-            others = [s for s in self.stacks if s is not stack]
-            placed = (
-                placed_slices(self._volume(others), self.operator.affine, stack) if others else placed_in_plane(stack)
-            )
-            self._replace(stack, placed)
+            alone = len(self.stacks) == 1
+            self._replace(stack, placed_in_plane(stack) if alone else placed_slices(self._others(stack), stack))
             bar.update()
 
     def _weigh(self, bar: tqdm) -> None:
-        """All weights are found before any is set, or a bad slice would spoil the judgement of good ones less and less
-        by the order of names."""
+        """All weights are found before any is set: the order of the stacks has no say."""
         weights = []
         for stack in self.stacks:
             bar.set_postfix_str(f"outliers, {stack.name}")
-            weights.append(
-                slice_weights_of(self._volume([s for s in self.stacks if s is not stack]), self.operator, stack)
-            )
+            weights.append(slice_weights_of(self._others(stack), stack))
             bar.update()
         self.stacks = [stack.moved(weights=w) for stack, w in zip(self.stacks, weights)]
 
-    def _volume(self, stacks: Sequence[Stack]) -> torch.Tensor:
-        operator = self.operator.replaced(stacks)
-        return mean_of_slices(operator, operator.measurement())
-
-    def _measured(self, stacks: Sequence[Stack]) -> torch.Tensor | None:
-        """(X, Y, Z), 1 where any of the stacks measured; None if they did everywhere."""
-        operator = self.operator.replaced(stacks)
-        seen = operator.adjoint(operator.rows) > 0
-        return None if bool(seen.all()) else seen.float()
+    def _others(self, stack: Stack) -> Others:
+        return Others.of(self.operator, [s for s in self.stacks if s is not stack])
 
     def _replace(self, old: Stack, new: Stack) -> None:
         self.stacks[next(n for n, stack in enumerate(self.stacks) if stack is old)] = new

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.register import smoothed, threshold_of
 from bundle.physics.stacks.stack import Stack
-from bundle.physics.stacks.stacked import StackedSlices
 
 WIDTH = 30.0
 """mm, the deviation of the Gaussian: coils vary over centimetres, anatomy over less."""
@@ -40,34 +40,30 @@ class Matched:
     bias: float
 
 
-def matched(x: torch.Tensor, operator: StackedSlices, stack: Stack, smooth: bool = True) -> Matched:
-    """Bring a stack to the intensities of a volume.
+def matched(others: Others, stack: Stack, smooth: bool = True) -> Matched:
+    """Bring a stack, which lies in its place, to the intensities of the others.
 
     Args:
-        x: (X, Y, Z) on the operator's grid, made of other stacks.
-        operator: of that grid.
-        stack: in place.
         smooth: divide by the field; else by the gain alone.
     """
-    one = operator.replaced([stack.moved(weights=torch.ones(stack.count))])
-    y, predicted, known = (
-        part.reshape(stack.slices.shape).movedim(0, stack.axis)
-        for part in (stack.slices.flatten(), one.forward(x), one.rows > 0)
-    )
-    inside = known & (y > threshold_of(y.flatten())) & (predicted > threshold_of(predicted[known]))
-    u, v = (y - operator.background) * inside, (predicted - operator.background) * inside
+    predicted, known = (part.movedim(0, stack.axis) for part in others.predicted(stack))
+    background, y = others.background, stack.voxels
+    inside = known & (y > threshold_of(y.flatten()))
+    if bool(known.any()):
+        inside &= predicted > threshold_of(predicted[known])
+    u, v = (y - background) * inside, (predicted - background) * inside
     energy = v.square()
     total = float(energy.sum())
     gain = float((u * v).sum()) / total if total > 0 else 1.0
     gain = min(max(gain, GAINS[0]), GAINS[1])
     if not smooth or total == 0:
-        return Matched(stack.moved(voxels=_divided(stack.voxels, gain, operator.background)), gain, 0.0)
+        return Matched(stack.moved(voxels=_divided(stack.voxels, gain, background)), gain, 0.0)
     widths = [WIDTH / size for size in stack.voxel_size]
     prior = PRIOR * total / inside.numel()
     field = (smoothed(u * v, widths) + prior * gain) / (smoothed(energy, widths) + prior)
     field = field.clamp(GAINS[0], GAINS[1])
     bias = float((field[inside] / gain - 1).abs().max()) if bool(inside.any()) else 0.0
-    return Matched(stack.moved(voxels=_divided(stack.voxels, field, operator.background)), gain, bias)
+    return Matched(stack.moved(voxels=_divided(stack.voxels, field, background)), gain, bias)
 
 
 def _divided(voxels: torch.Tensor, field: torch.Tensor | float, background: float) -> torch.Tensor:

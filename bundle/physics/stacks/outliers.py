@@ -1,6 +1,6 @@
 """Slices that do not fit the others: the patient moved in them, or signal was lost.
 
-    e_k = rms over the subject of (y - a P x - b) in slice k         x: a volume made without the stack
+    e_k = rms over the subject of (y - a P x - b) in slice k         x: a volume of the others
     limit = median(e) + FAR * 1.4826 * median |e - median(e)|,       at least TIMES median(e)
     weight = min(1, limit / e_k)^2
 
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import torch
 
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.register import threshold_of
 from bundle.physics.stacks.stack import Stack
-from bundle.physics.stacks.stacked import StackedSlices
 
 FAR, TIMES = 5.0, 1.6
 LEAST = 0.25
@@ -23,12 +23,13 @@ NAMED = 0.7
 """A slice that counts less is named."""
 
 
-def slice_weights_of(x: torch.Tensor, operator: StackedSlices, stack: Stack) -> torch.Tensor:
-    """(K,) float32 weights of the slices of a stack, given a volume (X, Y, Z) of the others on the operator's grid."""
-    one = operator.replaced([stack.moved(weights=torch.ones(stack.count))])
-    predicted, known = (part.reshape(stack.slices.shape).flatten(1) for part in (one.forward(x), one.rows > 0))
+def slice_weights_of(others: Others, stack: Stack) -> torch.Tensor:
+    """(K,) float32 weights of the slices of a stack."""
+    predicted, known = (part.flatten(1) for part in others.predicted(stack))
     y = stack.slices.flatten(1)
-    inside = known & (torch.maximum(y, predicted) > threshold_of(predicted[known]))
+    inside = known & (y > threshold_of(y.flatten()))
+    if bool(known.any()):
+        inside |= known & (predicted > threshold_of(predicted[known]))
     if int(inside.sum()) < 2:
         return torch.ones(stack.count)
     p, z = predicted[inside].double(), y[inside].double()

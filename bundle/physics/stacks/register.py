@@ -15,14 +15,14 @@ coarsest level starts from several turns.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
 from bundle.physics.stacks.motion import rigid
+from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.stack import Stack
-from bundle.physics.stacks.stacked import StackedSlices
 
 LEVELS = (6.0, 3.0, 1.5, 0.0)
 """mm: the deviation of the smoothing of each level, and nearly the width of its pixels. The last is not smoothed: what
@@ -37,8 +37,6 @@ ENOUGH = 0.005
 """Degrees and mm, and hundredths of the level's smoothing: a smaller step ends a level."""
 FEWEST = 200
 """Voxels that both must hold."""
-KNOWN = 0.99
-"""Share of what a voxel of a slice averages that the volume must know."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,17 @@ class Found:
     overlap: float
 
 
-def register(x: torch.Tensor, affine: torch.Tensor, stack: Stack, several: bool = True,
-             measured: torch.Tensor | None = None) -> Found:  # fmt: skip
+def register(others: Others, stack: Stack, several: bool = True) -> Found:
     """Find the motion of a whole stack, from where its poses put it.
 
     Args:
-        x: (X, Y, Z) of the volume.
-        affine: (4, 4) of the volume.
-        stack: its voxels in the same contrast and, nearly, the same units.
+        others: the volume.
+        stack: its voxels in the same contrast.
         several: begin from several turns; once it is nearly known, from where it is, and finer.
-        measured: (X, Y, Z), 1 where the volume is known and 0 elsewhere; known everywhere by default.
     """
     pose = torch.eye(4, dtype=torch.float64)
     for level, width in enumerate(LEVELS if several else LEVELS[1:]):
-        view = View(x, affine, stack, width, measured=measured)
+        view = View(Sloped.of(others, width), stack)
         starts = [turn @ pose for turn in turns(centre_of(stack))] if several and level == 0 else [pose]
         pose = max((climb(view, start) for start in starts), key=lambda end: end[1])[0]
     return Found(pose, *view.agreement(pose))
@@ -91,84 +86,89 @@ def centre_of(stack: Stack) -> torch.Tensor:
     return (stack.poses[stack.count // 2] @ place)[:3]
 
 
+@dataclass(frozen=True)
+class Sloped:
+    """A volume under a smoothing, with its slopes.
+
+    Attributes:
+        others: as it is smoothed.
+        slopes: (4, X, Y, Z) of it: itself, and how it rises along x, y and z, per mm.
+        width: mm, the deviation of the smoothing; 0 for none.
+    """
+
+    others: Others
+    slopes: torch.Tensor
+    width: float
+
+    @classmethod
+    def of(cls, others: Others, width: float) -> Sloped:
+        """Of a volume of at least two voxels along each axis."""
+        x = smoothed(others.x, [width / size for size in others.affine[:3, :3].norm(dim=0).tolist()])
+        to_voxels = torch.linalg.inv(others.affine[:3, :3]).to(x)
+        slopes = torch.einsum("ga,gxyz->axyz", to_voxels, torch.stack(torch.gradient(x)))
+        return cls(replace(others, x=x), torch.cat([x[None], slopes]), width)
+
+
 class View:
     """A volume and a stack, smoothed alike, as a function of how the stack lies.
 
     Args:
-        x, affine, stack: as for `register`.
-        width: mm, of the smoothing; 0 for none.
+        sloped: the volume.
+        stack: its voxels as they were measured.
         free: (6, F) the motions that are looked for, all six by default.
-        measured: as for `register`.
     """
 
-    def __init__(self, x: torch.Tensor, affine: torch.Tensor, stack: Stack, width: float,
-                 free: torch.Tensor | None = None, measured: torch.Tensor | None = None) -> None:  # fmt: skip
-        self.affine, self.measured, self.width = affine, measured, width
+    def __init__(self, sloped: Sloped, stack: Stack, free: torch.Tensor | None = None) -> None:
+        self.sloped, self.width = sloped, sloped.width
         self.free = torch.eye(6, dtype=torch.float64) if free is None else free
-        spacing = affine[:3, :3].norm(dim=0).tolist()
-        self.x = smoothed(x, [width / size for size in spacing])
-        slopes = torch.stack(torch.gradient(self.x)) if min(x.shape) > 1 else self.x.new_zeros(3, *x.shape)
-        to_mm = torch.linalg.inv(affine[:3, :3]).to(x)
-        self.with_slopes = torch.cat([self.x[None], torch.einsum("ga,gxyz->axyz", to_mm, slopes)])
-        sizes = stack.voxel_size
-        in_plane = [0.0 if a == stack.axis else width / s for a, s in enumerate(sizes)]
-        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), taken(stack, width))
+        in_plane = [0.0 if a == stack.axis else self.width / s for a, s in enumerate(stack.voxel_size)]
+        self.stack = coarser(stack, smoothed(stack.voxels, in_plane), taken(stack, self.width))
         self.y = self.stack.slices.flatten()
         self.weights = self.stack.weights[:, None, None].expand(self.stack.slices.shape).flatten()
         self.subject = self.y > threshold_of(self.y)
 
-    def operator(self, pose: torch.Tensor) -> StackedSlices:
-        """What measures the volume as the stack does in this pose."""
-        moved = self.stack.moved(poses=pose @ self.stack.poses, weights=torch.ones(self.stack.count), noise=0.0)
-        return StackedSlices([moved], self.x.shape, self.affine)
-
-    def known(self, operator: StackedSlices) -> torch.Tensor:
-        """(M,) 1 for the stack's voxels that the volume covers."""
-        known = operator.rows > 0
-        return known if self.measured is None else known & (operator.forward(self.measured) > KNOWN)
+    def moved(self, pose: torch.Tensor) -> Stack:
+        """The stack in a pose."""
+        return self.stack.moved(poses=pose @ self.stack.poses)
 
     def correlation(self, pose: torch.Tensor) -> float:
-        """Over what is covered; -1 where hardly anything is."""
-        operator = self.operator(pose)
-        known = self.known(operator)
-        if int(known.sum()) < min(FEWEST, len(known) // 4):
-            return -1.0
-        return correlation(operator.forward(self.x), self.y, self.weights * known)
+        """Over what is known; -1 where hardly anything is."""
+        predicted, known = (part.flatten() for part in self.sloped.others.predicted(self.moved(pose)))
+        few = int(known.sum()) < min(FEWEST, len(known) // 4)
+        return -1.0 if few else correlation(predicted, self.y, self.weights * known)
 
     def agreement(self, pose: torch.Tensor) -> tuple[float, float]:
-        """Correlation over the subject, and the share of the subject that is covered."""
-        operator = self.operator(pose)
-        inside = self.known(operator) & self.subject
+        """Correlation over the subject, and the share of the subject that is known."""
+        predicted, known = (part.flatten() for part in self.sloped.others.predicted(self.moved(pose)))
+        inside = known & self.subject
         share = float(inside.sum()) / max(1, int(self.subject.sum()))
-        if int(inside.sum()) < FEWEST:
-            return -1.0, share
-        return correlation(operator.forward(self.x), self.y, self.weights * inside), share
+        few = int(inside.sum()) < FEWEST
+        return (-1.0 if few else correlation(predicted, self.y, self.weights * inside)), share
 
     def step(self, pose: torch.Tensor, damping: float) -> torch.Tensor:
         """(6,) the step of least squares from a pose."""
-        operator = self.operator(pose)
-        kept = (self.known(operator) & (self.weights > 0)).nonzero()[:, 0]
-        predicted, *slopes = operator.forward(self.with_slopes)[:, kept].double()
-        weights, y, slopes = self.weights[kept].double().sqrt(), self.y[kept].double(), torch.stack(slopes, 1)
-        arms = torch.deg2rad(self._places(pose)[kept] - centre_of(operator.stacks[0]))  # turns are in degrees
-        # g . (w x r) = w . (r x g)
-        j = torch.cat([torch.linalg.cross(arms, slopes), slopes], 1) @ self.free
-        share = weights.square() / weights.square().sum()
-        p, y, j = predicted - share @ predicted, y - share @ y, j - share @ j
-        slope = float((share * p) @ y / ((share * p) @ p).clamp_min(1e-12))
-        j = slope * j * weights[:, None]
-        normal = j.mT @ j
+        moved = self.moved(pose)
+        predicted, known = self.sloped.others.predicted(moved, self.sloped.slopes)
+        kept = (known.flatten() & (self.weights > 0)).nonzero()[:, 0]
+        predicted, *slopes = predicted.flatten(1)[:, kept].double()
+        weights, y, slopes = self.weights[kept].double(), self.y[kept].double(), torch.stack(slopes, 1)
+        arms = torch.deg2rad(places_of(moved)[kept] - centre_of(moved))  # turns are in degrees
+        j = torch.cat([torch.linalg.cross(arms, slopes), slopes], 1) @ self.free  # g . (w x r) = w . (r x g)
+        weights = weights / weights.sum()
+        p, y, j = predicted - weights @ predicted, y - weights @ y, j - weights @ j
+        slope = float((weights * p) @ y / ((weights * p) @ p).clamp_min(1e-12))
+        j = slope * j
+        normal = j.mT @ (weights[:, None] * j)
         normal += torch.diag(damping * normal.diagonal() + 1e-9 * normal.diagonal().max().clamp_min(1e-12))
         return self.free @ torch.linalg.solve(normal, j.mT @ (weights * (y - slope * p)))
 
-    def _places(self, pose: torch.Tensor) -> torch.Tensor:
-        """(M, 3) the middles of the stack's voxels in a pose, mm."""
-        stack = self.stack
-        ways = stack.moved(poses=pose @ stack.poses).ways(torch.eye(4, dtype=torch.float64))
-        i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in stack.slices.shape[1:])
-        return (ways[:, None, None, 0] + (i * ways[:, None, 1])[:, :, None] + (j * ways[:, None, 2])[:, None]).reshape(
-            -1, 3
-        )
+
+def places_of(stack: Stack) -> torch.Tensor:
+    """(K I J, 3) the middles of a stack's voxels, mm."""
+    origins, on_i, on_j, _ = stack.ways(torch.eye(4, dtype=torch.float64)).unbind(1)
+    i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in stack.slices.shape[1:])
+    rows = origins[:, None] + i * on_i[:, None]
+    return (rows[:, :, None] + (j * on_j[:, None])[:, None]).reshape(-1, 3)
 
 
 def climb(view: View, pose: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -178,7 +178,7 @@ def climb(view: View, pose: torch.Tensor) -> tuple[torch.Tensor, float]:
         if reached <= -1:
             break
         step = view.step(pose, damping)
-        tried = rigid(step, centre_of(view.stack.moved(poses=pose @ view.stack.poses))) @ pose
+        tried = rigid(step, centre_of(view.moved(pose))) @ pose
         risen = view.correlation(tried)
         if risen < reached:
             damping *= 10

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 
 from bundle.physics.stacks.motion import angle_of
-from bundle.physics.stacks.register import View, centre_of, climb
+from bundle.physics.stacks.others import Others
+from bundle.physics.stacks.register import Sloped, View, centre_of, climb
 from bundle.physics.stacks.stack import Stack
 
 KEPT = 0.9
@@ -19,13 +20,16 @@ LARGE = (20.0, 20.0)
 """Degrees, mm."""
 LEVELS = (2.0, 0.0)
 """mm, as for stacks."""
+THIN = 1e-3
+"""mm: a slice without thickness."""
 FEWEST = 100
 """Voxels of the subject that a slice must hold."""
 
 
-def placed_slices(x: torch.Tensor, affine: torch.Tensor, stack: Stack) -> Stack:
-    """The stack with a pose for each slice, given a volume (X, Y, Z) that was made without it."""
-    poses = [_placed(x, affine, one_slice(stack, k)) @ stack.poses[k] for k in range(stack.count)]
+def placed_slices(others: Others, stack: Stack) -> Stack:
+    """The stack with a pose for each slice, given what the others say of it."""
+    volumes = [Sloped.of(others, width) for width in LEVELS]
+    poses = [_placed(volumes, one_slice(stack, k)) @ stack.poses[k] for k in range(stack.count)]
     return stack.moved(poses=torch.stack(poses))
 
 
@@ -36,11 +40,12 @@ def placed_in_plane(stack: Stack) -> Stack:
     for k in range(stack.count):
         near = [slices[n] for n in (k - 1, k + 1) if 0 <= n < stack.count]
         volume = torch.stack([sum(near) / len(near)] * 2).movedim(0, stack.axis)
-        one = one_slice(stack, k)
+        one = one_slice(stack, k).moved(thickness=THIN)
         # A volume of two equal slices around this one: what is moved within the plane stays between them.
         affine = one.affine.clone()
         affine[:3, 3] -= 0.5 * one.affine[:3, stack.axis]
-        poses.append(_placed(volume, affine, one.moved(thickness=1e-3), within=True) @ stack.poses[k])
+        volumes = [Sloped.of(Others(volume, affine), width) for width in LEVELS]
+        poses.append(_placed(volumes, one, _plane_of(one)) @ stack.poses[k])
     return stack.moved(poses=torch.stack(poses))
 
 
@@ -54,15 +59,15 @@ def one_slice(stack: Stack, k: int) -> Stack:
     )  # fmt: skip
 
 
-def _placed(x: torch.Tensor, affine: torch.Tensor, one: Stack, within: bool = False) -> torch.Tensor:
-    """The motion (4, 4) of a slice, the identity where none is found."""
-    nowhere, free = torch.eye(4, dtype=torch.float64), _plane_of(one) if within else None
-    last = View(x, affine, one, 0.0, free)
-    if int(last.subject.sum()) < FEWEST:
+def _placed(volumes: list[Sloped], one: Stack, free: torch.Tensor | None = None) -> torch.Tensor:
+    """The motion (4, 4) of a slice, the identity where none is found; `free`: as of `View`."""
+    nowhere = torch.eye(4, dtype=torch.float64)
+    views = [View(volume, one, free) for volume in volumes]
+    if int(views[-1].subject.sum()) < FEWEST:
         return nowhere
-    before, motion = last.correlation(nowhere), nowhere
-    for width in LEVELS:
-        motion, after = climb(last if width == 0 else View(x, affine, one, width, free), motion)
+    before, motion = views[-1].correlation(nowhere), nowhere
+    for view in views:
+        motion, after = climb(view, motion)
     middle = centre_of(one)
     shift = motion[:3, :3] @ middle + motion[:3, 3] - middle
     small = angle_of(motion) <= LARGE[0] and float(shift.norm()) <= LARGE[1]
