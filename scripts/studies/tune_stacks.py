@@ -30,9 +30,9 @@ from scripts.studies.record import Record
 from scripts.studies.tune_total_variation import middle
 
 SIZE = (80, 80, 80)
-NOISES = (0.02, 0.01, 0.04)
-MULTIPLES = (0.1, 0.2, 0.35, 0.5)
-ERRORS = (0.07, 0.1, 0.15)
+NOISES = (0.02, 0.01)
+MULTIPLES = (0.2, 0.35, 0.5)
+ERRORS = (0.1, 0.15)
 STARTS = ((0.02, 2), (0.02, 3), (0.05, 5), (0.2, 10))
 """Share of the schedule, and steps from there."""
 

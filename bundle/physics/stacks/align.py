@@ -34,7 +34,7 @@ from bundle.physics.stacks.slice_motion import placed_in_plane, placed_slices
 from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
-OVERLAP, SIMILAR = 0.2, 0.6
+OVERLAP, SIMILAR = 0.2, 0.75
 """Share of a stack's subject that the others must cover, and the least correlation with what they predict."""
 FAR_TURN, FAR_SHIFT = 30.0, 30.0
 """Degrees and mm from the header: people do not move so far and stay in the coil."""
