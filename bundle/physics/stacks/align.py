@@ -93,61 +93,77 @@ class Work:
         rounds = settings.rounds if settings.poses is None else 0
         if settings.poses is not None:
             self.stacks = given_poses(settings.poses, self.stacks)
-        steps = max(rounds, 1) * (len(before) - 1) + len(before) * (settings.motion + settings.outliers)
-        with tqdm(total=steps, desc="aligning", unit="step", leave=False, delay=2) as bar:
+        with tqdm(total=None, desc="aligning", unit=" stacks", leave=False, delay=2) as self.bar:
             for number in range(rounds):
-                self._register(number, bar)
+                self._register(number)
+                self._weigh()
             if not rounds:
-                self._match(bar)
+                self._match()
             if settings.motion:
-                self._place_slices(bar)
-            if settings.outliers and len(self.stacks) > 1:
-                self._weigh(bar)
+                self._place_slices()
+            if settings.motion or not rounds:
+                self._weigh()
         self._say(before)
 
-    def _register(self, number: int, bar: tqdm) -> None:
-        """One round: every stack but the reference, against the others that are placed."""
-        originals = {stack.name: stack for stack in self.operator.stacks}
-        for stack in self.stacks[1:]:
-            bar.set_postfix_str(f"round {number + 1}, {stack.name}")
-            others = [s for s in self.stacks if s is not stack and (s.name in self.found or s is self.stacks[0])]
-            others = Others.of(self.operator, others)
-            found = register(others, stack, several=number == 0)
-            if why := misplaced(found):
-                self._leave_out(stack, why)
-            else:
-                self.found[stack.name] = found
-                original = originals[stack.name].moved(poses=found.pose @ stack.poses)
-                self._replace(stack, self._matched(others, original))
-            bar.update()
+    def _register(self, number: int) -> None:
+        """One round: every stack but the reference, against the others that are placed.
 
-    def _match(self, bar: tqdm) -> None:
+        One that cannot be placed waits for those that can: with them, the others may cover it.
+        """
+        waiting, why = {stack.name for stack in self.stacks[1:]}, {}
+        while waiting:
+            before = len(self.found)
+            for stack in [s for s in self.stacks[1:] if s.name in waiting]:
+                self._at(f"round {number + 1}, {stack.name}")
+                others = [s for s in self.stacks if s is not stack and (s.name in self.found or s is self.stacks[0])]
+                others = Others.of(self.operator, others)
+                found = register(others, stack, several=number == 0)
+                if reason := misplaced(found):
+                    why[stack.name] = reason
+                else:
+                    waiting.discard(stack.name)
+                    self.found[stack.name] = found
+                    self._replace(stack, self._matched(others, self._measured(stack, found.pose)))
+            if number > 0 or len(self.found) == before:
+                break
+        for stack in [s for s in self.stacks[1:] if s.name in waiting]:
+            self._leave_out(stack, why[stack.name])
+
+    def _measured(self, stack: Stack, motion: torch.Tensor) -> Stack:
+        """A stack with its own intensities, moved further than it was by now."""
+        own = next(s for s in self.operator.stacks if s.name == stack.name)
+        return own.moved(poses=motion @ stack.poses, weights=stack.weights)
+
+    def _match(self) -> None:
         """Intensities of stacks that lie as they are."""
         for stack in self.stacks[1:]:
-            bar.set_postfix_str(f"intensities, {stack.name}")
+            self._at(f"intensities, {stack.name}")
             self._replace(stack, self._matched(self._others(stack), stack))
-            bar.update()
 
     def _matched(self, others: Others, stack: Stack) -> Stack:
         result = matched(others, stack, self.settings.even)
         self.matches[stack.name] = result
         return result.stack
 
-    def _place_slices(self, bar: tqdm) -> None:
+    def _place_slices(self) -> None:
         for stack in list(self.stacks):
-            bar.set_postfix_str(f"slices, {stack.name}")
+            self._at(f"slices, {stack.name}")
             alone = len(self.stacks) == 1
             self._replace(stack, placed_in_plane(stack) if alone else placed_slices(self._others(stack), stack))
-            bar.update()
 
-    def _weigh(self, bar: tqdm) -> None:
+    def _weigh(self) -> None:
         """All weights are found before any is set: the order of the stacks has no say."""
+        if not self.settings.outliers or len(self.stacks) == 1:
+            return
         weights = []
         for stack in self.stacks:
-            bar.set_postfix_str(f"outliers, {stack.name}")
+            self._at(f"outliers, {stack.name}")
             weights.append(slice_weights_of(self._others(stack), stack))
-            bar.update()
         self.stacks = [stack.moved(weights=w) for stack, w in zip(self.stacks, weights)]
+
+    def _at(self, what: str) -> None:
+        self.bar.set_postfix_str(what)
+        self.bar.update()
 
     def _others(self, stack: Stack) -> Others:
         return Others.of(self.operator, [s for s in self.stacks if s is not stack])

@@ -2,8 +2,8 @@
 
     g(p) = (G * (m u v) + e) / (G * (m v^2) + e / g_0)         u = y - background,  v = P x - background
 
-where y is what the stack measured, P x what a volume of the others predicts for it, m where both are within the
-subject, G * a wide Gaussian (WIDTH) and g_0 the gain of the whole stack: the ratio that fits best nearby, and g_0 where
+where y is what the stack measured, P x what a volume of the others predicts for it, m the slice's weight where both are
+within the subject and 0 elsewhere, G * a wide Gaussian (WIDTH) and g_0 the gain of the whole stack: the ratio that fits best nearby, and g_0 where
 nothing is near. The stack becomes background + u / g.
 """
 
@@ -51,7 +51,8 @@ def matched(others: Others, stack: Stack, smooth: bool = True) -> Matched:
     inside = known & (y > threshold_of(y.flatten()))
     if bool(known.any()):
         inside &= predicted > threshold_of(predicted[known])
-    u, v = (y - background) * inside, (predicted - background) * inside
+    inside = inside * stack.weights.reshape([-1 if a == stack.axis else 1 for a in range(3)])
+    u, v = (y - background) * inside.sqrt(), (predicted - background) * inside.sqrt()
     energy = v.square()
     total = float(energy.sum())
     gain = float((u * v).sum()) / total if total > 0 else 1.0
@@ -62,7 +63,7 @@ def matched(others: Others, stack: Stack, smooth: bool = True) -> Matched:
     prior = PRIOR * total / inside.numel()
     field = (smoothed(u * v, widths) + prior * gain) / (smoothed(energy, widths) + prior)
     field = field.clamp(GAINS[0], GAINS[1])
-    bias = float((field[inside] / gain - 1).abs().max()) if bool(inside.any()) else 0.0
+    bias = float((field[inside > 0] / gain - 1).abs().max()) if bool(inside.any()) else 0.0
     return Matched(stack.moved(voxels=_divided(stack.voxels, field, background)), gain, bias)
 
 
