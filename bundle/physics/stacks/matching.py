@@ -3,8 +3,8 @@
     g(p) = (G * (m u v) + e) / (G * (m v^2) + e / g_0)         u = y - background,  v = P x - background
 
 where y is what the stack measured, P x what a volume of the others predicts for it, m the slice's weight where both are
-within the subject and 0 elsewhere, G * a wide Gaussian (WIDTH) and g_0 the gain of the whole stack: the ratio that fits best nearby, and g_0 where
-nothing is near. The stack becomes background + u / g.
+within the subject and 0 elsewhere, G * a wide Gaussian (WIDTH) and g_0 the gain of the whole stack: the ratio that fits
+best nearby, and g_0 where nothing is near. The stack becomes background + u / g.
 """
 
 from __future__ import annotations
