@@ -4,7 +4,7 @@
 
 The middle of each volume at 1 mm, measured by an axial stack and a coronal one of 5 mm that was turned by up to 8
 degrees about each axis and moved by up to 5 mm along it, with 2 percent of noise; the simulation interpolates by cubic
-splines, the registration linearly. The volume and its stacks lie in the same air.
+splines, the registration linearly. The middles of all heads lie in one place.
 
     errors    of the pose that was found: mean and largest distance of where it puts the volume's places from where they
               belong, mm, and the angle between the two, degrees; by the registration on the operator ("operator"), and
@@ -59,6 +59,8 @@ class Runs:
         scanner = Stacks(turn=TURN, shift=SHIFT, motion_known=False, seed=seed)
         volume = middle(self.files[name], self.size)
         volume.meta["filename_or_obj"] = name
+        middle_mm = volume.affine[:3, :3] @ (torch.tensor(volume.shape[1:], dtype=torch.float64) - 1) / 2
+        volume.affine[:3, 3] = -middle_mm  # all heads lie in one place
         item = SimulateStacksd("image", scanner, NOISE, seed)({"image": volume})
         item = ScaleStacksd("image")(Measured("image", scanner)(item))
         return operator_of(item["image"]), scanner.for_volume(volume).stacks[1].poses[0]

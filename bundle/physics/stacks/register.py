@@ -15,12 +15,13 @@ coarsest level starts from several turns.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from bundle.physics.stacks.motion import rigid
+from bundle.physics.stacks.motion import numbers_of, rigid
 from bundle.physics.stacks.others import Others
 from bundle.physics.stacks.stack import Stack
 
@@ -35,6 +36,8 @@ STEPS = 15
 """Gauss-Newton steps of a level, at most."""
 ENOUGH = 0.005
 """Degrees and mm, and hundredths of the level's smoothing: a smaller step ends a level."""
+SAMPLE = 3.0
+"""mm: what is closer says the same."""
 FEWEST = 200
 """Voxels that both must hold."""
 
@@ -116,10 +119,12 @@ class View:
         sloped: the volume.
         stack: its voxels as they were measured.
         free: (6, F) the motions that are looked for, all six by default.
+        likely: degrees and mm, the deviation of motions that are expected; None where any is as likely.
     """
 
-    def __init__(self, sloped: Sloped, stack: Stack, free: torch.Tensor | None = None) -> None:
-        self.sloped, self.width = sloped, sloped.width
+    def __init__(self, sloped: Sloped, stack: Stack, free: torch.Tensor | None = None,
+                 likely: float | None = None) -> None:  # fmt: skip
+        self.sloped, self.width, self.likely = sloped, sloped.width, likely
         self.free = torch.eye(6, dtype=torch.float64) if free is None else free
         in_plane = [0.0 if a == stack.axis else self.width / s for a, s in enumerate(stack.voxel_size)]
         self.stack = coarser(stack, smoothed(stack.voxels, in_plane), taken(stack, self.width))
@@ -136,6 +141,24 @@ class View:
         predicted, known = (part.flatten() for part in self.sloped.others.predicted(self.moved(pose)))
         few = int(known.sum()) < min(FEWEST, len(known) // 4)
         return -1.0 if few else correlation(predicted, self.y, self.weights * known)
+
+    def evidence(self, pose: torch.Tensor) -> float:
+        """Log of how likely the pose is, but for a constant: -n / 2 log(1 - corr^2) - |q|^2 / (2 likely^2).
+
+        n, the samples that say something of their own, are SAMPLE mm apart in the stack's slices.
+        """
+        reached = self.correlation(pose)
+        if self.likely is None:
+            return reached
+        numbers = numbers_of(pose, centre_of(self.stack))
+        fit = -0.5 * self.samples * math.log(max(1 - max(reached, 0.0) ** 2, 1e-9))
+        return fit - float(numbers @ numbers) / (2 * self.likely**2)
+
+    @property
+    def samples(self) -> float:
+        """n, of the subject."""
+        area = math.prod(self.stack.voxel_size[a] for a in self.stack.in_plane)
+        return float(self.subject.sum()) * min(1.0, area / SAMPLE**2)
 
     def agreement(self, pose: torch.Tensor) -> tuple[float, float]:
         """Correlation over the subject, and the share of the subject that is known."""
@@ -158,9 +181,13 @@ class View:
         p, y, j = predicted - weights @ predicted, y - weights @ y, j - weights @ j
         slope = float((weights * p) @ y / ((weights * p) @ p).clamp_min(1e-12))
         j = slope * j
-        normal = j.mT @ (weights[:, None] * j)
+        normal, pull = j.mT @ (weights[:, None] * j), j.mT @ (weights * (y - slope * p))
+        if self.likely is not None:
+            share = (weights @ (y - slope * p).square()) / (self.samples * self.likely**2)
+            normal += share * self.free.mT @ self.free
+            pull -= share * self.free.mT @ numbers_of(pose, centre_of(self.stack))
         normal += torch.diag(damping * normal.diagonal() + 1e-9 * normal.diagonal().max().clamp_min(1e-12))
-        return self.free @ torch.linalg.solve(normal, j.mT @ (weights * (y - slope * p)))
+        return self.free @ torch.linalg.solve(normal, pull)
 
 
 def places_of(stack: Stack) -> torch.Tensor:
@@ -172,14 +199,12 @@ def places_of(stack: Stack) -> torch.Tensor:
 
 
 def climb(view: View, pose: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The best motion nearby, and its correlation."""
-    reached, damping = view.correlation(pose), 1e-3
-    for _ in range(STEPS):
-        if reached <= -1:
-            break
+    """The best motion nearby, and its evidence: the correlation, where all motions are as likely."""
+    reached, damping = view.evidence(pose), 1e-3
+    for _ in range(STEPS if view.correlation(pose) > -1 else 0):
         step = view.step(pose, damping)
         tried = rigid(step, centre_of(view.moved(pose))) @ pose
-        risen = view.correlation(tried)
+        risen = view.evidence(tried)
         if risen < reached:
             damping *= 10
             if damping > 1e3:
