@@ -11,18 +11,20 @@ cannot be placed and is left out, by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from bundle.files.combined import Combined
 from bundle.files.doubts import add_doubts
 from bundle.files.prepared import Preparation
 from bundle.files.switch import is_on
 from bundle.files.values import whole_number
 from bundle.physics.measurement import operator_of
+from bundle.physics.stacks.grid import no_finer
 from bundle.physics.stacks.matching import Matched, matched
 from bundle.physics.stacks.motion import angle_of
 from bundle.physics.stacks.others import Others
@@ -36,6 +38,8 @@ from bundle.physics.stacks.stacked import StackedSlices
 
 OVERLAP, SIMILAR = 0.2, 0.75
 """Share of a stack's subject that the others must cover, and the least correlation with what they predict."""
+VOXEL = 1.0
+"""mm: volumes that stacks are compared with are not finer."""
 FAR_TURN, FAR_SHIFT = 30.0, 30.0
 """Degrees and mm from the header: people do not move so far and stay in the coil."""
 
@@ -66,8 +70,8 @@ class AlignStacksd(Preparation):
         work = Work(operator, self)
         work.run()
         aligned = measured_by(measurement, work.stacks)
-        if "combined" in aligned.meta:
-            aligned.meta["combined"] = work.recorded(aligned.meta["combined"])
+        simulated = Combined("simulated", tuple({"name": stack.name} for stack in operator.stacks))
+        aligned.meta["combined"] = work.recorded(measurement.meta.get("combined", simulated))
         add_doubts(aligned, *work.said)
         return aligned
 
@@ -82,10 +86,12 @@ class Work:
     """
 
     def __init__(self, operator: StackedSlices, settings: AlignStacksd) -> None:
-        self.operator, self.settings = operator, settings
+        grid = no_finer(operator.domain_shape, operator.affine, VOXEL)
+        self.operator, self.settings = StackedSlices(operator.stacks, *grid, operator.backend), settings
         self.stacks, self.left_out, self.said = list(operator.stacks), {}, []
         self.found: dict[str, Found] = {}
         self.matches: dict[str, Matched] = {}
+        self._volumes: dict[tuple[Stack, ...], Others] = {}
 
     def run(self) -> None:
         """Do it, with a bar."""
@@ -93,7 +99,9 @@ class Work:
         rounds = settings.rounds if settings.poses is None else 0
         if settings.poses is not None:
             self.stacks = given_poses(settings.poses, self.stacks)
-        with tqdm(total=None, desc="aligning", unit=" stacks", leave=False, delay=2) as self.bar:
+        weighed = settings.outliers * (max(rounds, 1) + (rounds > 0 and settings.motion))
+        steps = max(rounds, 1) * (len(before) - 1) + len(before) * (settings.motion + weighed)
+        with tqdm(total=steps, desc="aligning", unit="step", leave=False, delay=2) as self.bar:
             for number in range(rounds):
                 self._register(number)
                 self._weigh()
@@ -115,8 +123,7 @@ class Work:
             before = len(self.found)
             for stack in [s for s in self.stacks[1:] if s.name in waiting]:
                 self._at(f"round {number + 1}, {stack.name}")
-                others = [s for s in self.stacks if s is not stack and (s.name in self.found or s is self.stacks[0])]
-                others = Others.of(self.operator, others)
+                others = self._others(stack, {self.stacks[0].name, *self.found})
                 found = register(others, stack, several=number == 0)
                 if reason := misplaced(found):
                     why[stack.name] = reason
@@ -159,14 +166,22 @@ class Work:
         for stack in self.stacks:
             self._at(f"outliers, {stack.name}")
             weights.append(slice_weights_of(self._others(stack), stack))
-        self.stacks = [stack.moved(weights=w) for stack, w in zip(self.stacks, weights)]
+        self.stacks = [
+            stack if torch.equal(stack.weights, w) else stack.moved(weights=w) for stack, w in zip(self.stacks, weights)
+        ]
 
     def _at(self, what: str) -> None:
         self.bar.set_postfix_str(what)
         self.bar.update()
 
-    def _others(self, stack: Stack) -> Others:
-        return Others.of(self.operator, [s for s in self.stacks if s is not stack])
+    def _others(self, stack: Stack, placed: Collection[str] | None = None) -> Others:
+        """What the others say; the volumes of the last round are kept, for those that did not change in it."""
+        stacks = tuple(s for s in self.stacks if s is not stack and (placed is None or s.name in placed))
+        if stacks not in self._volumes:
+            if len(self._volumes) >= len(self.stacks):
+                del self._volumes[next(iter(self._volumes))]
+            self._volumes[stacks] = Others.of(self.operator, stacks)
+        return self._volumes[stacks]
 
     def _replace(self, old: Stack, new: Stack) -> None:
         self.stacks[next(n for n, stack in enumerate(self.stacks) if stack is old)] = new
@@ -193,7 +208,7 @@ class Work:
             if low := named_slices(stack):
                 self.said.append(f"slices of {stack.name} do not fit the other stacks, and count less: {low}")
 
-    def recorded(self, combined):
+    def recorded(self, combined: Combined) -> Combined:
         """What run.json says of the stacks, and how they were found to lie."""
         kept = {stack.name: stack for stack in self.stacks}
         headers = {stack.name: stack for stack in self.operator.stacks}

@@ -105,8 +105,11 @@ class Sloped:
 
     @classmethod
     def of(cls, others: Others, width: float) -> Sloped:
-        """Of a volume of at least two voxels along each axis."""
-        x = smoothed(others.x, [width / size for size in others.affine[:3, :3].norm(dim=0).tolist()])
+        """Of a volume of at least two voxels along each axis; smooth ones are taken on larger voxels."""
+        sizes = others.affine[:3, :3].norm(dim=0).tolist()
+        others = others.coarser(int(width / (2 * max(sizes))))
+        sizes = others.affine[:3, :3].norm(dim=0).tolist()
+        x = smoothed(others.x, [width / size for size in sizes])
         to_voxels = torch.linalg.inv(others.affine[:3, :3]).to(x)
         slopes = torch.einsum("ga,gxyz->axyz", to_voxels, torch.stack(torch.gradient(x)))
         return cls(replace(others, x=x), torch.cat([x[None], slopes]), width)
