@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from bundle.files.combined import Combined
 from bundle.files.doubts import add_doubts
+from bundle.files.paths import path_of
 from bundle.files.prepared import Preparation
 from bundle.files.switch import is_on
 from bundle.files.values import whole_number
@@ -61,7 +62,7 @@ class AlignStacksd(Preparation):
         super().__init__(keys)
         self.rounds = whole_number("rounds", rounds)
         self.motion, self.outliers = is_on(motion, "motion"), is_on(outliers, "outliers")
-        self.even, self.poses = is_on(even, "even"), poses
+        self.even, self.poses = is_on(even, "even"), None if poses is None else path_of("poses", poses)
 
     def prepare(self, measurement: MetaTensor) -> MetaTensor:
         operator = operator_of(measurement)
