@@ -37,8 +37,8 @@ from bundle.physics.stacks.slice_motion import placed_in_plane, placed_slices
 from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
-OVERLAP, SIMILAR = 0.2, 0.75
-"""Share of a stack's subject that the others must cover, and the least correlation with what they predict."""
+OVERLAP, SIMILAR = 0.2, 0.7
+"""Share of a stack's subject that the others must cover, and the least similarity with what they predict."""
 VOXEL = 1.0
 """mm: volumes that stacks are compared with are not finer."""
 FAR_TURN, FAR_SHIFT = 30.0, 30.0
@@ -238,8 +238,8 @@ def misplaced(found: Found) -> str:
         return f"the others cover {found.overlap:.0%} of it, and {OVERLAP:.0%} are needed to place it"
     if found.similarity < SIMILAR:
         return (
-            f"the others do not predict it (correlation {found.similarity:.2f}, and {SIMILAR} at least of one head in "
-            "one contrast): is it of another person, or another contrast?"
+            f"the others do not predict it (similarity {found.similarity:.2f}, and of one head it is {SIMILAR} at "
+            "least): is it of another person, or another contrast?"
         )
     return ""
 

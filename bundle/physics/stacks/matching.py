@@ -18,7 +18,7 @@ import torch
 from numpy.polynomial.legendre import legvander
 
 from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import threshold_of
+from bundle.physics.stacks.signals import threshold_of
 from bundle.physics.stacks.stack import Stack
 
 DEGREE = 3

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import threshold_of
+from bundle.physics.stacks.signals import threshold_of
 from bundle.physics.stacks.stack import Stack
 
 FAR, TIMES = 5.0, 1.6

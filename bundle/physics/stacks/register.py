@@ -19,10 +19,11 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
 from bundle.physics.stacks.motion import numbers_of, rigid
 from bundle.physics.stacks.others import Others
+from bundle.physics.stacks.signals import correlation, smoothed, threshold_of
+from bundle.physics.stacks.similarity import likeness
 from bundle.physics.stacks.stack import Stack
 
 LEVELS = (6.0, 3.0, 1.5, 0.0)
@@ -48,7 +49,7 @@ class Found:
 
     Attributes:
         pose: (4, 4), to be applied after the poses that the stack had.
-        similarity: correlation of its voxels and what the volume predicts, over the subject.
+        similarity: of its anatomy and what the volume predicts, up to 1 (similarity.py).
         overlap: share of its subject that the volume covers.
     """
 
@@ -70,7 +71,7 @@ def register(others: Others, stack: Stack, several: bool = True) -> Found:
         view = View(Sloped.of(others, width), stack)
         starts = [turn @ pose for turn in turns(centre_of(stack))] if several and level == 0 else [pose]
         pose = max((climb(view, start) for start in starts), key=lambda end: end[1])[0]
-    return Found(pose, *view.agreement(pose))
+    return Found(pose, *likeness(others, stack.moved(poses=pose @ stack.poses)))
 
 
 def turns(centre: torch.Tensor) -> list[torch.Tensor]:
@@ -163,14 +164,6 @@ class View:
         area = math.prod(self.stack.voxel_size[a] for a in self.stack.in_plane)
         return float(self.subject.sum()) * min(1.0, area / SAMPLE**2)
 
-    def agreement(self, pose: torch.Tensor) -> tuple[float, float]:
-        """Correlation over the subject, and the share of the subject that is known."""
-        predicted, known = (part.flatten() for part in self.sloped.others.predicted(self.moved(pose)))
-        inside = known & self.subject
-        share = float(inside.sum()) / max(1, int(self.subject.sum()))
-        few = int(inside.sum()) < FEWEST
-        return (-1.0 if few else correlation(predicted, self.y, self.weights * inside)), share
-
     def step(self, pose: torch.Tensor, damping: float) -> torch.Tensor:
         """(6,) the step of least squares from a pose."""
         moved = self.moved(pose)
@@ -217,33 +210,6 @@ def climb(view: View, pose: torch.Tensor) -> tuple[torch.Tensor, float]:
         if float(step.abs().max()) < ENOUGH + 0.01 * view.width:
             break
     return pose, reached
-
-
-def correlation(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
-    """Of two vectors under weights; 0 where one does not vary."""
-    a, b, share = a.double(), b.double(), weights.double() / weights.double().sum().clamp_min(1e-12)
-    a, b = a - share @ a, b - share @ b
-    return float((share * a) @ b / (((share * a) @ a) * ((share * b) @ b)).sqrt().clamp_min(1e-12))
-
-
-def threshold_of(y: torch.Tensor) -> float:
-    """Between air and the subject: a quarter of the way from the lowest to the bright values."""
-    low, high = (float(v) for v in torch.quantile(y[:: max(1, len(y) // 100_000)], torch.tensor([0.01, 0.98])))
-    return low + 0.15 * (high - low)
-
-
-def smoothed(volume: torch.Tensor, deviations: list[float]) -> torch.Tensor:
-    """(X, Y, Z) under a Gaussian of these deviations (voxels) along its axes; its border is repeated."""
-    for axis, deviation in enumerate(deviations):
-        if deviation <= 0.1 or volume.shape[axis] == 1:
-            continue
-        reach = max(1, int(3 * deviation))
-        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2).to(volume)
-        lines = volume.movedim(axis, -1)
-        flat = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
-        flat = F.conv1d(flat, (kernel / kernel.sum())[None, None])
-        volume = flat.reshape(lines.shape).movedim(-1, axis)
-    return volume
 
 
 def taken(stack: Stack, width: float) -> list[int]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 
 from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import Sloped, View, climb, threshold_of
+from bundle.physics.stacks.register import Sloped, View, climb
+from bundle.physics.stacks.signals import threshold_of
 from bundle.physics.stacks.stack import Stack
 
 LIKELY = 3.0
