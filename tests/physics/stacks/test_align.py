@@ -181,6 +181,7 @@ def test_poses_of_each_slice_are_kept(three, tmp_path):
     torch.testing.assert_close(image.meta["stacks"][1].poses, poses)
 
 
+@pytest.mark.slow  # ITK loads for seconds
 def test_itk_reads_the_transform_and_finds_where_the_header_puts_a_place(tmp_path):
     pose = rigid(torch.tensor([10.0, -20, 30, 4, 5, 6]).double(), torch.tensor([1.0, -2, 3]).double()).numpy()
     write_tfm(tmp_path / "a.tfm", pose)
