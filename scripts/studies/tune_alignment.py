@@ -9,8 +9,8 @@ splines, the registration linearly. The middles of all heads lie in one place.
     errors    of the pose that was found: mean and largest distance of where it puts the volume's places from where they
               belong, mm, and the angle between the two, degrees; by the registration on the operator ("operator"), and
               by ITK's mutual information of the quick volume and the stack ("mutual information")
-    people    the similarity (bundle/physics/stacks/similarity.py) that is reached with the same person's stack, and with the
-              stack of each other person: the limit below which a stack is left out lies between
+    people    the similarity (bundle/physics/stacks/similarity.py) that is reached with the same person's stack, and
+              with the stack of each other person: the limit below which a stack is left out lies between
     slices    how many slices of whole stacks count less, of which none should, and the weight of one that lost 60
               percent of its signal
 """
