@@ -25,10 +25,10 @@ from bundle.files.member import Member, paths_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
-from bundle.files.prepared import ONLY_CHECKED
 from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
+from bundle.files.series import checked
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
 from bundle.usage import UsageError
@@ -78,6 +78,7 @@ class Cases:
         self.finished: list[str] = []
         self.written: list[str] = []
         self.left_out, self.refused, self.failed = {}, {}, {}
+        self.volumes_of = getattr(reader, "volumes_of", lambda data: data)
         items = self._find(source, reader, deidentify)
         self._look_at(items, preprocessing)
         self._say_found(len(items))
@@ -93,7 +94,8 @@ class Cases:
         if combine is not None:
             items = self._groups(found.items, source, combine, reader.series)
         else:
-            items = self._with_stacks(found.items, reader.series) if dicom else found.items
+            timed = hasattr(reader, "volumes_of")
+            items = self._with_stacks(found.items, reader.series, timed) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
         for path, why in (found.unreadable | namesakes(items)).items():
             self._refuse(path, why)
@@ -123,7 +125,7 @@ class Cases:
         if self.finished:
             _say(f"{len(self.finished)} of {total} volumes are finished in {self.output_dir}")
 
-    def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
+    def _with_stacks(self, items: list[dict], series: int | str | None, timed: bool) -> list[dict]:
         """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""
         folders = {Path(item["image"]): item for item in items if is_dicom_source(item["image"])}
         absent: dict[str, str] = {}
@@ -131,7 +133,7 @@ class Cases:
             item, *parts = (folders[source] for source in found.sources)
             items = [i for i in items if i not in parts]
             try:
-                item["image"] = stack = choose(found, series)
+                item["image"] = stack = choose(found, series, timed)
                 if len(several := found.usable) > 1:  # or the results of two series would meet
                     item["case"] += "_" + re.sub(r"[^\w.]+", "-", name_of(stack, several))
             except NoStackError as error:
@@ -215,7 +217,8 @@ class Cases:
             if folder is not None and (found := folder if folder.is_file() else folder / name).is_file():
                 item[key] = str(found)
         try:
-            check_region(preprocessing(item | {ONLY_CHECKED: True}))
+            item["image"] = self.volumes_of(item["image"])
+            item = checked(item, preprocessing, check_region)
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return
