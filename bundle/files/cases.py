@@ -239,12 +239,19 @@ class Cases:
                 the midst of a case.
         """
 
+        def begun(_) -> None:
+            bar.begin(waiting[0])
+
         def sampled(_) -> None:
             item = waiting.pop(0)
-            self._account(writing.ended() if writing else [(item["case"], None)])
+            bar.done()
+            of_case = [] if any(other["case"] == item["case"] for other in waiting) else [(item["case"], None)]
+            self._account(self._ended(writing, waiting) if writing else of_case)
 
+        evaluator.add_event_handler(Events.ITERATION_STARTED, begun)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, sampled)
-        waiting = list(self.usable)
+        waiting = [part for item in self.usable for part in (writing.left(item) if writing else points_of(item))]
+        bar = SeriesBar()
         try:
             while waiting:
                 evaluator.data_loader.dataset.data = list(waiting)
@@ -254,9 +261,13 @@ class Cases:
                 except BrokenPipeError:  # nobody reads any more what is said
                     raise
                 except Exception as error:  # in a case's data, in its reconstruction, or on the disk
-                    self._fail(waiting.pop(0), error)
+                    bar.close()
+                    item = waiting.pop(0)
+                    self._fail(item, error)
+                    waiting[:] = [other for other in waiting if other["case"] != item["case"]]
             self._account(writing.ended(wait=True) if writing else [])
         except KeyboardInterrupt as stop:
+            bar.close()
             if writing:
                 with suppress(KeyboardInterrupt):  # a second one does not wait
                     self._account(writing.ended(wait=True))

@@ -183,8 +183,15 @@ def one_slice(path: Path, frame: int | None, header: Dataset, about: Dataset | G
 
 def order_of(header: Dataset, about: Dataset | Groups, frame: int | None) -> tuple[float, ...]:
     """What images at one place are ordered by; what is not stated comes first."""
-    keywords = ("TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber")
-    return (*(number(about, k, -1.0) for k in keywords), number(header, "InstanceNumber", -1.0), float(frame or 0))
+
+    def stated(where: Dataset | Groups, keyword: str) -> float:
+        try:
+            return number(where, keyword, -1.0)
+        except ValueError:  # text: nothing to order by, and no reason to refuse an image
+            return -1.0
+
+    within = (stated(about, k) for k in ("TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber"))
+    return (*within, stated(header, "InstanceNumber"), float(frame or 0))
 
 
 def number(about: Dataset | Groups, keyword: str, default: float) -> float:
