@@ -106,8 +106,9 @@ class WriteCases:
             if self.handover.beside:
                 self.handover.wait()  # so that no more than one is in the host's memory
                 result = on_host(result)
-                self._states[case] = self.unfinished.taken() if self.unfinished else []
-            self.handover.give(case, partial(self._write, case, result))
+                self._states[case] = self._states.get(case, []) + (self.unfinished.taken() if self.unfinished else [])
+            point = series_of(result["image"])
+            self.handover.give((case, point is None or point.last), partial(self._write, case, result))
 
     def left(self, item: Mapping) -> list[dict]:
         """What is to be reconstructed of an item of a run: itself, or the volumes of a series that are not done."""
@@ -138,14 +139,14 @@ class WriteCases:
         sys.stdout.flush()
 
     def ended(self, wait: bool = False) -> list[tuple[str, BaseException | None]]:
-        """(case, what went wrong or None) of those whose writing has ended since the last call.
+        """(case, what went wrong or None) of those whose writing has ended since the last call; a series at its end.
 
         Args:
             wait: until the last one has ended, too.
         """
         if wait:
             self.handover.wait()
-        ended = self.handover.ended()
+        ended = [(case, error) for (case, whole), error in self.handover.ended() if whole or error is not None]
         for case, error in ended:
             states = self._states.pop(case, [])
             if error is None and states:

@@ -28,7 +28,8 @@ from bundle.files.placement import apart
 from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
-from bundle.files.series import checked
+from bundle.files.series import TimePoint, checked, points_of
+from bundle.files.series_bar import SeriesBar
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
 from bundle.usage import UsageError
@@ -246,7 +247,9 @@ class Cases:
             item = waiting.pop(0)
             bar.done()
             of_case = [] if any(other["case"] == item["case"] for other in waiting) else [(item["case"], None)]
-            self._account(self._ended(writing, waiting) if writing else of_case)
+            self._account(writing.ended() if writing else of_case)
+            if self._drop_failed(waiting):
+                evaluator.terminate()
 
         evaluator.add_event_handler(Events.ITERATION_STARTED, begun)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, sampled)
@@ -261,10 +264,9 @@ class Cases:
                 except BrokenPipeError:  # nobody reads any more what is said
                     raise
                 except Exception as error:  # in a case's data, in its reconstruction, or on the disk
-                    bar.close()
-                    item = waiting.pop(0)
-                    self._fail(item, error)
-                    waiting[:] = [other for other in waiting if other["case"] != item["case"]]
+                    self._fail(waiting.pop(0), error)
+                    self._drop_failed(waiting)
+            bar.close()
             self._account(writing.ended(wait=True) if writing else [])
         except KeyboardInterrupt as stop:
             bar.close()
@@ -283,9 +285,16 @@ class Cases:
             else:
                 self._fail(next(item for item in self.usable if item["case"] == case), error)
 
+    def _drop_failed(self, waiting: list[dict]) -> bool:
+        """Leave out the other volumes of a series of which one has failed; whether there were any."""
+        left = [item for item in waiting if os.fspath(item["image"]) not in self.failed]
+        dropped = len(left) < len(waiting)
+        waiting[:] = left
+        return dropped
+
     def _fail(self, item: dict, error: Exception) -> None:
-        path = os.fspath(item["image"])
-        self.failed[path] = reason_of(error).removeprefix(f"{path}: ")
+        path, which = os.fspath(item["image"]), item["image"] if isinstance(item["image"], TimePoint) else None
+        self.failed[path] = (f"{which}: " if which else "") + reason_of(error).removeprefix(f"{path}: ")
         _say(f"failed {path}: {self.failed[path]}")
 
     def _interrupted(self, unfinished: Unfinished | None) -> str:

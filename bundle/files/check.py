@@ -112,9 +112,10 @@ class CheckOutputd(MapTransform):
         for key in self.key_iterator(data):
             operator = data[key].meta.get("operator")
             if self.output_format != "nifti" and (point := series_of(data[key])) is not None:
+                name, count = data[key].meta.get("filename_or_obj", "the image"), len(point.series.chosen)
                 raise ValueError(
-                    f"{data[key].meta.get('filename_or_obj', 'the image')}: the result of its {len(point.series.chosen)} "
-                    "volumes is written as one 4-D NIfTI file: --output_format nifti, or --times 0 for the first alone"
+                    f"{name}: its {count} volumes become one 4-D NIfTI file, and no DICOM: --output_format nifti, or "
+                    "--times 0 for the first alone"
                 )
             if self.output_format != "nifti" and operator is not None:
                 name = data[key].meta.get("filename_or_obj", "the image")

@@ -22,7 +22,8 @@ DIGITS = 16
 def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | None:
     """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read.
 
-    Of a series by all its volumes; of a group by the fingerprints of its members; one of a single member has that member's.
+    Of a series by all its volumes. Of a group by the fingerprints of its members; one of a single member has that
+    member's.
     """
     if isinstance(data, TimePoint):
         data = data.series

@@ -53,8 +53,8 @@ def volumes_in(image: Nifti1Pair) -> int:
     intent = int(image.header["intent_code"])
     if intent in COLOURS:
         raise Refusal(
-            f"its {math.prod(more)} volumes are the channels of a picture in colours (intent {COLOURS[intent]}), and no "
-            "time points; save the volume in grey values"
+            f"its {math.prod(more)} volumes are the channels of a picture in colours (intent {COLOURS[intent]}), and "
+            "no time points; save the volume in grey values"
         )
     if intent in VECTORS or (len(image.shape) > 4 and image.shape[3] == 1):
         named = f"intent {VECTORS[intent]}" if intent in VECTORS else "dim[5]"

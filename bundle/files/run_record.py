@@ -20,8 +20,8 @@ from bundle.files.combined import record_of_combined
 from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
-from bundle.files.nameless import without_paths
 from bundle.files.kept_volumes import Kept
+from bundle.files.nameless import without_paths
 from bundle.files.record import RECORD, count
 from bundle.files.series import TimePoint
 from bundle.files.series_record import record_of_series, record_of_volume

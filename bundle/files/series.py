@@ -111,11 +111,8 @@ def times_of(value: object) -> Chosen:
 
 def chosen_of(times: Chosen, count: int) -> tuple[int, ...]:
     """The numbers that are meant of `count` volumes. Raises Refusal where there are none, or one is not there."""
-    if isinstance(times, slice):
-        found = tuple(range(count))[times]
-    else:
-        found = times if times[-1] < count else ()
-    if not found:
+    found = tuple(range(count))[times] if isinstance(times, slice) else times
+    if not found or found[-1] >= count:
         raise Refusal(f"it holds {count} volumes, from 0 to {count - 1}, and --times names others")
     return found
 

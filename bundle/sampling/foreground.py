@@ -9,8 +9,8 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialCrop
 
 from bundle.files.findings import findings_of
-from bundle.files.source import series_of
 from bundle.files.memory import Parts, array_bytes, largest, with_more
+from bundle.files.source import series_of
 from bundle.files.values import number, whole_number
 from bundle.physics.foreground import PLANE, foreground_box
 from bundle.physics.linear_operator import LinearOperator
@@ -43,7 +43,7 @@ class ForegroundInferer(VolumeInferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor(), operator_of(measurement)
         # Noise lies on the grid of the box: volumes of a series share it where the box is the whole.
-        box = self._box(y, operator) if series_of(measurement) is None else tuple(slice(0, n) for n in y.shape[1:])
+        box = self._box(y, operator) if series_of(measurement) is None else (slice(None),) * 3
         inside = SpatialCrop(roi_slices=box)(measurement)
         inside.meta["operator"] = operator.on(box)
         inner = self.inferer.reconstruct(inside, network)

@@ -39,9 +39,9 @@ from bundle.sampling.reconstruction import Reconstruction, linear_reconstruction
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
 from bundle.sampling.subject import Boxes, SubjectBoxes
+from bundle.sampling.time_noise import TIME_NOISE, seed_of
 from bundle.sampling.volume_inferer import VolumeInferer
 from bundle.sampling.volume_noise import VolumeNoise
-from bundle.sampling.time_noise import TIME_NOISE, seed_of
 from bundle.sampling.volumes import Storage, Volumes
 from bundle.usage import UsageError
 
@@ -178,7 +178,9 @@ class DiffusionInverseInferer(VolumeInferer):
         total = self.num_draws * self.num_steps
         run.state = self._kept(run, total)
         resumed_after = run.state.done
-        with tqdm(total=total, initial=resumed_after, desc="sampling", unit="step", disable=not self.progress, leave=None) as bar:
+        with tqdm(
+            total=total, initial=resumed_after, desc="sampling", unit="step", disable=not self.progress, leave=None
+        ) as bar:
             run.advance = partial(self._advance, run.state, bar)
             for draw in range(run.state.draw, self.num_draws):
                 run.state.add(self.sample(run, draw))
@@ -270,7 +272,10 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.keeper is None:
             return State()
         of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper", "storage")}
-        scan, others = (run.y, run.operator, run.noise.spacing, run.noise.seed), (of_result, run.network, run.volumes.device.type)
+        scan, others = (
+            (run.y, run.operator, run.noise.spacing, run.noise.seed),
+            (of_result, run.network, run.volumes.device.type),
+        )
         state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
         if run.volumes.place == "disk":
             for name in ("x", "mean", "squares"):
