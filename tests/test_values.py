@@ -82,6 +82,8 @@ TABLE = [
     (INFERENCE, "prior#prediction", ["x", [1]], "prediction must be one of"),
     (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
     (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),
+    (INFERENCE, "inside", ["x", 2], "inside is on or off"),
+    (INFERENCE, "mask_dir", ["nowhere/at/all"], "mask_dir nowhere/at/all does not exist"),
     (INFERENCE, "inferer#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),
     (INFERENCE, "inferer#threshold", ["x", float("nan")], "threshold must be a number"),
     (INFERENCE, "operator#axis", [3, "z", True], "axis must be 0, 1, 2"),

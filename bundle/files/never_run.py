@@ -16,6 +16,7 @@ from bundle.usage import UsageError
 
 PATHS = (
     "bundle_root", "sample_dir", "run_dir", "dataset_dir", "output_dir", "checkpoint", "region_dir", "validation_dir",
+    "mask_dir", "poses",
 )  # fmt: skip
 """Ids that are paths."""
 WORDS = ("series", "reference", "unit", "model_name")
