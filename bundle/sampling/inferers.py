@@ -178,9 +178,8 @@ class DiffusionInverseInferer(VolumeInferer):
         total = self.num_draws * self.num_steps
         run.state = self._kept(run, total)
         resumed_after = run.state.done
-        with tqdm(
-            total=total, initial=resumed_after, desc="sampling", unit="step", disable=not self.progress, leave=None
-        ) as bar:
+        shown = {"disable": not self.progress, "leave": None}  # not kept below the bar of a series
+        with tqdm(total=total, initial=resumed_after, desc="sampling", unit="step", **shown) as bar:
             run.advance = partial(self._advance, run.state, bar)
             for draw in range(run.state.draw, self.num_draws):
                 run.state.add(self.sample(run, draw))
@@ -272,10 +271,8 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.keeper is None:
             return State()
         of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper", "storage")}
-        scan, others = (
-            (run.y, run.operator, run.noise.spacing, run.noise.seed),
-            (of_result, run.network, run.volumes.device.type),
-        )
+        scan = (run.y, run.operator, run.noise.spacing, run.noise.seed)
+        others = (of_result, run.network, run.volumes.device.type)
         state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
         if run.volumes.place == "disk":
             for name in ("x", "mean", "squares"):

@@ -1,7 +1,7 @@
 """Seeds of the volumes of a series.
 
     same     seed for all: x_a - x_b = f(y_a, noise) - f(y_b, noise), and what noise does to first order cancels
-    own      h(seed, number of the volume), of volume 0 the seed itself: independent errors, which means over time lessen
+    own      h(seed, number of the volume), of volume 0 the seed itself: independent errors, less in means over time
 
 The number is that in the file: a volume that is reconstructed alone is what it is within its series.
 """
