@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from bundle.files.carried import carried
 from bundle.files.dicom_stack import Stack
 from bundle.files.prepared import ONLY_CHECKED
+from bundle.files.root_cause import root_cause
 from bundle.files.scan import Refusal
 from bundle.usage import UsageError
 
@@ -135,7 +136,8 @@ def checked(item: Mapping, preprocessing: Callable[[dict], dict], check: Callabl
             check(found)
         except Exception as error:
             if isinstance(data, Series):
-                raise ValueError(f"{os.fspath(data)}: {point['image']}: {error}") from error
+                said = root_cause(error).removeprefix(f"{os.fspath(data)}: ")
+                raise ValueError(f"{os.fspath(data)}: {point['image']}: {said}") from None
             raise
         if isinstance(data, Series) and "label" in found:
             raise ValueError(
