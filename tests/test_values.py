@@ -87,6 +87,8 @@ TABLE = [
     (INFERENCE, "prior#prediction", ["x", [1]], "prediction must be one of"),
     (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
     (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),
+    (INFERENCE, "times", ["x", -1, [], "5:2", "1:2:0", [0, "x"], True], 'times must be "all", the number of a volume'),
+    (INFERENCE, "time_noise", ["x", 1], "time_noise must be one of same, own"),
     (INFERENCE, "inside", ["x", 2], "inside is on or off"),
     (INFERENCE, "mask_dir", ["nowhere/at/all"], "mask_dir nowhere/at/all does not exist"),
     (INFERENCE, "inferer#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),

@@ -182,5 +182,5 @@ def test_what_cannot_be_restricted_is_refused_before_the_work(ids, words, masked
 def test_a_transform_reads_the_mask_into_the_scan(masked):
     folder, labels, affine = masked
     item = CarryMaskd("image")({"image": scan(affine), "mask": str(folder / "masks" / "head.nii.gz")})
-    assert "mask" not in item and np.array_equal(item["image"].meta["mask"].labels, labels)
+    assert "mask" not in item and np.array_equal(item["image"].meta["label_map"].labels, labels)
     assert CarryMaskd("image")({"image": scan()}).keys() == {"image"}
