@@ -2,8 +2,8 @@
 
     headers       where the poses begin: the identity, or what a file of poses says
     each round    every stack but the reference: a quick volume of the others that are placed; the stack's pose by
-                  `register`; its intensities by `matched`
-    then          with `motion`, every slice for itself (`slice_motion`); slices that do not fit count less (`outliers`)
+                  `register`; its intensities by `matched`. Then slices that do not fit count less (`outliers`)
+    then          with `motion`, every slice for itself (`slice_motion`), and what does not fit once more
 
 What the others say of a stack is in others.py. One that they hardly cover (OVERLAP), or do not predict (SIMILAR),
 cannot be placed and is left out, by name.
