@@ -37,7 +37,7 @@ from bundle.physics.stacks.slice_motion import placed_in_plane, placed_slices
 from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
-OVERLAP, SIMILAR = 0.2, 0.7
+OVERLAP, SIMILAR = 0.2, 0.75
 """Share of a stack's subject that the others must cover, and the least similarity with what they predict."""
 VOXEL = 1.0
 """mm: volumes that stacks are compared with are not finer."""
