@@ -2,8 +2,8 @@
 
     headers       where the poses begin: the identity, or what a file of poses says
     each round    every stack but the reference: a quick volume of the others that are placed; the stack's pose by
-                  `register`; its intensities by `matched`
-    then          with `motion`, every slice for itself (`slice_motion`); slices that do not fit count less (`outliers`)
+                  `register`; its intensities by `matched`. Then slices that do not fit count less (`outliers`)
+    then          with `motion`, every slice for itself (`slice_motion`), and what does not fit once more
 
 What the others say of a stack is in others.py. One that they hardly cover (OVERLAP), or do not predict (SIMILAR),
 cannot be placed and is left out, by name.
@@ -37,7 +37,7 @@ from bundle.physics.stacks.slice_motion import placed_in_plane, placed_slices
 from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
-OVERLAP, SIMILAR = 0.2, 0.7
+OVERLAP, SIMILAR = 0.2, 0.75
 """Share of a stack's subject that the others must cover, and the least similarity with what they predict."""
 VOXEL = 1.0
 """mm: volumes that stacks are compared with are not finer."""
