@@ -4,7 +4,7 @@ import warnings
 from importlib import import_module
 from types import SimpleNamespace
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 
 MOVED = {
     "adapters": ("sampling.adapters",),

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from bundle.files.acquired import acquired_of
 from bundle.files.case_folder import Writer
 from bundle.files.combined import record_of_combined
 from bundle.files.deidentify import dates_of
@@ -104,6 +105,7 @@ class RunRecord(Writer):
             "network_calls": self.network_calls() - self.calls,
             **findings_of(result["pred"]).record(),
             "peak_memory_mb": None,
+            "acquired": acquired_of(result["image"]),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             **record_of_volume(result["image"]),

@@ -1,6 +1,7 @@
 """Refuses, before any work, what the machine has no memory or disk for.
 
     memory of a run = OVERHEAD + the largest of
+        looking       what finds the bands of thick slices (bundle.physics.thick.as_acquired)
         sampling      what the inferer says (`working_bytes`) and the measurement, once more
         results       result and maps, brought back to the scanner's intensities and written
         page          the same with what the page shows, how its linear reconstruction is made, and what packs it
@@ -28,6 +29,7 @@ from bundle.files.paths import path_of
 from bundle.files.source import series_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
+from bundle.physics.thick.as_acquired import seeing_bytes
 from bundle.sampling.volumes import SURE, part_bytes
 from bundle.usage import UsageError
 
@@ -91,6 +93,7 @@ class CheckMemoryd(MapTransform):
             "overhead": OVERHEAD,
         }  # fmt: skip
         staying = {name: size for name, size in sampling.items() if name not in travelling}
+        looking = {"bands": seeing_bytes(measurement), "overhead": OVERHEAD}
         if place == "disk":
             on_disk = sum(staying.get(name, 0.0) for name in ("volumes", "draws", "start"))
             staying = {"measurement": staying["measurement"], "volumes": self.sampler.coupled_bytes(operator)}
@@ -99,9 +102,11 @@ class CheckMemoryd(MapTransform):
             self._fits(at_once, device, operator.smaller)
             # The last case may still be written while this one is sampled.
             at_host = {} if place == "device" else {"volumes": sum(staying.values())}
-            self._fits(with_more(after, **at_host), "cpu", operator.smaller)
+            self._fits(largest(with_more(after, **at_host), looking), "cpu", operator.smaller)
         else:
-            self._fits(largest(at_once if place != "host" else sampling, staying, after), "cpu", operator.smaller)
+            self._fits(
+                largest(at_once if place != "host" else sampling, staying, after, looking), "cpu", operator.smaller
+            )
         point = series_of(measurement)
         needed = self.disk_bytes(operator.domain_shape, 1 if point is None else len(point.series.chosen)) + on_disk
         there = free_disk(path_of("output_dir", self.output_dir))

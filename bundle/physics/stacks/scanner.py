@@ -14,8 +14,9 @@ from bundle.files.values import choice, number, whole_number
 from bundle.physics.stacks.grid import COVERS, common_grid
 from bundle.physics.stacks.stack import FEWEST, Stack
 from bundle.physics.stacks.stacked import BACKENDS, StackedSlices
+from bundle.physics.thick.profile import PROFILES
 from bundle.physics.thick.scanner import MAX_RATIO, RATIO
-from bundle.physics.thick.through_plane import MIN_RATIO, PROFILES
+from bundle.physics.thick.through_plane import MIN_RATIO
 from bundle.planes import PLANES
 from bundle.usage import UsageError
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bundle.files.carried import carried
-from bundle.physics.thick.through_plane import PROFILES
+from bundle.physics.thick.profile import PROFILES
 
 FEWEST = 3
 """Slices that make a stack of a scan."""
@@ -31,7 +31,7 @@ class Stack:
         affine: (4, 4) float64, voxel -> mm by the header.
         axis: of the voxels, across the slices.
         thickness: of a slice, mm.
-        profile: of a slice, "box" or "gaussian" (bundle.physics.thick).
+        profile: of a slice, "box", "gaussian" or "sinc" (bundle.physics.thick.profile).
         name: of the file, for messages and records.
         frame: DICOM's FrameOfReferenceUID, "" where there is none.
         poses: (K, 4, 4) float64, T of each of the K slices.

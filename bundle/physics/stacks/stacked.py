@@ -26,13 +26,12 @@ from bundle.physics.packages import has
 from bundle.physics.stacks import slices_torch
 from bundle.physics.stacks.mean import mean_of_slices
 from bundle.physics.stacks.stack import Stack
+from bundle.physics.thick.profile import reach, response
 from bundle.usage import UsageError
 
 BACKENDS = ("auto", "torch", "numba")
 SEEN = math.cos(math.radians(30))
 """Slices whose normal is closer than 30 degrees to an axis count as lying across it."""
-GAUSSIAN_REACH = 1.2
-"""Half the span of points under a Gaussian profile, in FWHM: 0.5 percent lies beyond."""
 BORDER = 0.5 + 1e-4
 """How far beyond the middle of the first and last voxel a place is known, voxels; headers are rounded."""
 NOISE_LIMITS = (0.25, 4.0)
@@ -183,9 +182,10 @@ def profile_points(stack: Stack, voxel: float) -> tuple[torch.Tensor, torch.Tens
         count = max(1, math.ceil(stack.thickness / voxel - 1e-3))
         offsets = ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5) * stack.thickness
         return offsets, torch.full((count,), 1 / count, dtype=torch.float64)
-    half = math.ceil(GAUSSIAN_REACH * stack.thickness / voxel)
-    offsets = torch.arange(-half, half + 1, dtype=torch.float64) * (GAUSSIAN_REACH * stack.thickness / half)
-    shares = torch.exp(-4 * math.log(2) * (offsets / stack.thickness) ** 2)
+    span = reach(stack.profile, stack.thickness)
+    half = math.ceil(span / voxel)
+    offsets = torch.arange(-half, half + 1, dtype=torch.float64) * (span / half)
+    shares = torch.from_numpy(response(stack.profile, offsets.numpy(), stack.thickness))
     return offsets, shares / shares.sum()
 
 

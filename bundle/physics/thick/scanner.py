@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 
-from bundle.files.values import number
-from bundle.physics.thick.through_plane import MIN_RATIO, PROFILES, SLACK, ThroughPlane, slice_weights
+from bundle.files.acquired import acquired_of
+from bundle.files.profile_table import SUFFIXES, is_profile_file, read_profile
+from bundle.files.values import choice, number, whole_number
+from bundle.physics.thick.profile import PROFILES, Profile, Table
+from bundle.physics.thick.through_plane import MIN_RATIO, SLACK, ThroughPlane, slice_weights
 from bundle.usage import UsageError
 
 MAX_RATIO, RATIO = 10.0, 5.0
@@ -16,6 +20,7 @@ MAX_OVERLAP = 4.0
 """Slices may overlap; none is thicker than so many times their distance."""
 EDGE = 0.01
 """Share of a fine voxel by which thick slices may reach past the fine grid: headers are rounded."""
+ESTIMATE, IN_PLANE = "estimate", ("voxels", "measured")
 
 
 @dataclass
@@ -24,10 +29,12 @@ class ThroughPlaneSampling:
 
     Args:
         axis: 0, 1, 2, or "auto" for the axis with the largest spacing.
-        thickness: slice thickness in mm; by default the distance of the slices less `gap`.
+        thickness: slice thickness in mm; by default the distance of the slices less `gap`. "estimate": what the scan
+            itself tells (bundle.physics.thick.estimate), where it tells one.
         gap: empty space between slices in mm; negative for slices that overlap. By default what a scan's metadata say
             ("slice_thickness" in mm, from DICOM), or 0.
-        profile: "box" or "gaussian" (FWHM = thickness).
+        profile: "box", "gaussian", "sinc" (FWHM = thickness), a Table, or a file of one, whose width at half maximum
+            is then the thickness unless it is given.
         spacing: voxel size to reconstruct along the axis in mm; by default the finest in-plane spacing, but at least a
             tenth of the slices' distance, with a warning.
         ratio: distance of thick slices in fine voxels, 1.5 to 10, whole or not; for a scan instead of `spacing`, and
@@ -35,20 +42,25 @@ class ThroughPlaneSampling:
     """
 
     axis: int | str = "auto"
-    thickness: float | None = None
+    thickness: float | str | None = None
     gap: float | None = None
-    profile: str = "box"
+    profile: Profile = "box"
     spacing: float | None = None
     ratio: float | None = None
+    packages: int | str = "auto"
+    in_plane: str = "voxels"
 
     def __post_init__(self) -> None:
         if self.axis not in ("auto", 0, 1, 2) or isinstance(self.axis, bool):
             raise UsageError(f'axis must be 0, 1, 2 or "auto", got {self.axis!r}')
-        if self.profile not in PROFILES:
-            raise UsageError(f"profile must be one of {PROFILES}, got {self.profile!r}")
+        self.profile = _profile(self.profile)
         for name in ("thickness", "spacing"):
-            if (value := getattr(self, name)) is not None:
-                number(name, value, above=0, kind="a number of mm")
+            value = getattr(self, name)
+            if value is not None and not (name == "thickness" and value == ESTIMATE):
+                number(name, value, above=0, kind="a number of mm", fix='or "estimate"' * (name == "thickness"))
+        if self.packages != "auto":
+            whole_number("packages", self.packages, 1, fix='or "auto"')
+        choice("in_plane", self.in_plane, IN_PLANE)
         if self.gap is not None:
             number("gap", self.gap, kind="a number of mm", fix="negative for slices that overlap")
         if self.ratio is not None:
@@ -60,7 +72,9 @@ class ThroughPlaneSampling:
         """The operator whose measurement is this thick scan, (1, X, Y, Z) with its spacing; see `for_scan`."""
         meta = getattr(scan, "meta", {})
         stated, stated_by = float(meta.get("slice_thickness", 0)), meta.get("slice_thickness_by", "the header")
-        operator = self.for_scan(tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated, stated_by)
+        operator = self.for_scan(
+            tuple(scan.shape[1:]), tuple(scan.pixdim.tolist()), stated, stated_by, acquired_of(scan)
+        )
         finest = min(s for a, s in enumerate(scan.pixdim.tolist()) if a != operator.axis)
         if self.spacing is None and self.ratio is None and operator.pitch / finest > MAX_RATIO + SLACK:
             warnings.warn(
@@ -81,22 +95,26 @@ class ThroughPlaneSampling:
         spacing: tuple[float, float, float],
         stated: float = 0.0,
         stated_by: str = "the header",
+        acquired: Mapping[str, object] | None = None,
     ) -> ThroughPlane:
         """The operator whose measurement is a thick scan of this shape and spacing (mm).
 
         `stated` is the thickness of slices (mm) that `stated_by` says, 0 for none; `thickness` and `gap` go before it.
+        `acquired` is what the scan itself tells (bundle.physics.thick.as_acquired), for options that ask for that.
 
         Raises:
             ValueError: no axis is thick, or the ratio of its spacing to the fine one is out of range.
         """
-        axis = self._thick_axis(spacing)
+        axis, acquired = self.thick_axis(spacing), acquired or {}
         pitch = spacing[axis]
         finest = min(s for a, s in enumerate(spacing) if a != axis)
+        if self.in_plane == "measured" and (resolved := acquired.get("in_plane_resolution_mm")):
+            finest = min(max(finest, min(resolved)), max(finest, pitch / MIN_RATIO))
         if pitch / finest > MAX_RATIO + SLACK:
             finest = pitch / MAX_RATIO
         fine = self.spacing or (pitch / self.ratio if self.ratio else finest)
         self._check_ratio(pitch / fine, f"slices {pitch:g} mm apart, to reconstruct at {fine:g} mm")
-        thickness = self._thickness(pitch, stated, stated_by)
+        thickness = self._thickness(pitch, stated, stated_by, acquired.get("thickness_estimated_mm"))
         length = (shape[axis] - 1) * pitch + thickness
         return self._build(shape, spacing, axis, math.ceil(length / fine - EDGE), fine, shape[axis], pitch, thickness)
 
@@ -135,15 +153,22 @@ class ThroughPlaneSampling:
         domain[axis], voxel_size[axis] = num_fine, fine
         return ThroughPlane(tuple(domain), axis, weights, fine, pitch, thickness, voxel_size)
 
-    def _thickness(self, pitch: float, stated: float = 0.0, stated_by: str = "") -> float:
-        if self.thickness is None and self.gap is None and stated:
+    def _thickness(
+        self, pitch: float, stated: float = 0.0, stated_by: str = "", estimated: float | None = None
+    ) -> float:
+        if self.thickness == ESTIMATE and estimated:
+            return estimated
+        if self.thickness in (None, ESTIMATE) and self.gap is None and isinstance(self.profile, Table):
+            return self.profile.width
+        if self.thickness in (None, ESTIMATE) and self.gap is None and stated:
             if not pitch / MAX_RATIO <= stated <= 2 * pitch:
                 raise ValueError(
                     f"{stated_by} states slices {stated:g} mm thick, but they are {pitch:g} mm apart: set the "
                     "thickness in mm, --operator#thickness"
                 )
             return stated
-        thickness = self.thickness if self.thickness is not None else pitch - (self.gap or 0.0)
+        given = self.thickness if self.thickness != ESTIMATE else None
+        thickness = given if given is not None else pitch - (self.gap or 0.0)
         if not thickness > 0:
             raise ValueError(
                 f"a gap of {self.gap:g} mm leaves no slice between centres {pitch:g} mm apart: lower the gap"
@@ -156,7 +181,8 @@ class ThroughPlaneSampling:
             )
         return thickness
 
-    def _thick_axis(self, spacing: tuple[float, float, float]) -> int:
+    def thick_axis(self, spacing: tuple[float, float, float]) -> int:
+        """The axis across the slices of a scan of this spacing (mm); raises ValueError where none is thick."""
         if self.axis != "auto":
             return self.axis
         thickest, others = max(spacing), sorted(spacing)[:2]
@@ -175,3 +201,16 @@ class ThroughPlaneSampling:
             raise UsageError(
                 f"{what}: ratio {ratio:.3g} is outside {MIN_RATIO} to {MAX_RATIO:g}; set the spacing to reconstruct at"
             )
+
+
+def _profile(profile: Profile) -> Profile:
+    """One that is known by name, a table, or the table in a file."""
+    if isinstance(profile, Table) or (isinstance(profile, str) and profile in PROFILES):
+        return profile
+    if not is_profile_file(profile):
+        ends = ", ".join(SUFFIXES)
+        raise UsageError(f"profile must be one of {', '.join(PROFILES)}, or a file ({ends}), got {profile!r}")
+    try:
+        return Table(*read_profile(profile))
+    except ValueError as error:
+        raise UsageError(f"{'' if 'profile:' in str(error) else f'profile: {profile}: '}{error}") from None

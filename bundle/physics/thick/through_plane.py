@@ -3,7 +3,7 @@
     y_k = sum_j W_kj x_j,   W_kj = integral over voxel j of p(z - c_k) dz / its sum over j
 
 z is the position along the thick axis in mm, c_k = c_0 + k (thickness + gap) the centre of thick slice k, and p the
-slice profile: a box of width `thickness`, or a Gaussian whose full width at half maximum is `thickness`. W is a
+slice profile (bundle.physics.thick.profile): a box of width `thickness`, or what is that wide at half maximum. W is a
 small (K, N) matrix, so everything is closed form along the axis:
 
     A^+ y       = W^+ y                                                     pseudo-inverse (SVD)
@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from bundle.files.memory import array_bytes
 from bundle.physics.linear_operator import LinearOperator, check_rho
 from bundle.physics.noise_level import noise_deviation, noise_norm
+from bundle.physics.thick.profile import Profile, cumulative
 
-PROFILES = ("box", "gaussian")
 MIN_RATIO = 1.5
 """Distance of slices in voxels, at least: below 1 they would determine more than there is, at 1 nothing is missing."""
 SLACK = 1e-6
@@ -36,29 +36,22 @@ SINGULAR_CUTOFF = 1e-3
 
 
 def slice_weights(
-    num_fine: int, spacing: float, num_thick: int, pitch: float, thickness: float, profile: str = "box"
+    num_fine: int, spacing: float, num_thick: int, pitch: float, thickness: float, profile: Profile = "box"
 ) -> torch.Tensor:
     """The matrix W (num_thick, num_fine), float64, rows summing to 1.
 
     Args:
         num_fine, spacing: fine voxels and their size in mm; voxel 0 begins at 0.
         num_thick, pitch: thick slices and the distance of their centres in mm; slice 0 begins at 0.
-        thickness: width of the box, or FWHM of the Gaussian, in mm.
-        profile: "box" or "gaussian".
+        thickness: full width of a slice at half maximum, in mm; its middle lies half of that past its begin.
+        profile: "box", "gaussian", "sinc", or a Table.
 
     A slice that reaches past the fine grid keeps the part that is inside, scaled to sum 1.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
     edges = torch.arange(num_fine + 1, dtype=torch.float64) * spacing
     centres = thickness / 2 + torch.arange(num_thick, dtype=torch.float64) * pitch
     z = edges[None, :] - centres[:, None]
-    if profile == "box":
-        cumulative = z.clamp(-thickness / 2, thickness / 2)
-    else:
-        sigma = thickness / (2 * math.sqrt(2 * math.log(2)))
-        cumulative = torch.erf(z / (sigma * math.sqrt(2)))
-    weights = cumulative.diff(dim=1)
+    weights = cumulative(profile, z, thickness).diff(dim=1)
     return weights / weights.sum(1, keepdim=True)
 
 

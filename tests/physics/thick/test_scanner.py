@@ -160,7 +160,7 @@ def test_spacing_and_thickness_can_be_set():
         ({"ratio": 10.5}, "ratio 10.5 is outside"),
         ({"axis": 3}, "axis must be"),
         ({"axis": "z"}, "axis must be"),
-        ({"profile": "sinc"}, "profile must be one of"),
+        ({"profile": "triangle"}, "profile must be one of"),
         ({"thickness": 0.0}, "thickness must be a number of mm above 0, got"),
         ({"spacing": -1.0}, "spacing must be a number of mm above 0, got"),
     ],
@@ -220,7 +220,7 @@ def test_weights_must_fit_the_volume():
 
 def test_unknown_profile_is_refused():
     with pytest.raises(ValueError, match="profile"):
-        slice_weights(8, 1.0, 2, 4.0, 4.0, "sinc")
+        slice_weights(8, 1.0, 2, 4.0, 4.0, "triangle")
 
 
 def test_a_ratio_sets_the_voxel_size_of_a_scan_and_excludes_a_spacing():

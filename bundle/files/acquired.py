@@ -1,0 +1,32 @@
+"""How a scan was acquired, as the scan itself tells it: for the operator, and for `run.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from monai.data import MetaTensor
+
+from bundle.files.carried import carried
+
+
+@carried
+@dataclass(frozen=True)
+class Acquired:
+    """Kept in the metadata of a measurement as "acquired"; a value, not to be changed.
+
+    Attributes:
+        facts: by name, as JSON holds them.
+    """
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+def acquired_of(measurement: MetaTensor) -> dict:
+    """What is known of a measurement's acquisition; nothing of most."""
+    return dict((measurement.meta.get("acquired") or Acquired()).facts)
+
+
+def add_acquired(measurement: MetaTensor, **facts: object) -> None:
+    """Let a measurement carry these facts, too."""
+    measurement.meta["acquired"] = Acquired(acquired_of(measurement) | facts)

@@ -1,0 +1,200 @@
+"""Bands of interleaved slices: a scale per package, estimated place by place and divided out.
+
+    y_k(r) = exp(g_p(r)) x_k(r),   p = k mod P,   sum_p g_p = 0
+    l_k = log y_{k+1} - log y_k,   L_p(r) = robust local mean of l_k over k mod P = p in flat tissue,
+    g_{p+1} - g_p = L_p - mean_q L_q
+
+Slices k of a scan (X, Y, Z) along its thick axis were acquired in P packages (odd slices, then even ones), each with
+an own gain: of the receiver, of saturation by the neighbours. g_p changes smoothly with the place. What the anatomy
+itself changes from slice to slice does not know the package, and goes with the mean over q.
+
+Whether there are bands is asked of one number per step, m_k = median of l_k: the power of m at the frequencies j / P
+that packages have, against that of the frequencies beside them, where anatomy and noise are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter, zoom
+
+from bundle.physics.foreground import foreground_threshold
+
+MOST = 4
+"""Packages that are looked for, at most."""
+SLICES = 4
+"""Slices of each package, at least: fewer do not tell it from anatomy."""
+FLAT = 0.5
+"""Part of the tissue that counts as flat: that with the smallest changes within the slices."""
+OUTLIER = 4.0
+"""Logarithmic steps are clipped at so many robust deviations off their median."""
+CELL_MM, REACH_MM, REACH_SLICES = 4.0, 22.0, 12.0
+"""Cells of the field, and the deviations of the Gaussian that it is smoothed by, within slices and across.
+
+Of simulated bands of 5 percent in three volumes 30, 11 and 45 percent were left with 9 mm and 5 slices, where anatomy
+has a say; 13, 7 and 19 with these; and 23, 15 and 23 with one field for all slices."""
+PRIOR_SHARE = 0.02
+"""Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
+POWER, STEP, BESIDE = 20.0, 0.006, 0.2
+"""Of bands that are found: power over that of frequencies up to BESIDE away, and the logarithmic step, at least.
+
+Of 120 simulated scans without bands the worst has 11 times the power, or a step of 0.004 where it has above 8 times."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """What makes the slices of a scan bright and dark in turn.
+
+    Attributes:
+        axis: the thick axis.
+        packages: P; 1 where there are no bands.
+        step: range of the mean scales exp(g_p), as a share: 0.04 for slices 4 percent brighter than their neighbours.
+        field: (P, A, B, K) logarithms g_p on coarse cells of the slices (A, B), per slice; None where P is 1.
+    """
+
+    axis: int
+    packages: int = 1
+    step: float = 0.0
+    field: np.ndarray | None = None
+
+    def evened(self, voxels: torch.Tensor) -> torch.Tensor:
+        """The scan (X, Y, Z) without its bands, and with the same mean; itself where there are none."""
+        if self.packages == 1:
+            return voxels
+        slices = voxels.movedim(self.axis, 0)
+        even = torch.empty_like(slices)
+        for k, plane in enumerate(slices):  # one by one: a field of the scan's size would be another copy
+            even[k] = plane * torch.from_numpy(np.exp(-self._plane(k, plane.shape))).to(plane)
+        mean = float(even.double().mean())
+        if mean:
+            even *= float(slices.double().mean()) / mean
+        return even.movedim(0, self.axis).contiguous()
+
+    def _plane(self, k: int, shape: tuple[int, int]) -> np.ndarray:
+        """g of slice k at its voxels; cells are means of blocks, so that their middles are half a block in."""
+        coarse = self.field[k % self.packages, :, :, k]
+        return zoom(coarse, [n / m for n, m in zip(shape, coarse.shape)], order=1, mode="nearest", grid_mode=True)
+
+    def __str__(self) -> str:
+        every = {2: "every other slice", 3: "every third slice"}.get(self.packages, f"every {self.packages}th slice")
+        return f"{every} is {100 * self.step:.2g} percent brighter than the darkest package"
+
+
+def find_bands(voxels: torch.Tensor, axis: int, packages: int | str = "auto", spacing=(1.0, 1.0, 1.0)) -> Bands:
+    """The bands of a scan.
+
+    Args:
+        voxels: (X, Y, Z), intensities with air near 0.
+        axis: the thick axis.
+        packages: P from 1, or "auto": 2 to MOST if the test finds bands, else 1.
+        spacing: (3) voxel size in mm.
+
+    Raises:
+        ValueError: more packages than half the slices.
+    """
+    count = voxels.shape[axis]
+    if packages == 1 or (packages == "auto" and count < 2 * SLICES):
+        return Bands(axis)
+    if packages != "auto" and packages > count // 2:
+        raise ValueError(f"{count} slices are not {packages} packages of two and more: lower --operator#packages")
+    slices = np.ascontiguousarray(voxels.movedim(axis, 0).cpu().numpy(), dtype=np.float32)
+    in_plane = [s for a, s in enumerate(spacing) if a != axis]
+    steps, flat = flat_steps(slices)
+    medians = np.array([np.median(s[f]) if f.any() else np.nan for s, f in zip(steps, flat)])
+    if packages == "auto":
+        packages = _tested(medians)
+        if packages == 1:
+            return Bands(axis)
+    field, step = _field(steps, flat, packages, in_plane)
+    return Bands(axis, packages, step, field)
+
+
+def flat_steps(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """l_k (K - 1, A, B), and where both slices are flat tissue."""
+    threshold = max(foreground_threshold(slices), 1e-6 * float(slices.max()), 1e-30)
+    smooth = np.stack([uniform_filter(s, 3) for s in slices])
+    slope = np.stack([np.hypot(*np.gradient(s)) for s in smooth])
+    slope /= np.maximum(smooth, threshold)
+    tissue = smooth > threshold
+    limit = np.quantile(slope[tissue], FLAT) if tissue.any() else 0.0
+    inside = tissue & (slope <= limit)
+    logs = np.log(np.maximum(slices, 0.1 * threshold))
+    return np.diff(logs, axis=0), inside[1:] & inside[:-1]
+
+
+def _tested(medians: np.ndarray) -> int:
+    """P of the packages whose frequency stands out of the spectrum of the slices' median steps, or 1."""
+    known = np.isfinite(medians)
+    if known.sum() < 2 * SLICES:
+        return 1
+    first, last = np.flatnonzero(known)[[0, -1]]
+    m = np.where(known, medians, 0.0)[first : last + 1]
+    deviation = 1.4826 * np.median(np.abs(m - np.median(m)))
+    m = np.clip(m, np.median(m) - 4 * deviation, np.median(m) + 4 * deviation)
+    window = np.hanning(len(m) + 2)[1:-1]
+    k = np.arange(len(m))
+
+    def power(frequency):
+        wave = np.exp(-2j * np.pi * frequency * k)
+        # The level of a band is its step over |1 - exp(-2 pi i f)|.
+        return abs((window * (m - m.mean())) @ wave / window.sum() / (2 * np.sin(np.pi * frequency))) ** 2
+
+    for packages in range(MOST, 1, -1):  # four packages may also show the frequency of two
+        if len(m) < SLICES * packages:
+            continue
+        own = [j / packages for j in range(1, packages // 2 + 1) if math.gcd(j, packages) == 1]
+        width = 2.5 / len(m)  # of the window's main lobe, and some
+        apart = {f: min(abs(f - o) for o in own) for f in np.linspace(0.1, 0.5, 81)}
+        beside = [f for f, away in apart.items() if width < away < BESIDE]
+        level = np.mean([power(f) for f in beside])
+        best = max(power(f) for f in own)
+        if best > POWER * level and 2 * np.sqrt(best) > STEP:
+            return packages
+    return 1
+
+
+def _field(steps: np.ndarray, flat: np.ndarray, packages: int, spacing) -> tuple[np.ndarray, float]:
+    """g (P, A', B', K) on cells, and the range of the mean scales."""
+    size = [max(1, round(CELL_MM / s)) for s in spacing]
+    levels, local = [], []
+    for p in range(packages):
+        own, where = steps[p::packages], flat[p::packages]
+        values = own[where]
+        middle = float(np.median(values)) if values.size else 0.0
+        width = OUTLIER * 1.4826 * float(np.median(np.abs(values - middle))) if values.size else 0.0
+        total, weight = np.zeros((2, len(steps) + 1, *_cells(steps.shape[1:], size)))
+        for k in range(len(own)):
+            total[p + k * packages] = _block_sum(np.where(where[k], (own[k] - middle).clip(-width, width), 0), size)
+            weight[p + k * packages] = _block_sum(where[k].astype(np.float32), size)
+        total, weight = (_smoothed(a, [s * n for s, n in zip(spacing, size)]) for a in (total, weight))
+        levels.append(middle)
+        local.append(middle + total / (weight + PRIOR_SHARE * size[0] * size[1] / packages))
+    gains = _gains(np.stack(local))
+    means = _gains(np.array(levels))
+    return gains.transpose(0, 2, 3, 1).astype(np.float32), float(np.exp(means.max() - means.min()) - 1)
+
+
+def _gains(steps: np.ndarray) -> np.ndarray:
+    """g_p (P, ...), mean 0, of L_p (P, ...)."""
+    steps = steps - steps.mean(0)
+    gains = np.cumsum(np.concatenate([np.zeros_like(steps[:1]), steps[:-1]]), 0)
+    return gains - gains.mean(0)
+
+
+def _cells(shape, size) -> tuple[int, int]:
+    return tuple(-(-n // k) for n, k in zip(shape, size))
+
+
+def _block_sum(plane: np.ndarray, size) -> np.ndarray:
+    for axis, k in enumerate(size):
+        plane = np.add.reduceat(plane, np.arange(0, plane.shape[axis], k), axis=axis)
+    return plane
+
+
+def _smoothed(cells: np.ndarray, size) -> np.ndarray:
+    """(K, A', B') smoothed across slices and within."""
+    across = gaussian_filter1d(cells, REACH_SLICES, axis=0, mode="constant")
+    return gaussian_filter(across, (0, *(REACH_MM / s for s in size)), mode="constant")
