@@ -108,7 +108,8 @@ def times_of(value: object) -> Chosen:
     if numbers and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         return tuple(sorted(set(numbers)))
     raise UsageError(
-        f'times must be "all", the number of a volume from 0, several with commas, or a range such as "0:10", got {value!r}'
+        'times must be "all", the number of a volume from 0, several with commas, or a range such as "0:10", got '
+        f"{value!r}"
     )
 
 

@@ -55,7 +55,8 @@ def results(folder):
 
 # -- which volumes ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("value, found", [
-    ("all", (0, 1, 2, 3, 4)), (3, (3,)), ([4, 0, 0], (0, 4)), ("4,0", (0, 4)), ("1:3", (1, 2)), (":2", (0, 1)), ("1::2", (1, 3)),
+    ("all", (0, 1, 2, 3, 4)), (3, (3,)), ([4, 0, 0], (0, 4)), ("4,0", (0, 4)), ("1:3", (1, 2)),
+    (":2", (0, 1)), ("1::2", (1, 3)),
 ])  # fmt: skip
 def test_times_name_volumes_as_python_does(value, found):
     assert chosen_of(times_of(value), 5) == found
