@@ -91,7 +91,7 @@ def points_of(item: Mapping) -> list[dict]:
 
 
 def times_of(value: object) -> Chosen:
-    """What "times" says: "all", the number of a volume, a list of numbers, or a range as Python writes it ("0:10").
+    """What "times" says: "all", the number of a volume, several ("0,5"), or a range as Python writes it ("0:10").
 
     Raises:
         UsageError: anything else.
@@ -102,11 +102,14 @@ def times_of(value: object) -> Chosen:
         found = slice(*(int(part) if part else None for part in value.split(":")))
         if found.stop is None or found.stop > (found.start or 0):
             return found
+    if isinstance(value, str) and re.fullmatch(r"\d+(,\d+)*", value):
+        value = [int(part) for part in value.split(",")]
     numbers = value if isinstance(value, (list, tuple)) else (value,)
     if numbers and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         return tuple(sorted(set(numbers)))
     raise UsageError(
-        f'times must be "all", the number of a volume from 0, a list of them, or a range such as "0:10", got {value!r}'
+        'times must be "all", the number of a volume from 0, several with commas, or a range such as "0:10", got '
+        f"{value!r}"
     )
 
 

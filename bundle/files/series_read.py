@@ -6,6 +6,7 @@ in order unpack it once.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class TimeReader(VolumeReader):
 
     def scan(self, path: Path) -> Scan:
         stat = path.stat()
-        image = _opened(path, self.limits, stat.st_mtime_ns, stat.st_size)
+        image = _opened(path, self.limits, (os.getpid(), stat.st_mtime_ns, stat.st_size))
         voxels = np.asanyarray(image.dataobj[..., self.point.index])
         return scan_of(image, voxels.reshape(voxels.shape[:3]))
 
@@ -84,5 +85,6 @@ def reader_of(point: TimePoint, limits: Limits) -> TimeReader | TimeStackReader:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, limits: Limits, _changed: int, _size: int) -> Nifti1Pair:
+def _opened(path: Path, limits: Limits, _as: tuple[int, ...]) -> Nifti1Pair:
+    """The file as it is now, for this process: with one that it was forked from it would share where it has read to."""
     return open_nifti(path, limits, each=True, keep_open=True)

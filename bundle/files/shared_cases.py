@@ -191,7 +191,9 @@ class SharedCases(Cases):
         return self._ended() | written | failed
 
     def _left(self, item: dict) -> list[dict]:
-        """The volumes of a case that are to be reconstructed: all ranks that do it together do the same ones."""
+        """The volumes of a case that are to be reconstructed; of one that all do together, rank 0 says which."""
+        if self.together and rank():
+            return agreed(None)
         left = points_of(item) if self._writing is None else self._writing.left(item)
         return agreed(left) if self.together else left
 

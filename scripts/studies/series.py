@@ -32,9 +32,9 @@ from scripts.studies.record import Record, sha256
 from scripts.studies.tables import fill, table
 
 HEADS = {"t1": "t1_studyforrest.nii.gz", "t2": "t2_niimath_m2307.nii.gz"}
-HALF = (40, 40, 30)
+HALF = (32, 32, 30)
 """Voxels of the piece from its middle."""
-VOLUMES, RATIO = 12, 5.0
+VOLUMES, RATIO = 8, 5.0
 CHANGE, RADIUS = 0.05, 8.0
 """Of the range of intensities; mm."""
 NOISES = (0.0, 0.01, 0.03)

@@ -1,8 +1,10 @@
 """Series of volumes: what is one, which volumes are taken, each read by itself, one result with the header's time."""
 
+import gc
 import gzip
 import json
 import shutil
+import weakref
 
 import nibabel as nib
 import numpy as np
@@ -53,7 +55,8 @@ def results(folder):
 
 # -- which volumes ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("value, found", [
-    ("all", (0, 1, 2, 3, 4)), (3, (3,)), ([4, 0, 0], (0, 4)), ("1:3", (1, 2)), (":2", (0, 1)), ("1::2", (1, 3)),
+    ("all", (0, 1, 2, 3, 4)), (3, (3,)), ([4, 0, 0], (0, 4)), ("4,0", (0, 4)), ("1:3", (1, 2)),
+    (":2", (0, 1)), ("1::2", (1, 3)),
 ])  # fmt: skip
 def test_times_name_volumes_as_python_does(value, found):
     assert chosen_of(times_of(value), 5) == found
@@ -316,6 +319,23 @@ def test_what_a_series_cannot_be_is_refused(configs, ids, words, fmri, run_here,
     with pytest.raises(RuntimeError) as error:
         run_here("inference", configs, tiny_overrides(fmri, **ids))
     assert words in whole_message(error.value)
+
+
+def test_no_more_volumes_are_held_the_more_there_are(tmp_path, run_here, tiny_overrides, monkeypatch):
+    from bundle.files.save_results import SaveResults
+
+    real, alive, most = SaveResults.keep, weakref.WeakSet(), []
+
+    def watched(self, result, point, kept):
+        alive.update((result["pred"], result["image"]))
+        gc.collect()
+        most.append(len(alive))
+        real(self, result, point, kept)
+
+    monkeypatch.setattr(SaveResults, "keep", watched)
+    write_series(tmp_path / "bold.nii.gz", np.linspace(1, 2, 7))
+    run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold.nii.gz", num_steps=1))
+    assert len(most) == 7 and max(most) <= 4  # of this one and the one before
 
 
 # -- beside it ----------------------------------------------------------------------------------------------
