@@ -116,15 +116,15 @@ def alignment_text(record: Mapping) -> str:
     lost = [run["lost"] for seeds in record["results"]["slices"].values() for run in seeds.values()]
     size = " x ".join(map(str, settings["size"]))
     return (
-        f"{count} people that priors were trained on, {size} mm of each, an axial and a coronal stack of 5 mm slices, the "
-        f"second turned by up to {settings['turn_degrees']:g} degrees about each axis and moved by up to "
+        f"{count} people that priors were trained on, {size} mm of each, an axial and a coronal stack of 5 mm slices, "
+        f"the second turned by up to {settings['turn_degrees']:g} degrees about each axis and moved by up to "
         f"{settings['shift_mm']:g} mm along it, noise of {100 * settings['noise']:g} percent. Made by `python -m "
         f"scripts.studies.tune_alignment`.\n\n"
         f"{table(['registration', 'error, mm', 'worst', 'error, degrees', 'worst'], rows)}\n\n"
-        f"Similarity with a stack of the same person is {found['least_similarity_of_one_person']:g} or more, with one of "
-        f"another person {found['largest_similarity_of_two']:g} or less. Of {found['slices_of_whole_stacks']} good "
-        f"slices {found['of_them_count_less']} count less than the others; one that lost 60 percent of its signal counts "
-        f"{max(lost):.2f} or less."
+        f"Similarity with a stack of the same person is {found['least_similarity_of_one_person']:g} or more, with one "
+        f"of another person {found['largest_similarity_of_two']:g} or less. Of {found['slices_of_whole_stacks']} good "
+        f"slices {found['of_them_count_less']} count less than the others; one that lost 60 percent of its signal "
+        f"counts {max(lost):.2f} or less."
     )
 
 
