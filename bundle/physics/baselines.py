@@ -89,6 +89,8 @@ class LeastSquares:
 class TotalVariation:
     """Least squares with 3-D total variation (bundle.physics.total_variation), from the linear reconstruction.
 
+    With the operator's guide, where it has one.
+
     Args:
         weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
         iterations: at most this many.
@@ -113,7 +115,7 @@ class TotalVariation:
         volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
         return max(
             operator.starting_bytes(),
-            volume + operator.working_bytes() + total_variation_bytes(volume, measurement),
+            volume + operator.working_bytes() + total_variation_bytes(volume, measurement, operator.guided),
         )
 
     def kept_bytes(self, operator: LinearOperator) -> float:
@@ -129,7 +131,7 @@ class TotalVariation:
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         return minimise_total_variation(
             operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
-            self.iterations, self.tolerance, gains=operator.gains,
+            self.iterations, self.tolerance, variation=operator.variation,
         )  # fmt: skip
 
 
@@ -141,7 +143,7 @@ class ConsistentTotalVariation(TotalVariation):
         w > 0      argmin 1/2 |A x - y|^2 + w TV(x)
 
     for operators whose projection and proximal step are closed form, such as that of thick slices; from the linear
-    reconstruction. With a Gaussian profile, directions that A hardly passes are free, as for the pseudo-inverse.
+    reconstruction, and with the operator's guide, where it has one. With a Gaussian profile, directions that A hardly passes are free, as for the pseudo-inverse.
 
     Args:
         weight: w, in the prior's units; nothing for PER_NOISE times the noise: 0, exact data, where there is none.
@@ -166,14 +168,15 @@ class ConsistentTotalVariation(TotalVariation):
     def working_bytes(self, operator: LinearOperator) -> float:
         """Bytes at once, with the result that is kept."""
         volume = array_bytes(operator.domain_shape)
-        return max(operator.starting_bytes(), 2 * volume + operator.solving_bytes() + proximal_step_bytes(volume))
+        iterating = proximal_step_bytes(volume, operator.guided)
+        return max(operator.starting_bytes(), 2 * volume + operator.solving_bytes() + iterating)
 
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         def step(z: torch.Tensor, t: float) -> torch.Tensor:
             return operator.prox(z, y, self.weight / t) if self.weight else operator.pseudo_inverse(y, z)
 
         start = operator.linear_reconstruction(y)
-        return minimise_with_proximal_step(step, start, self.iterations, self.tolerance, operator.gains)
+        return minimise_with_proximal_step(step, start, self.iterations, self.tolerance, operator.variation)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

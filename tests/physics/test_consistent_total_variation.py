@@ -15,11 +15,11 @@ from bundle.physics.baselines import (
 )
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.physics.total_variation import (
-    differences,
     minimise_total_variation,
     minimise_with_proximal_step,
     proximal_step_bytes,
 )
+from bundle.physics.variation import Variation, differences
 from bundle.usage import UsageError
 from tests.report.test_memory import alive
 from tests.support.helpers import dense, normal, repeatable
@@ -147,7 +147,7 @@ def test_the_longer_voxel_has_the_weaker_say():
         def step(z, t, y=y):  # of 1/2 |x - y|^2 / w
             return (z + t / weight * y) / (1 + t / weight)
 
-        x = minimise_with_proximal_step(step, y, 3000, 0.0, gains)
+        x = minimise_with_proximal_step(step, y, 3000, 0.0, Variation(gains))
         expected = gain * weight / 4 + y * (1 - gain * weight / 6 - gain * weight / 4)
         torch.testing.assert_close(x, expected, rtol=0, atol=1e-3)
 
