@@ -20,6 +20,7 @@ from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
 from bundle.files.nameless import without_paths
+from bundle.files.prepared import prepared_of
 from bundle.files.record import RECORD, count
 from bundle.files.source import source_of
 from bundle.files.write import write_json
@@ -85,6 +86,7 @@ class RunRecord(Writer):
             "fingerprint": fingerprint(source_of(result["image"]).dicom or result["image"].meta["filename_or_obj"]),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
+            **prepared_of(result["image"], self.named),
             **findings_of(result["pred"]).record(),
             "peak_memory_mb": None,
             "device": str(self.device),

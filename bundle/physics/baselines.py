@@ -143,7 +143,8 @@ class ConsistentTotalVariation(TotalVariation):
         w > 0      argmin 1/2 |A x - y|^2 + w TV(x)
 
     for operators whose projection and proximal step are closed form, such as that of thick slices; from the linear
-    reconstruction, and with the operator's guide, where it has one. With a Gaussian profile, directions that A hardly passes are free, as for the pseudo-inverse.
+    reconstruction, and with the operator's guide, where it has one. With a Gaussian profile, directions that A hardly
+    passes are free, as for the pseudo-inverse.
 
     Args:
         weight: w, in the prior's units; nothing for PER_NOISE times the noise: 0, exact data, where there is none.

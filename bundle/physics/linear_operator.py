@@ -65,8 +65,8 @@ class LinearOperator(ABC):
     """How many voxels a block of `coarser` may hold along each axis, at most."""
 
     guide: torch.Tensor | None = None
-    """Another volume of the subject on the grid of the operator's volumes, whose edges these share, in a range of 2; NaN
-    where it shows nothing (bundle.physics.variation)."""
+    """Another volume of the subject on the grid of the operator's volumes, whose edges these share, in a range of 2;
+    NaN where it shows nothing (bundle.physics.variation)."""
 
     background = -1.0
     """Value of nothing, which surrounds the volume: no signal, or air."""

@@ -4,8 +4,8 @@
     D x     = P G x                P = I - xi xi^T in each voxel
     xi      = G v / sqrt(|G v|^2 + e^2)                    v the guide, e = EDGE in its units; 0 without a guide
 
-Where the guide has an edge, |xi| is near 1 and P keeps the part of the gradient that lies within the edge: a change of x
-across it, of either sign and any height, is free, so that volumes of other contrasts share edges. Where the guide is
+Where the guide has an edge, |xi| is near 1 and P keeps the part of the gradient that lies within the edge: a change of
+x across it, of either sign and any height, is free, so that volumes of other contrasts share edges. Where the guide is
 flat, xi is near 0 and the variation is that without a guide: an edge of x alone costs what it did. P is symmetric, with
 eigenvalues 1 and 1 - |xi|^2, so that |P| <= 1 and |D|^2 <= |G|^2 <= 4 sum g^2.
 

@@ -32,13 +32,13 @@ from scipy.ndimage import map_coordinates
 from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
+from bundle.physics.mutual_information import register
 from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
 from scripts.studies.bench import Measured, baseline_names, defaults
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.people import priors_and_ids
 from scripts.studies.record import Record
-from bundle.physics.mutual_information import register
 from scripts.studies.shown import brain, middle
 
 PAIRS = {
