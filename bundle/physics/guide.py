@@ -224,8 +224,8 @@ def check_pose(pose: Pose, path: Path) -> None:
     if pose.shared < SHARED:
         raise ValueError(
             f"its guide {path} shares {pose.shared:.2f} of its edges (chance is 0, another person's scan up to 0.15, "
-            f"and {SHARED:g} is the least): is it of another person, or could it not be registered? Leave it out, or give "
-            "one that was registered before"
+            f"and {SHARED:g} is the least): is it of another person, or could it not be registered? Leave it out, or "
+            "give one that was registered before"
         )
 
 

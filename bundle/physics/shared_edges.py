@@ -33,7 +33,7 @@ def shared_edges(x: torch.Tensor, guide: torch.Tensor, edge: float = EDGE) -> fl
     for start in range(0, x.shape[0] - 1, SLAB):
         a, b = (volume[start : start + SLAB + 1].double() for volume in (x, guide))
         known = torch.isfinite(differences(a) + differences(b)).all(0)
-        known[-1] = False  # of the next slab; at the end there is no difference
+        known[-1] = known[:, -1] = known[:, :, -1] = False  # no difference there, or that of the next slab
         xi, eta = (Variation(guide=v, edge=edge).field(v)[:, known] for v in (a, b))
         alike += float((xi * eta).sum(0).square().sum())
         both += float((xi.square().sum(0) * eta.square().sum(0)).sum())
