@@ -4,8 +4,8 @@
 
 The shown patient with a stroke was scanned in three contrasts: each, in slices of 5 mm, is reconstructed with each
 other one as its guide, and without. Settings are those of configs/inference.json and `--guide`: guides are whole scans,
-registered to what is measured; one of them also with a header that is wrong by TURNED and MOVED. Beside PSNR and SSIM of
-the whole, the error is told apart by the edges of truth and guide:
+registered to what is measured; one of them also with a header that is wrong by TURNED and MOVED. Beside PSNR and SSIM
+of the whole, the error is told apart by the edges of truth and guide:
 
     shared   voxels where both have an edge
     alone    voxels where the truth has one, and the guide none near by: what a guide could take away
