@@ -7,9 +7,9 @@ other one as its guide, and without. Settings are those of configs/inference.jso
 registered to what is measured; one of them also with a header that is wrong by TURNED and MOVED. Beside PSNR and SSIM
 of the whole, the error is told apart by the edges of truth and guide:
 
-    shared   voxels where both have an edge
-    alone    voxels where the truth has one, and the guide none near by: what a guide could take away
-    flat     voxels where the truth has none
+    shared   (xi . n)^2 >= 1/2     voxels where the truth has an edge, n its direction, and the guide's xi makes it free
+    alone    (xi . n)^2 < 1/4      voxels where it has one that the guide lacks, or has in another direction
+    flat                           voxels where it has none
 
 No choice is made by these scans: see scripts/studies/tune_guide.py.
 """
@@ -23,7 +23,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from bundle.files.last_words import plain_endings
 from bundle.physics.variation import Variation
@@ -39,16 +38,17 @@ TURNED, MOVED = (5.0, -4.0, 6.0), (3.0, -2.0, 4.0)
 """Degrees about the axes, and mm."""
 METHODS = ("cubic_consistent", "total_variation", "recon")
 TITLES = {"cubic_consistent": "cubic, made consistent", "total_variation": "total variation", "recon": "diffusion"}
-EDGE, FLAT = 0.7, 0.5
-"""Length of xi from which there is an edge, and below which there is none: differences of 0.1 and of 0.06."""
+EDGE = 0.7
+"""Length of the truth's own xi from which there is an edge: differences of 0.1."""
 
 
 def zones(truth: torch.Tensor, guide: torch.Tensor, gains) -> dict[str, torch.Tensor]:
     """The masks above (X, Y, Z); voxels where the guide shows nothing are in none."""
-    own, other = (Variation(gains, volume).field(truth).norm(dim=0) for volume in (truth, guide))
-    near = F.max_pool3d(other[None, None], 3, 1, 1)[0, 0]
-    known, edge = torch.isfinite(guide), own > EDGE
-    masks = {"shared": edge & (other > EDGE), "alone": edge & (near < FLAT), "flat": ~edge}
+    own, other = (Variation(gains, volume).field(truth) for volume in (truth, guide))
+    length = own.norm(dim=0)
+    free = (own * other).sum(0).div_(length.clamp_min(1e-6)).square_()
+    known, edge = torch.isfinite(guide), length > EDGE
+    masks = {"shared": edge & (free >= 0.5), "alone": edge & (free < 0.25), "flat": ~edge}
     return {name: mask & known for name, mask in masks.items()}
 
 
