@@ -52,8 +52,11 @@ FEWEST = 8
 """Voxels of a guide along each axis."""
 THIN = 0.7
 """Times the scan's distance of slices: guides whose slices are further apart in the same direction show little else."""
-LOOKED_AT = 0.1
-"""Share of voxels that registration looks at."""
+LOOKED_AT = 100_000
+"""Voxels of 2 mm, at most, that registration looks at: of a head, one in ten."""
+BETTER = 0.005
+"""By how much registration has to raise the share of edges for the headers not to stand: poses within their error."""
+BORDER = 0.499
 FWHM = 2.3548
 """Of a Gaussian, in standard deviations."""
 
@@ -181,10 +184,11 @@ def pose_of(guide: MetaTensor, y: torch.Tensor, operator: LinearOperator, affine
         if best.shared >= SHARED and not by_headers:
             break  # the headers were about right
         try:
-            matrix, _ = register(fixed, moving, by_headers=by_headers, share=LOOKED_AT)
+            matrix, _ = register(fixed, moving, by_headers=by_headers, samples=LOOKED_AT)
         except RuntimeError:  # ITK's: they hardly overlap
             continue
-        best = max(best, judged(matrix), key=lambda pose: pose.shared)
+        found = judged(matrix)
+        best = found if found.shared > best.shared + BETTER else best
     return best
 
 
@@ -210,7 +214,11 @@ def resampled(guide: MetaTensor, affine: np.ndarray, shape: tuple[int, ...], mat
     blur = np.sqrt(np.maximum(widths**2 - 1, 0)) / FWHM
     if blur.max() > 0.1:
         voxels = gaussian_filter(voxels, blur, mode="nearest", truncate=3)
-    placed = affine_transform(voxels, to_guide[:3, :3], to_guide[:3, 3], shape, order=3, mode="constant", cval=np.nan)
+    where = {"matrix": to_guide[:3, :3], "offset": to_guide[:3, 3], "output_shape": shape}
+    placed = affine_transform(voxels, **where, order=3, mode="nearest")
+    # Falls off from 1 to 0 within a voxel past the last centres, and so is a half at the border of the last voxels.
+    inside = affine_transform(np.ones_like(voxels), **where, order=1, mode="grid-constant")
+    placed[inside < BORDER] = np.nan
     return torch.from_numpy(placed)
 
 

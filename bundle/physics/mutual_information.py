@@ -23,7 +23,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def register(
-    fixed: Nifti1Image, moving: Nifti1Image, iterations: int = 200, by_headers: bool = False, share: float = 1.0
+    fixed: Nifti1Image, moving: Nifti1Image, iterations: int = 200, by_headers: bool = False, samples: int = 0
 ) -> tuple[np.ndarray, float]:
     """T as a matrix (4, 4) that maps places in the world of `fixed` to that of `moving`, and the mutual information.
 
@@ -31,7 +31,7 @@ def register(
         fixed, moving: two scans of one head.
         iterations: at each of the three levels, at most.
         by_headers: begin where the headers place the scans; else with their centres of mass on each other.
-        share: of the voxels that are looked at, at even distances, above 0 and up to 1.
+        samples: voxels that are looked at, at even distances; 0 for all.
 
     Raises:
         RuntimeError: ITK's, where the scans hardly overlap.
@@ -59,9 +59,10 @@ def register(
         FixedImage=a, MovingImage=b, Metric=metric, Optimizer=optimiser, InitialTransform=start
     )
     method.InPlaceOn()
-    if share < 1:
+    share = samples / np.prod(cubes[0].shape)
+    if 0 < share < 1:
         method.SetMetricSamplingStrategy(itk.ImageRegistrationMethodv4Enums.MetricSamplingStrategy_REGULAR)
-        method.SetMetricSamplingPercentage(share)
+        method.SetMetricSamplingPercentage(float(share))
     method.SetNumberOfLevels(3)
     method.SetShrinkFactorsPerLevel([4, 2, 1])
     method.SetSmoothingSigmasPerLevel([3.0, 1.5, 0.5])

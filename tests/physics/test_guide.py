@@ -97,7 +97,7 @@ def test_a_guide_that_lies_elsewhere_is_registered_and_the_same_case_once(t1, tm
     assert len(calls) > found and other.meta["operator"].guided
     (pose,) = [p for p in transform._poses.values() if p.shared == max(q.shared for q in transform._poses.values())]
     corners = np.array([[x, y, z, 1] for x in (-12, 12) for y in (-10, 10) for z in (-14, 14)]).T
-    assert np.linalg.norm(((pose.matrix - wrong) @ corners)[:3], axis=0).mean() < 0.6  # mm, of voxels of 1 mm
+    assert np.linalg.norm(((pose.matrix - wrong) @ corners)[:3], axis=0).mean() < 0.8  # mm; voxels of 1 mm, slices of 3
     by_headers = transform.__class__("image", str(moved), "header")
     with pytest.raises(ValueError, match="shares .* of its edges"):
         by_headers({"image": measured(folds())})
