@@ -39,6 +39,7 @@ from bundle.sampling import DiffusionInverseInferer, NoiseAware
 from scripts.prepare_data import head_synthesiser
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import middle
+from scripts.studies.tables import fill, table
 
 SEEDS = (2001, 2002)
 PAIRS = (("T2", "T1"), ("FLAIR", "T1"), ("T1", "T2"))
@@ -163,6 +164,24 @@ def chosen(results: dict) -> dict:
     return found
 
 
+def choices_text(record: dict) -> str:
+    """Tables of what was tried, in the mean, and of what is shared."""
+    found = record["results"]["chosen"]
+    size = " x ".join(map(str, record["settings"]["size"]))
+    parts = [
+        f"Synthetic heads, the middle {size} voxels of 1 mm, slices of 5 mm; made by `scripts.studies.tune_guide`."
+    ]
+    for kind, head in (("edge", "EDGE, guided total variation"), ("steps", "start_fraction and num_steps, diffusion")):
+        rows = [[what, f"{value:.2f}"] for what, value in found.get(kind, {}).items()]
+        parts += [table([head, "PSNR (dB)"], rows)] if rows else []
+    shared = [
+        [what.removeprefix("shared by "), str(v["pairs"]), f"{v['least']:.2f} to {v['most']:.2f}"]
+        for what, v in found.items() if what.startswith("shared")
+    ]  # fmt: skip
+    parts += [table(["edges shared by two scans of", "pairs", "share"], shared)] if shared else []
+    return "\n\n".join(parts)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="what scripts.prepare_data wrote")
@@ -170,11 +189,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--checkpoint", default="models/model.pt")
     parser.add_argument("--output", type=Path, default=Path("docs/tuning_guide.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/guide.md"), help="whose tables are filled")
     args = parser.parse_args(argv)
     tuning = Tuning(args.data_dir, args.people, args.checkpoint)
     record = Record(args.output, {"size": SIZE}, {"checkpoint": sha256(Path(args.checkpoint))})
     record.fill(plan(list(tuning.people), args.seeds), tuning.run, "guides")
     record.add(("chosen",), chosen(record.content["results"]))
+    if args.page.exists():
+        fill(args.page, "guide choices", choices_text(record.content))
     print(f"wrote {args.output}")
 
 
