@@ -13,14 +13,10 @@ import torch
 
 from bundle.files.values import number
 from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.noise_level import FULL_SCALE, MATTERS
 from bundle.sampling.data_consistency import NullSpace
 from bundle.sampling.step import Step
 from bundle.usage import UsageError
-
-MATTERS = 0.02
-"""Noise above this share of the intensity range is followed, if it was estimated."""
-FULL_SCALE = 2.0
-"""Of the prior's range, -1 to 1: `noise_level` is a share of it."""
 
 
 class NoiseAware(NullSpace):

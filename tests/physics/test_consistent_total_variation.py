@@ -202,3 +202,16 @@ def test_values_without_sense_are_refused():
         ConsistentTotalVariation(-0.1)
     with pytest.raises(UsageError, match="measurement_noise must be a share of the volume's maximum from 0, below 1"):
         ConsistentTotalVariation(noise=1.0)
+
+
+def test_auto_takes_the_weight_from_the_noise_of_the_measurement():
+    truth = phantom()
+    operator = thick(tuple(truth.shape))
+    clean, auto = operator.forward(truth), ConsistentTotalVariation(noise="auto")
+    assert torch.equal(auto(clean, operator), ConsistentTotalVariation()(clean, operator))
+    noisy = clean + 2 * 0.06 * normal(*operator.range_shape, dtype=torch.float64)
+    known = ConsistentTotalVariation(PER_NOISE * operator.noise_deviation(noisy) / 2)
+    assert torch.equal(auto(noisy, operator), known(noisy, operator))
+    assert (auto(noisy, operator) - truth).norm() < 0.9 * (ConsistentTotalVariation()(noisy, operator) - truth).norm()
+    with pytest.raises(UsageError, match="measurement_noise must be a share"):
+        ConsistentTotalVariation(noise="x")
