@@ -34,6 +34,7 @@ from bundle.files.paths import path_of
 from bundle.files.prepared import add_prepared
 from bundle.files.read import LoadVolumed
 from bundle.files.values import choice
+from bundle.physics.blocks import block_means
 from bundle.physics.foreground import foreground_threshold
 from bundle.physics.intensity import intensity_range
 from bundle.physics.linear_operator import LinearOperator
@@ -57,6 +58,8 @@ LOOKED_AT = 100_000
 BETTER = 0.005
 """By how much registration has to raise the share of edges for the headers not to stand: poses within their error."""
 BORDER = 0.499
+COMPARED = 1.0
+"""mm, of voxels whose edges are compared."""
 FWHM = 2.3548
 """Of a Gaussian, in standard deviations."""
 
@@ -202,7 +205,9 @@ def judge_pose(
     covered = float(known[subject].float().mean()) if subject.any() else 0.0
     blurred = operator.linear_reconstruction(operator.forward(placed.nan_to_num(operator.background)))
     blurred[~known] = torch.nan
-    return Pose(matrix, shared_edges(seen, blurred), covered)
+    # Fine voxels show noise and hardly any edge: those of about a millimetre are compared.
+    blocks = [max(1, round(COMPARED / s)) for s in np.linalg.norm(affine[:3, :3], axis=0)]
+    return Pose(matrix, shared_edges(block_means(seen, blocks), block_means(blurred, blocks)), covered)
 
 
 def resampled(guide: MetaTensor, affine: np.ndarray, shape: tuple[int, ...], matrix: np.ndarray) -> torch.Tensor:
