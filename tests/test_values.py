@@ -15,6 +15,7 @@ INFERENCE = ["inference"]
 EVALUATE = ["inference", "evaluate"]
 CT = ["inference", "task_svct", "evaluate"]
 KSPACE = ["inference", "task_csmri", "evaluate"]
+STACKS = ["inference", "task_stacks"]
 TRAIN, TRAIN_CT, ADAPT = ["train"], ["train", "train_ct"], ["train", "adapt"]
 
 
@@ -74,6 +75,13 @@ TABLE = [
     (INFERENCE, "max_memory", ["x", -1, []], 'max_memory must be "auto", "off", or a number of GB above 0'),
     (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
     (INFERENCE, "device", ["x", "cuda:99", 5.5], "device .* cannot be used .*: leave --device out"),
+    (STACKS, "combine", ["patient", 3, []], "combine must be one of auto, folder, all, none"),
+    (STACKS, "rounds", [-1, 1.5, "x", True], "rounds must be a whole number from 0"),
+    (STACKS, "motion", ["x", 2], "motion is on or off"),
+    (STACKS, "outliers", ["x", 2], "outliers is on or off"),
+    (STACKS, "even", ["x", 2], "even is on or off"),
+    (STACKS, "poses", [2.5, [1], True], "poses must be a path"),
+    (STACKS, "reference", [0, -1, True, " ", [1]], "reference must be the name of a stack, or its number from 1"),
     (INFERENCE, "debug", ["x", 2], "debug is on or off"),
     (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
     (INFERENCE, "weights#largest", [0, -1, "x"], "largest must be a number of GB above 0"),

@@ -16,13 +16,16 @@ from bundle.files.case_folder import WriteCases, check_place
 from bundle.files.deidentify import dates_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
-from bundle.files.dicom_search import NoStackError, choose, linked, search
+from bundle.files.dicom_search import NoStackError, Search, choose, linked, search
 from bundle.files.find import SUFFIXES, find_volumes, namesakes
 from bundle.files.fingerprint import fingerprint
+from bundle.files.groups import grouped, no_scan, roots_of, usable_stacks
 from bundle.files.last_words import reason_of
+from bundle.files.member import Member, paths_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
+from bundle.files.prepared import ONLY_CHECKED
 from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
@@ -45,14 +48,16 @@ class Cases:
         region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
             that is not named as its file), becomes its "region".
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
-            `series` that it takes; one that has no `series` reads no DICOM.
+            `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
+            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
             files that this names.
         output_dir: of the results.
         deidentify: a switch, or "shift_dates": name cases by their data (bundle.files.nameless).
 
     Attributes:
-        usable: "image" (the path, or the stack that was found of DICOM) and "case" (the name) of each.
+        usable: "image" (the path, the stack that was found of DICOM, or the group of scans of one patient) and "case"
+            (the name) of each.
         finished, written: names of cases, whose results an earlier run or this one has written.
         left_out, refused, failed: path -> why.
 
@@ -78,10 +83,14 @@ class Cases:
 
     def _find(self, source: str, reader: Callable | None, deidentify: bool | str) -> list[dict]:
         """The items of a source that can be told apart; what is none of them is left out, or refused."""
-        dicom = hasattr(reader, "series")
-        found = find_volumes(source, getattr(reader, "suffixes", SUFFIXES), self.output_dir, dicom or reader is None)
+        dicom, combine = hasattr(reader, "series"), getattr(reader, "combine", None)
+        suffixes = getattr(reader, "suffixes", SUFFIXES)
+        found = find_volumes(source, suffixes, self.output_dir, dicom or reader is None, deep=combine is not None)
         self.left_out = found.left_out
-        items = self._with_stacks(found.items, reader.series) if dicom else found.items
+        if combine is not None:
+            items = self._groups(found.items, source, combine, reader.series)
+        else:
+            items = self._with_stacks(found.items, reader.series) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
         for path, why in (found.unreadable | namesakes(items)).items():
             self._refuse(path, why)
@@ -114,14 +123,8 @@ class Cases:
     def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
         """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""
         folders = {Path(item["image"]): item for item in items if is_dicom_source(item["image"])}
-        searches = []
-        for folder, item in tqdm(folders.items(), desc="reading headers", unit="folder", leave=False, delay=5):
-            try:
-                searches.append(search(folder))
-            except Exception as error:  # a header can be damaged in as many ways as there are elements
-                self._refuse(item["image"], unreadable(error))
         absent: dict[str, str] = {}
-        for found in linked(searches):
+        for found in self._searched(folders):
             item, *parts = (folders[source] for source in found.sources)
             items = [i for i in items if i not in parts]
             try:
@@ -141,6 +144,33 @@ class Cases:
                 self._refuse(path, why)
         return [item for item in items if item["image"] not in absent and item["image"] not in self.refused]
 
+    def _searched(self, folders: Iterable[Path]) -> list[Search]:
+        """What folders of DICOM files, or single ones, hold; those that cannot be read are refused."""
+        searches = []
+        for folder in tqdm(list(folders), desc="reading headers", unit="folder", leave=False, delay=5):
+            try:
+                searches.append(search(folder))
+            except Exception as error:  # a header can be damaged in as many ways as there are elements
+                self._refuse(os.fspath(folder), unreadable(error))
+        return linked(searches)
+
+    def _groups(self, items: list[dict], source: str, combine: str, series: int | str | None) -> list[dict]:
+        """Items of which each is all scans of one patient (bundle.files.groups)."""
+        folders = [Path(item["image"]) for item in items if is_dicom_source(item["image"])]
+        members = [Member.of_file(i["image"]) for i in items if Path(i["image"]) not in folders]
+        for found in self._searched(folders):
+            stacks, left_out = usable_stacks(found, series)
+            members += [Member.of_series(stack, stacks) for stack in stacks]
+            self.left_out |= left_out
+        apart = {os.fspath(member): no_scan(member) for member in members}
+        self.left_out |= {path: why for path, why in apart.items() if why}
+        members = [member for member in members if not apart[os.fspath(member)]]
+        found = grouped(members, combine, roots_of(source))
+        for item in found:
+            if len(several := item["image"].members) > 1:
+                _say(f"{item['case']} combines {len(several)} scans: {', '.join(m.label for m in several)}")
+        return found
+
     def _earlier(self, item: dict) -> str | None:
         """Whose results the folder of a case holds: None for nobody's, SAME, or the path of other data.
 
@@ -154,7 +184,7 @@ class Cases:
         source = source if isinstance(source, str) else None
         if source is None and known is None:  # a record that says nothing of its data speaks of no others
             return SAME
-        same_path = source is not None and os.path.realpath(source) == os.path.realpath(path)
+        same_path = source is not None and os.path.realpath(source) in map(os.path.realpath, paths_of(item["image"]))
         if same_path if known is None else known == fingerprint(item["image"]):
             return SAME
         if not same_path:
@@ -178,7 +208,7 @@ class Cases:
             if (region := self.region_dir / name).is_file():
                 item["region"] = str(region)
         try:
-            check_region(preprocessing(dict(item)))
+            check_region(preprocessing(item | {ONLY_CHECKED: True}))
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return

@@ -105,13 +105,14 @@ class Found:
 
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                 dicom: bool = True) -> Found:  # fmt: skip
+                 dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
     """The volumes of a file, a DICOM series folder, a folder of volumes and of DICOM series at any depth, or a list.
 
     A list is a .txt file of paths to such files and folders (bundle.files.listed).
 
     Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
-    beside DICOM images, are left out. Without `dicom`, DICOM files are as others that are none of the `suffixes`.
+    beside DICOM images, are left out; with `deep`, those in folders inside are found, too. Without `dicom`, DICOM files
+    are as others that are none of the `suffixes`.
 
     Raises:
         FileNotFoundError: `source` does not exist or holds no volume.
@@ -129,7 +130,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series, a folder of them or a list"
         )
     if is_list(source):
-        return find_listed(source, suffixes, results, dicom)
+        return find_listed(source, suffixes, results, dicom, deep)
     if source.name.upper() == DISC_INDEX:
         source = source.parent
     elif kind is Kind.FILE:
@@ -143,7 +144,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         if dicom and any(map(is_dicom_file, files)) and (not volumes or holds_slices(folder)):
             name = "_".join(folder.relative_to(source).parts) or case_name(folder)
             found.items.append({"image": str(folder), "case": name})
-        elif folder == source:
+        elif folder == source or deep:
             found.items += [{"image": str(p), "case": case_name(p, suffixes)} for p in volumes]
             lost = (p for p, kind in kinds.items() if kind is Kind.NOTHING)
             found.left_out |= {str(p): "a link to nothing" for p in lost if p.name.lower().endswith(tuple(suffixes))}
@@ -182,7 +183,7 @@ def namesakes(items: Sequence[Mapping]) -> dict[str, str]:
 
 
 def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                dicom: bool = True) -> Found:  # fmt: skip
+                dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
     """As `find_volumes`, of what a list names; an entry that cannot be used is refused, and the others are taken.
 
     Raises FileNotFoundError where none can be used.
@@ -196,7 +197,7 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
                 raise ValueError("a list in a list: name what it holds")
             if kind_of(entry) is Kind.NOTHING:
                 raise ValueError(f"does not exist, and is named in {source}")
-            inside = find_volumes(entry, suffixes, results, dicom)
+            inside = find_volumes(entry, suffixes, results, dicom, deep)
         except FileNotFoundError as error:
             found.unreadable[str(entry)] = str(error)
             continue

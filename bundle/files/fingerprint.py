@@ -11,14 +11,23 @@ import os
 from pathlib import Path
 
 from bundle.files.dicom_stack import Stack
+from bundle.files.member import Group
 
 ENDS = 1 << 20
 """Bytes at the beginning and at the end of a file that are looked at, besides its size."""
 DIGITS = 16
 
 
-def fingerprint(data: Path | str | Stack) -> str | None:
-    """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read."""
+def fingerprint(data: Path | str | Stack | Group) -> str | None:
+    """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read.
+
+    Of a group by the fingerprints of its members; one of a single member has that member's.
+    """
+    if isinstance(data, Group):
+        of_members = [fingerprint(member.data) or "" for member in data.members]
+        if len(of_members) == 1:
+            return of_members[0] or None
+        return hashlib.sha256("\n".join(sorted(of_members)).encode()).hexdigest()[:DIGITS]
     if isinstance(data, Stack) and all(s.instance for s in data.slices):
         told = "\n".join(sorted(f"{s.instance} {s.frame}" for s in data.slices)).encode()
     else:

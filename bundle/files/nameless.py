@@ -14,10 +14,14 @@ from pathlib import Path
 
 from bundle.files.dicom_stack import Stack
 from bundle.files.fingerprint import fingerprint
+from bundle.files.member import Group
 
 
-def nameless_case(data: Path | str | Stack) -> str:
-    """`case_` and the fingerprint of a file or a stack; data that cannot be read have none, and are refused later."""
+def nameless_case(data: Path | str | Stack | Group) -> str:
+    """`case_` and the fingerprint of a file, a stack or a group.
+
+    Data that cannot be read have none, and are refused later.
+    """
     return f"case_{fingerprint(data) or 'unreadable'}"
 
 
@@ -33,6 +37,10 @@ def nameless(items: Sequence[Mapping]) -> list[dict]:
         case += f"_{met[case]}" if met[case] > 1 else ""
         print(f"{os.fspath(item['image'])} is called {case}", file=sys.stderr, flush=True)
         renamed.append({**item, "case": case, "named": item["case"]})
+        if isinstance(group := item["image"], Group):
+            renamed[-1]["image"] = group.nameless()
+            for member, called in zip(group.members, renamed[-1]["image"].members, strict=True):
+                print(f"  {member.label} is called {called.label}", file=sys.stderr, flush=True)
     return renamed
 
 

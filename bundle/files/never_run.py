@@ -16,9 +16,10 @@ from bundle.usage import UsageError
 
 PATHS = (
     "bundle_root", "sample_dir", "run_dir", "dataset_dir", "output_dir", "checkpoint", "region_dir", "validation_dir",
+    "poses",
 )  # fmt: skip
 """Ids that are paths."""
-WORDS = ("series", "unit", "model_name")
+WORDS = ("series", "reference", "unit", "model_name")
 """Ids that are other texts, which may come from data."""
 PARTS = ("path", "source", "folder", "log_dir")
 """Names of the arguments of components that are paths: `--weights#path`."""
@@ -50,7 +51,7 @@ def would_run(name: str, text: str) -> str | None:
     is_name = last in (*PATHS, *WORDS) or (last != name and last in PARTS)
     if name in TAKEN_AS_TEXT or text == NOTHING or not (is_name or os.path.lexists(text)):
         return None
-    fix = "it has no place here, give its number" if last == "series" else f"write ./{text}"
+    fix = "it has no place here, give its number" if last in ("series", "reference") else f"write ./{text}"
     if text.startswith("$"):
         return f"--{name} {text}: what begins with $ is run as Python by MONAI; for what has that name, {fix}"
     if text.startswith("%"):

@@ -1,35 +1,31 @@
-"""What transforms of `prepare` found out about a measurement, for its record (run.json)."""
+"""Work on a measurement that takes its time, such as a registration: done when its case is reconstructed.
+
+Every case of a run is read once to be checked, before the first is reconstructed, and again when it is its turn
+(bundle.files.cases). A `Preparation` is passed over in the check, so that it is done once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
 
 from monai.data import MetaTensor
+from monai.transforms import MapTransform
 
-from bundle.files.carried import carried
-from bundle.files.nameless import without_paths
-
-
-@carried
-@dataclass(frozen=True)
-class Prepared:
-    """Kept in the metadata of a measurement as "prepared".
-
-    Attributes:
-        found: name in the record -> values by name, as JSON can hold them.
-    """
-
-    found: Mapping[str, Mapping]
+ONLY_CHECKED = "only_checked"
+"""Key of the data of a case that is read to be checked."""
 
 
-def add_prepared(measurement: MetaTensor, name: str, values: Mapping) -> None:
-    """Let the record of a measurement say these values under this name."""
-    measurement.meta["prepared"] = Prepared({**prepared_of(measurement), name: dict(values)})
+class Preparation(MapTransform, ABC):
+    """A transform of measurements for the config's list `prepare`; see above."""
 
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        if not d.get(ONLY_CHECKED):
+            for key in self.key_iterator(d):
+                d[key] = self.prepare(d[key])
+        return d
 
-def prepared_of(measurement: MetaTensor, named: bool = True) -> dict[str, dict]:
-    """What there is, by name; files by their fingerprints where they are not to be `named`."""
-    found = measurement.meta.get("prepared")
-    parts = {} if found is None else found.found
-    return {name: dict(values) if named else without_paths(values) for name, values in parts.items()}
+    @abstractmethod
+    def prepare(self, measurement: MetaTensor) -> MetaTensor:
+        """The measurement as it is to be reconstructed."""

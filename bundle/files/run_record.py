@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from bundle.files.case_folder import Writer
+from bundle.files.combined import record_of_combined
 from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
 from bundle.files.nameless import without_paths
-from bundle.files.prepared import prepared_of
+from bundle.files.prepared_record import prepared_of
 from bundle.files.record import RECORD, count
 from bundle.files.source import source_of
 from bundle.files.write import write_json
@@ -81,9 +82,11 @@ class RunRecord(Writer):
     def _of_iteration(self, result: Mapping) -> dict:
         if self.seconds is None:  # one time for all results
             self.seconds = round(time.perf_counter() - self.started, 2)
+        source = source_of(result["image"])
         return {
             "source": os.path.abspath(result["image"].meta["filename_or_obj"]) if self.named else None,
-            "fingerprint": fingerprint(source_of(result["image"]).dicom or result["image"].meta["filename_or_obj"]),
+            "fingerprint": fingerprint(source.group or source.dicom or result["image"].meta["filename_or_obj"]),
+            **record_of_combined(result["image"], self.named),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
             **prepared_of(result["image"], self.named),

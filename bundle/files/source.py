@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 
 from bundle.files.carried import carried
 from bundle.files.dicom_stack import Stack
+from bundle.files.member import Group
 from bundle.files.placement import Placement
 
 
@@ -20,11 +21,13 @@ class Source:
         dicom: the stack of slices that was read; None of a volume that was no DICOM.
         nifti: how the header places the voxels; None of a volume that was no NIfTI.
         modality: "MR" or "CT", where a file beside the volume says so; None of DICOM, whose stack says it.
+        group: of a measurement that several scans make, all of them; the rest is said of the reference.
     """
 
     dicom: Stack | None = None
     nifti: Placement | None = None
     modality: str | None = None
+    group: Group | None = None
 
 
 def source_of(volume: MetaTensor) -> Source:

@@ -31,6 +31,9 @@ PER_NOISE = 0.3
 """Weight of total variation over the noise's standard deviation, a share of the volume's maximum: the best in the mean
 of several heads and levels of noise (scripts.studies.tune_total_variation, docs/tuning_total_variation.json)."""
 
+LEAST_WEIGHT = 5e-4
+"""Of total variation in the prior's units, where no noise is found: it then only decides what nothing has measured."""
+
 
 @dataclass
 class Interpolation:
@@ -131,9 +134,39 @@ class TotalVariation:
 
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y), self.weight,
-            self.iterations, self.tolerance, variation=operator.variation,
+            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y),
+            self._weight(y, operator), self.iterations, self.tolerance, variation=operator.variation,
         )  # fmt: skip
+
+    def _weight(self, y: torch.Tensor, operator: LinearOperator) -> float:
+        return self.weight
+
+
+@dataclass
+class TotalVariationByNoise(TotalVariation):
+    """`TotalVariation` that weighs itself by the noise that the operator finds in each measurement.
+
+        w = max(per_noise * standard deviation, LEAST_WEIGHT)
+
+    Args:
+        weight: w, in the prior's units; nothing for the rule above.
+        per_noise: found for stacks by scripts.studies.tune_stacks.
+        iterations, tolerance: of `TotalVariation`.
+    """
+
+    weight: float | None = None
+    iterations: int = 150
+    per_noise: float = 0.35
+
+    def __post_init__(self) -> None:
+        number("per_noise", self.per_noise, above=0)
+        if self.weight is not None:
+            super().__post_init__()
+        whole_number("iterations", self.iterations, 1)
+        number("tolerance", self.tolerance, 0)
+
+    def _weight(self, y: torch.Tensor, operator: LinearOperator) -> float:
+        return self.weight or max(self.per_noise * operator.noise_deviation(y), LEAST_WEIGHT)
 
 
 @dataclass

@@ -31,8 +31,10 @@ from bundle.files.digest import digest
 from bundle.files.doubts import add_doubts
 from bundle.files.limits import Limits
 from bundle.files.paths import path_of
-from bundle.files.prepared import add_prepared
+from bundle.files.prepared import ONLY_CHECKED
+from bundle.files.prepared_record import add_prepared
 from bundle.files.read import LoadVolumed
+from bundle.files.switch import is_on
 from bundle.files.values import choice
 from bundle.physics.blocks import block_means
 from bundle.physics.foreground import foreground_threshold
@@ -98,6 +100,8 @@ class Guided(MapTransform):
             <case>.nii.gz; None for no guide.
         registration: "auto", or "header" to place the guide as the headers say.
         limits: of the size of a file and of memory.
+        at_check: a switch: compare the guide when a case is read to be checked, too. Off where what is measured is
+            aligned before it is reconstructed, and only then.
 
     Raises:
         UsageError: there is no such file or folder, or the registration is none of these.
@@ -106,12 +110,13 @@ class Guided(MapTransform):
     """
 
     def __init__(self, keys, guide: str | None = None, registration: str = "auto",
-                 limits: Limits | None = None) -> None:  # fmt: skip
+                 limits: Limits | None = None, at_check: bool | str = True) -> None:  # fmt: skip
         super().__init__(keys)
         self.guide = None if guide is None else path_of("guide", guide)
         self.registration = choice("guide_registration", registration, REGISTRATIONS)
         if self.guide is not None and not self.guide.exists():
             raise UsageError(f"guide {self.guide} does not exist: name a scan of the same patient, or a folder of them")
+        self.at_check = is_on(at_check, "at_check")
         self.load = LoadVolumed("guide", limits=limits)
         self._poses: dict[str, Pose] = {}  # a case is read twice: to be checked, and to be reconstructed
 
@@ -121,7 +126,10 @@ class Guided(MapTransform):
             measurement = d[key]
             try:
                 path = self._path_for(measurement)
-                self._give(measurement, path)
+                if self.at_check or not d.get(ONLY_CHECKED):
+                    self._give(measurement, path)
+                else:
+                    read_guide(self.load, path)
             except ValueError as error:
                 if isinstance(error, UsageError):
                     raise

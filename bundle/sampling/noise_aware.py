@@ -4,8 +4,8 @@
 
 s is the standard deviation of the noise in y and r that of the error of x0, so this is Wiener's filter, the posterior
 mean of a Gaussian x0. rho -> 0 is the null-space step. r is the same in all steps: what the denoised volume lacks is
-detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md); with a guide, x0 is
-nearer and r = 0.1 (docs/guide.md).
+detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md); with a
+guide, x0 is nearer, and r = 0.1.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class NoiseAware(NullSpace):
             of the noise as a share of the intensity range (2 in the prior's units); 0 takes the data to be exact.
         error: r, in the prior's units.
         iterations, tolerance: of conjugate gradients, where they are needed.
+        matters: share of the intensity range from which noise that was estimated is followed.
     """
 
     def __init__(self, noise_level: float | str = "auto", error: float = 0.3, iterations: int = 10,
-                 tolerance: float = 1e-5) -> None:  # fmt: skip
+                 tolerance: float = 1e-5, matters: float = MATTERS) -> None:  # fmt: skip
         super().__init__(iterations, tolerance)
         self.noise_level, self.error = noise_level, number("error", error, above=0)
+        self.matters = number("matters", matters, 0, below=1)
         if noise_level != "auto":
             try:
                 number("noise_level", noise_level, 0, below=1)
@@ -48,7 +50,8 @@ class NoiseAware(NullSpace):
         if self.noise_level != "auto":
             return self
         found = operator.noise_deviation(y) / FULL_SCALE
-        return NoiseAware(round(found, 5) if found > MATTERS else 0.0, self.error, self.iterations, self.tolerance)
+        level = round(found, 5) if found > self.matters else 0.0
+        return NoiseAware(level, self.error, self.iterations, self.tolerance)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         level = self.noise_level if self.noise_level != "auto" else self.fit(y, operator).noise_level

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.files.doubts import doubts_of
-from bundle.files.prepared import prepared_of
+from bundle.files.prepared_record import prepared_of
 from bundle.physics import guide as guides
 from bundle.physics.guide import SHARED, Guided, Pose, check_pose, resampled
 from bundle.physics.mutual_information import register

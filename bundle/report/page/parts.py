@@ -97,13 +97,19 @@ def metric_tables(metrics: Mapping[str, Mapping]) -> str:
 
 
 def record_tables(record: Mapping) -> str:
-    """run.json as tables: the run, its settings, the versions."""
-    groups = {"Run": {k: v for k, v in record.items() if not isinstance(v, Mapping)}}
-    groups |= {k.capitalize(): v for k, v in record.items() if isinstance(v, Mapping)}
-    return "".join(
+    """run.json as tables: the run, its settings, the versions, and each list of things that have names."""
+    lists = {k: v for k, v in record.items() if isinstance(v, (list, tuple)) and v and isinstance(v[0], Mapping)}
+    groups = {"Run": {k: v for k, v in record.items() if not isinstance(v, Mapping) and k not in lists}}
+    groups |= {k.capitalize(): v for k, v in record.items() if isinstance(v, Mapping) and v}
+    tables = [
         table(title, ["Name", "Value"], {k: [escape(shown(v))] for k, v in group.items()}, "pairs")
         for title, group in groups.items()
-    )
+    ]
+    for title, things in lists.items():
+        heads = [key for key in things[0] if key not in ("name", "file")]
+        rows = {str(thing["name"]): [escape(shown(thing.get(key))) for key in heads] for thing in things}
+        tables.append(table(title.capitalize(), ["Name", *(key.replace("_", " ") for key in heads)], rows, "pairs"))
+    return "".join(tables)
 
 
 def shown(value) -> str:

@@ -1,0 +1,26 @@
+"""How the stacks of a case were found to lie, beside its result: `<case>_poses.json`, and a .tfm for each stack."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bundle.files.alignment import write_poses, write_tfm
+from bundle.files.case_folder import Writer
+from bundle.files.find import case_of
+
+
+class SavePoses(Writer):
+    """Writes the poses of measurements that are made of stacks (bundle.files.alignment); nothing of others."""
+
+    def write(self, result: dict, folder: Path) -> None:
+        stacks = result["image"].meta.get("stacks")
+        if not stacks or len(stacks) < 2 and np.allclose(stacks[0].poses, np.eye(4)):
+            return
+        case = case_of(result["image"])
+        write_poses(folder / f"{case}_poses.json", {stack.name: stack.poses for stack in stacks})
+        for stack in stacks[1:]:
+            if np.allclose(stack.poses, stack.poses[0], atol=1e-12):
+                write_tfm(folder / f"{case}_{re.sub(r'[^0-9A-Za-z.-]+', '-', stack.name)}.tfm", stack.poses[0])
