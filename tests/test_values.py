@@ -75,6 +75,7 @@ TABLE = [
     (INFERENCE, "max_memory", ["x", -1, []], 'max_memory must be "auto", "off", or a number of GB above 0'),
     (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
     (INFERENCE, "device", ["x", "cuda:99", 5.5], "device .* cannot be used .*: leave --device out"),
+    (STACKS, "guided#at_check", ["x"], "at_check is on or off"),
     (STACKS, "combine", ["patient", 3, []], "combine must be one of auto, folder, all, none"),
     (STACKS, "rounds", [-1, 1.5, "x", True], "rounds must be a whole number from 0"),
     (STACKS, "motion", ["x", 2], "motion is on or off"),

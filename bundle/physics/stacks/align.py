@@ -18,6 +18,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from bundle.files.alignment import read_poses
 from bundle.files.combined import Combined
 from bundle.files.doubts import add_doubts
 from bundle.files.paths import path_of
@@ -63,6 +64,8 @@ class AlignStacksd(Preparation):
         self.rounds = whole_number("rounds", rounds)
         self.motion, self.outliers = is_on(motion, "motion"), is_on(outliers, "outliers")
         self.even, self.poses = is_on(even, "even"), None if poses is None else path_of("poses", poses)
+        if self.poses is not None:
+            read_poses(self.poses)  # a file that is none is refused before any work
 
     def prepare(self, measurement: MetaTensor) -> MetaTensor:
         operator = operator_of(measurement)
