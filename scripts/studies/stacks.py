@@ -1,6 +1,7 @@
 """Several thick scans of a head that moved between them: one stack, two, three, and how well they are aligned.
 
     python -m scripts.studies.stacks --data_dir FOLDER                      docs/stacks.json
+    python -m scripts.studies.stacks --data_dir FOLDER --picture            docs/stacks.png alone
 
 Axial, coronal and sagittal scans of the shown people (shown.py) are simulated by other arithmetic than reconstructs
 them (bundle.physics.stacks.simulate): slices of THICKNESS mm, NOISE of the maximum, each but the axial one turned by up
@@ -24,6 +25,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from nibabel.processing import resample_to_output
 
@@ -37,6 +39,8 @@ from bundle.physics.stacks.simulate import scanned
 from bundle.physics.stacks.stack import Stack
 from bundle.planes import PLANES
 from bundle.report.metrics import inter_slice, psnr, ssim
+from bundle.report.picture import oriented_slice
+from bundle.report.trajectory.pictures import save_small
 from scripts.studies.bench import Measured, defaults
 from scripts.studies.record import Record
 from scripts.studies.shown import PEOPLE, find_people, middle
@@ -137,10 +141,15 @@ class Heads:
             }  # fmt: skip
         return found
 
+    @staticmethod
+    def restored(bench: Measured, x: torch.Tensor) -> torch.Tensor:
+        """A result in the scan's intensities."""
+        low, high = (bench.item["image"].applied_operations[-1]["extra_info"][k] for k in ("lower", "upper"))
+        return low + (x + 1) / 2 * (high - low)
+
     def _compared(self, person: str, bench: Measured, x: torch.Tensor) -> dict:
         """Metrics in the truth's intensities; full scale is that of the whole head."""
-        low, high = (bench.item["image"].applied_operations[-1]["extra_info"][k] for k in ("lower", "upper"))
-        x, truth = low + (x + 1) / 2 * (high - low), self.truth(person).as_tensor()[0]
+        x, truth = self.restored(bench, x), self.truth(person).as_tensor()[0]
         shape = [min(a, b) for a, b in zip(x.shape, truth.shape)]
         inner = tuple(slice(MARGIN, n - MARGIN) for n in shape)
         x, truth = x[inner], truth[inner]
@@ -149,6 +158,36 @@ class Heads:
         found = {"psnr": psnr(x, truth, full), "ssim": ssim(x, truth, full, 0.0)}
         found |= {f"error_{plane}": inter_slice(x, truth, full, axis)["error"] for plane, axis in PLANES.items()}
         return {name: float(f"{value:.5g}") for name, value in found.items()}
+
+
+PICTURED = "t1_stroke"
+"""A brain without a face."""
+SHOWN = (("truth", "truth"), ("axial", DIFFUSION), ("two", "total_variation"), ("two", DIFFUSION), ("three", DIFFUSION))
+
+
+def draw(heads: Heads, path: Path) -> None:
+    """Coronal and sagittal views of one head, in one grey window."""
+    volumes = {}
+    for case, method in SHOWN:
+        if case == "truth":
+            volumes["truth"] = heads.truth(PICTURED).as_tensor()[0]
+            continue
+        bench = heads.bench(PICTURED, case)
+        x = bench.sample() if method == DIFFUSION else bench.reconstruct(method)
+        name = f"{case} stacks" if case in SEVERAL else f"{case} alone"
+        volumes[f"{name}, {'diffusion' if method == DIFFUSION else 'total variation'}"] = heads.restored(bench, x)
+    window = np.percentile(volumes["truth"], (1, 99.8))
+    figure = Figure(figsize=(2.1 * len(volumes), 4.6), layout="constrained")
+    for row, plane in zip(figure.subplots(2, len(volumes)), ("coronal", "sagittal")):
+        for axes, (title, volume) in zip(row, volumes.items()):
+            middle_slice = volume.shape[PLANES[plane]] // 2 - 6
+            axes.imshow(
+                oriented_slice(volume.numpy(), plane, middle_slice), cmap="gray", vmin=window[0], vmax=window[1]
+            )
+            axes.set_axis_off()
+            if plane == "coronal":
+                axes.set_title(title, fontsize=8)
+    save_small(figure, path, colours=64)
 
 
 def plan(people: list[str], cases: list[str], seeds: int):
@@ -171,9 +210,14 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--size", type=int, nargs=3, default=list(SIZE), metavar="N")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/stacks"))
     parser.add_argument("--output", type=Path, default=Path("docs/stacks.json"))
+    parser.add_argument("--picture", action="store_true", help="draw docs/stacks.png, and measure nothing")
     args = parser.parse_args(argv)
-    files = find_people(args.data_dir, args.people)
-    heads = Heads(files, tuple(args.size), args.work_dir, others)
+    people = [PICTURED] if args.picture else args.people
+    heads = Heads(find_people(args.data_dir, people), tuple(args.size), args.work_dir, others)
+    if args.picture:
+        draw(heads, args.output.with_suffix(".png"))
+        print(f"wrote {args.output.with_suffix('.png')}")
+        return
     record = Record(args.output, {"size": args.size, "defaults": defaults("task_stacks")})
     record.fill(plan(args.people, args.cases, args.seeds), heads.run, "stacks")
     print(f"wrote {args.output}")
