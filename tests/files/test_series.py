@@ -356,6 +356,21 @@ def test_what_lies_beside_a_series_goes_along_with_the_chosen_volumes(fmri, run_
     )
 
 
+def test_of_a_deidentified_series_no_text_goes_along(fmri, run_here, tiny_overrides, tmp_path):
+    image = nib.load(fmri)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    image.header["descrip"] = b"Jane Doe"
+    nib.save(image, fmri)
+    (fmri.parent / "bold.bval").write_text("0 1000 1000 2000\n")
+    (fmri.parent / "bold.json").write_text(json.dumps({"Modality": "MR", "PatientName": "Jane Doe"}))
+    run_here("inference", [INFERENCE], tiny_overrides(fmri, times=":2", deidentify=True))
+    (case,) = (tmp_path / "results").glob("[!.]*")
+    assert {p.name for p in case.iterdir()} == {f"{case.name}_recon.nii.gz", f"{case.name}_recon.bval", "run.json"}
+    recon = nib.load(case / f"{case.name}_recon.nii.gz")
+    assert recon.shape == (20, 18, 24, 2) and b"Jane" not in recon.header.binaryblock
+    assert "Jane" not in (case / "run.json").read_text() and str(tmp_path) not in (case / "run.json").read_text()
+
+
 def test_a_table_of_another_series_is_left_aside(tmp_path):
     (tmp_path / "x.bval").write_text("0 1000\n")
     assert columns_of(tmp_path / "x.bval", Series("x.nii", 3, (0, 1, 2))) is None
