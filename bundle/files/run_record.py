@@ -23,6 +23,7 @@ from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
 from bundle.files.kept_volumes import Kept
 from bundle.files.nameless import without_paths
+from bundle.files.prepared_record import prepared_of
 from bundle.files.record import RECORD, count
 from bundle.files.series import TimePoint
 from bundle.files.series_record import record_of_series, record_of_volume
@@ -103,6 +104,7 @@ class RunRecord(Writer):
             **record_of_combined(result["image"], self.named),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
+            **prepared_of(result["image"], self.named),
             **findings_of(result["pred"]).record(),
             "peak_memory_mb": None,
             "acquired": acquired_of(result["image"]),

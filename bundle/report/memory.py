@@ -122,6 +122,8 @@ class CheckMemoryd(MapTransform):
         spacing = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
         sampling = self.inferer.working_bytes(y, operator, spacing, self.network)
         sampling = sampling | {"measurement": array_bytes(y.shape), "overhead": OVERHEAD}
+        if operator.guided:
+            sampling |= {"guide": array_bytes(operator.domain_shape)}
         if self.device.type == "cuda":
             sampling = with_more(sampling, measurement=array_bytes(y.shape), operator=operator.kept_bytes())
         volume, maps = array_bytes(operator.domain_shape), (self.sampler.num_draws > 1) + 2 * self.evidence

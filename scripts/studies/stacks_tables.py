@@ -1,4 +1,4 @@
-"""Tables of docs/stacks.md, from docs/stacks.json and docs/tuning_stacks.json."""
+"""Tables of docs/stacks.md, from docs/stacks.json, docs/tuning_stacks.json and docs/tuning_alignment.json."""
 
 from __future__ import annotations
 
@@ -104,10 +104,36 @@ def tuning_text(record: Mapping) -> str:
     return f"{note}\n\n{table(['what', 'setting', 'PSNR (dB)'], rows)}"
 
 
+def alignment_text(record: Mapping) -> str:
+    """Errors of two registrations, and what tells people and slices apart."""
+    settings, found = record["settings"], record["summary"]
+    count = len(record["results"]["errors"])
+    titles = {"operator": "on the operator", "mutual information": "ITK's mutual information"}
+    rows = [
+        [title, *(f"{found[name][kind]:.3f}" for kind in ("mm", "mm_worst", "degrees", "degrees_worst"))]
+        for name, title in titles.items()
+    ]
+    lost = [run["lost"] for seeds in record["results"]["slices"].values() for run in seeds.values()]
+    size = " x ".join(map(str, settings["size"]))
+    return (
+        f"{count} people that priors were trained on, {size} mm of each, an axial and a coronal stack of 5 mm slices, "
+        f"the second turned by up to {settings['turn_degrees']:g} degrees about each axis and moved by up to "
+        f"{settings['shift_mm']:g} mm along it, noise of {100 * settings['noise']:g} percent. Made by `python -m "
+        f"scripts.studies.tune_alignment`.\n\n"
+        f"{table(['registration', 'error, mm', 'worst', 'error, degrees', 'worst'], rows)}\n\n"
+        f"Similarity with a stack of the same person is {found['least_similarity_of_one_person']:g} or more, with one "
+        f"of another person {found['largest_similarity_of_two']:g} or less. Of {found['slices_of_whole_stacks']} good "
+        f"slices {found['of_them_count_less']} count less than the others; one that lost 60 percent of its signal "
+        f"counts {max(lost):.2f} or less."
+    )
+
+
 def write_stacks(docs: Path) -> list[Path]:
     """Fill docs/stacks.md; the files written."""
     written = []
-    for name, text in (("stacks", stacks_text), ("tuning_stacks", tuning_text)):
+    for name, text in (
+        ("stacks", stacks_text), ("tuning_stacks", tuning_text), ("tuning_alignment", alignment_text)
+    ):  # fmt: skip
         source, page = docs / f"{name}.json", docs / "stacks.md"
         if source.exists() and fill(page, name.replace("_", " "), text(json.loads(source.read_text("utf-8")))):
             written.append(page)

@@ -21,4 +21,4 @@ def test_the_study_measures_both_registrations_and_tells_heads_apart(tmp_path):
         sum(e["1"]["operator"]["mm"] for e in errors.values()) / 2, abs=1e-3
     )
     assert summary["operator"]["mm_worst"] < 0.3
-    assert summary["largest_similarity_of_two"] < 0.7 < summary["least_similarity_of_one_person"]
+    assert summary["largest_similarity_of_two"] < 0.75 < summary["least_similarity_of_one_person"]

@@ -2,8 +2,8 @@
 
     headers       where the poses begin: the identity, or what a file of poses says
     each round    every stack but the reference: a quick volume of the others that are placed; the stack's pose by
-                  `register`; its intensities by `matched`
-    then          with `motion`, every slice for itself (`slice_motion`); slices that do not fit count less (`outliers`)
+                  `register`; its intensities by `matched`. Then slices that do not fit count less (`outliers`)
+    then          with `motion`, every slice for itself (`slice_motion`), and what does not fit once more
 
 What the others say of a stack is in others.py. One that they hardly cover (OVERLAP), or do not predict (SIMILAR),
 cannot be placed and is left out, by name.
@@ -18,6 +18,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from bundle.files.alignment import read_poses
 from bundle.files.combined import Combined
 from bundle.files.doubts import add_doubts
 from bundle.files.paths import path_of
@@ -37,7 +38,7 @@ from bundle.physics.stacks.slice_motion import placed_in_plane, placed_slices
 from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
-OVERLAP, SIMILAR = 0.2, 0.7
+OVERLAP, SIMILAR = 0.2, 0.75
 """Share of a stack's subject that the others must cover, and the least similarity with what they predict."""
 VOXEL = 1.0
 """mm: volumes that stacks are compared with are not finer."""
@@ -63,6 +64,8 @@ class AlignStacksd(Preparation):
         self.rounds = whole_number("rounds", rounds)
         self.motion, self.outliers = is_on(motion, "motion"), is_on(outliers, "outliers")
         self.even, self.poses = is_on(even, "even"), None if poses is None else path_of("poses", poses)
+        if self.poses is not None:
+            read_poses(self.poses)  # a file that is none is refused before any work
 
     def prepare(self, measurement: MetaTensor) -> MetaTensor:
         operator = operator_of(measurement)

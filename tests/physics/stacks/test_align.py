@@ -102,11 +102,9 @@ def test_a_stack_waits_for_those_that_cover_it():
     first = first.moved(voxels=first.voxels[:, :, :half].clone(), poses=None, weights=None)
     affine = second.affine.clone()
     affine[:3, 3] += (half + 1) * second.affine[:3, 2]
-    second = second.moved(
-        voxels=second.voxels[:, :, half + 1 :].clone(), affine=affine, poses=None, weights=None, name="upper"
-    )
+    second = second.moved(voxels=second.voxels[:, :, half + 1 :].clone(), affine=affine, poses=None, weights=None)
     image = aligned(measurement(operator, [first, second, third]), rounds=1)
-    assert {stack.name for stack in image.meta["stacks"]} == {"axial", "upper", "coronal"}
+    assert {stack.name for stack in image.meta["stacks"]} == {"axial", "axial 2", "coronal"}
     mm, _ = apart(image.meta["stacks"][1].poses[0], torch.eye(4, dtype=torch.float64))
     assert mm < 0.5  # of six slices
 
