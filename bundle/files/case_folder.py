@@ -129,7 +129,7 @@ class WriteCases:
                 return
         with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
             if point is not None and kept.first.is_dir():
-                shutil.copytree(kept.first, new, dirs_exist_ok=True)
+                shutil.copytree(kept.first, new, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
             for writer in self.writers:
                 writer.write(result, new) if point is None else writer.join(result, kept, new)
             names = [described(path) for path in sorted(new.iterdir())]

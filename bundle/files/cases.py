@@ -52,15 +52,16 @@ class Cases:
         mask_dir: the same of masks and label maps that are carried along as "mask"; or the file of one.
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
-            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`.
+            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`. One that has
+            `volumes_of` reads what holds several volumes one by one, a `bundle.files.series.Series`.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
             files that this names.
         output_dir: of the results.
         deidentify: a switch, or "shift_dates": name cases by their data (bundle.files.nameless).
 
     Attributes:
-        usable: "image" (the path, the stack that was found of DICOM, or the group of scans of one patient) and "case"
-            (the name) of each.
+        usable: "image" (the path, the stack that was found of DICOM, the group of scans of one patient, or the series
+            of volumes) and "case" (the name) of each.
         finished, written: names of cases, whose results an earlier run or this one has written.
         left_out, refused, failed: path -> why.
 

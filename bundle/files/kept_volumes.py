@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,5 +122,5 @@ class KeptVolumes:
     def forget(self, case: str) -> None:
         """The case is written."""
         shutil.rmtree(self._found.pop(case).folder, ignore_errors=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        with suppress(OSError):  # others are there, of this run or of another one
             self.folder.rmdir()

@@ -37,7 +37,7 @@ HALF = (32, 32, 30)
 VOLUMES, RATIO = 8, 5.0
 CHANGE, RADIUS = 0.05, 8.0
 """Of the range of intensities; mm."""
-NOISES = (0.0, 0.01, 0.03)
+NOISES = (0.0, 0.02)
 """Of the measurement, shares of the range of intensities."""
 AIR = -0.8
 PERCENT = 50.0

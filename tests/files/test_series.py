@@ -1,7 +1,6 @@
-"""Series of volumes: what is one, which volumes are taken, each read by itself, one result with the header's time."""
+"""Series of volumes in whole runs: one result with the header's time, whatever stops it on the way."""
 
 import gc
-import gzip
 import json
 import shutil
 import weakref
@@ -10,37 +9,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from monai.data import MetaTensor
-from nibabel.testing import data_path
 
 from bundle.files import case_folder
-from bundle.files.dicom_search import search
-from bundle.files.dicom_time import time_stacks
 from bundle.files.joined import columns_of
 from bundle.files.kept_volumes import FOLDER
-from bundle.files.limits import Limits
-from bundle.files.read import LoadVolumed
-from bundle.files.scan import Refusal
-from bundle.files.series import Series, TimePoint, chosen_of, times_of, widest
+from bundle.files.save_results import SaveResults
+from bundle.files.series import Series, TimePoint, widest
+from bundle.files.source import Source
+from bundle.physics.thick.scale import ScalePercentilesd
 from bundle.sampling.time_noise import seed_of
 from tests.support.dicom_files import AFFINE, VOXELS, write_time_points
-from tests.support.helpers import repeatable
-from tests.support.scans import EVALUATE, INFERENCE, OBLIQUE, thick_voxels, whole_message
-
-THICK = OBLIQUE @ np.diag([1.0, 1.0, 4.0, 1.0])
-TIMES = np.array([1.0, 1.4, 0.7, 1.1])
-
-
-def write_series(path, times=TIMES, affine=THICK, dt=2.5, unit="sec", intent=0, dtype=np.float32, offset=3.0):
-    voxels = (thick_voxels()[..., None] * times).astype(dtype)
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm", unit)
-    image.header["pixdim"][4], image.header["intent_code"], image.header["toffset"] = dt, intent, offset
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return voxels
+from tests.support.scans import EVALUATE, INFERENCE, THICK, TIMES, thick_voxels, whole_message, write_series
 
 
 @pytest.fixture
@@ -53,129 +33,6 @@ def results(folder):
     return {p.name: nib.load(p) for p in sorted(folder.glob("*.nii.gz"))}
 
 
-# -- which volumes ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("value, found", [
-    ("all", (0, 1, 2, 3, 4)), (3, (3,)), ([4, 0, 0], (0, 4)), ("4,0", (0, 4)), ("1:3", (1, 2)),
-    (":2", (0, 1)), ("1::2", (1, 3)),
-])  # fmt: skip
-def test_times_name_volumes_as_python_does(value, found):
-    assert chosen_of(times_of(value), 5) == found
-
-
-@pytest.mark.parametrize("value", [5, [0, 7], "5:9"])
-def test_volumes_that_are_not_there_are_refused(value):
-    with pytest.raises(Refusal, match="it holds 5 volumes, from 0 to 4, and --times names others"):
-        chosen_of(times_of(value), 5)
-
-
-@repeatable
-@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)).map(sorted), min_size=1))
-def test_the_range_of_a_series_holds_that_of_each_volume(ranges):
-    low, high = widest(ranges)
-    assert all(low <= a and b <= high for a, b in ranges)
-    assert low in [a for a, _ in ranges] and high in [b for _, b in ranges]
-
-
-# -- reading ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["bold.nii", "bold.nii.gz", "bold.hdr"])
-def test_each_volume_is_read_by_itself(tmp_path, name):
-    voxels = write_series(tmp_path / name)
-    load = LoadVolumed("image", limits=Limits(max_gigabytes=1e-5))  # one volume, and not all
-    series = load.volumes_of(str(tmp_path / name))
-    assert isinstance(series, Series) and series.count == 4
-    for point in [*series.points(), series.points()[1]]:
-        image = load({"image": point})["image"]
-        assert np.array_equal(image[0], voxels[..., point.index])
-        assert np.allclose(image.affine, THICK) and image.meta["source"].time is point
-    with pytest.raises(ValueError, match="at most 1e-05 GB are read"):
-        load({"image": str(tmp_path / name)})
-
-
-def test_a_compressed_file_is_unpacked_once(tmp_path, monkeypatch):
-    voxels = np.random.default_rng(0).integers(0, 100, (64, 48, 20, 8)).astype(np.float32)
-    nib.save(nib.Nifti1Image(voxels, THICK), tmp_path / "bold.nii.gz")
-    load = LoadVolumed("image")
-    series = load.volumes_of(str(tmp_path / "bold.nii.gz"))
-    unpacked, real = [], gzip._GzipReader.read
-
-    def counted(self, *args):
-        unpacked.append(len(piece := real(self, *args)))
-        return piece
-
-    monkeypatch.setattr(gzip._GzipReader, "read", counted)
-    for point in series.points():
-        assert np.array_equal(load({"image": point})["image"][0], voxels[..., point.index])
-    assert voxels.nbytes <= sum(unpacked) < 1.3 * voxels.nbytes
-
-
-def test_one_volume_in_four_dimensions_is_a_volume(tmp_path):
-    write_series(tmp_path / "one.nii.gz", np.ones(1))
-    assert LoadVolumed("image").volumes_of(str(tmp_path / "one.nii.gz")) == str(tmp_path / "one.nii.gz")
-
-
-@pytest.mark.parametrize("intent, words", [
-    (2003, r"its 4 volumes are the channels of a picture in colours \(intent RGB vector\), and no time points"),
-    (1007, r"each voxel is a vector of 4 numbers \(intent vector\), and its volumes are no time points"),
-])  # fmt: skip
-def test_colours_and_vectors_are_told_from_time(tmp_path, intent, words):
-    write_series(tmp_path / "odd.nii.gz", intent=intent)
-    with pytest.raises(ValueError, match=words):
-        LoadVolumed("image").volumes_of(str(tmp_path / "odd.nii.gz"))
-
-
-def test_a_real_series_is_read():
-    """The 4-D example of nibabel: two echo-planar volumes of a head, 128 x 96 x 24."""
-    path = f"{data_path}/example4d.nii.gz"
-    load = LoadVolumed("image")
-    series = load.volumes_of(path)
-    assert series.count == 2
-    whole = nib.load(path)
-    image = load({"image": series.points()[1]})["image"]
-    assert np.array_equal(image[0], whole.get_fdata()[..., 1]) and np.allclose(image.affine, whole.affine)
-
-
-# -- DICOM --------------------------------------------------------------------------------------------------
-def stack_in(folder):
-    (stack,) = search(folder).stacks
-    return stack
-
-
-@pytest.mark.parametrize("by", ["TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"])
-def test_time_points_of_dicom_are_ordered_by_what_is_stated(tmp_path, by):
-    series = np.stack([VOXELS, 2 * VOXELS, 3 * VOXELS], -1)
-
-    def edit(ds, k, t):
-        for other in {"TemporalPositionIdentifier", "AcquisitionNumber"} - {by}:
-            delattr(ds, other)
-        if by != "InstanceNumber":
-            ds.InstanceNumber = 1000 - ds.InstanceNumber
-
-    write_time_points(tmp_path / "bold", series, AFFINE, edit)
-    stacks = time_stacks(stack_in(tmp_path / "bold"))
-    assert len(stacks) == 3
-    for t, stack in enumerate(stacks):
-        assert np.array_equal(stack.voxels(), series[..., t]) and np.allclose(stack.affine, AFFINE, atol=1e-4)
-
-
-def test_a_place_with_an_image_too_many_makes_no_series(tmp_path):
-    write_time_points(tmp_path / "bold", np.stack([VOXELS, VOXELS + 1], -1), AFFINE)
-    next(iter(sorted((tmp_path / "bold").iterdir()))).unlink()
-    stack = stack_in(tmp_path / "bold")
-    assert time_stacks(stack) == (stack,)
-
-
-def test_dicom_time_points_become_one_result(tmp_path, run_here, tiny_overrides):
-    series = np.stack([VOXELS, VOXELS + 40, VOXELS + 80], -1)
-    write_time_points(tmp_path / "bold", series, AFFINE)
-    run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold", times="0:2", noise_level=0.0))
-    (recon,) = results(tmp_path / "results" / "bold").values()
-    assert recon.shape == (20, 18, 24, 2) and recon.header["pixdim"][4] == 4.0
-    assert recon.header.get_xyzt_units() == ("mm", "sec")
-    means = recon.get_fdata().reshape(20, 18, 6, 4, 2).mean(3)
-    assert np.abs(means - series[..., :2]).max() < 0.01 * series.max()
-
-
-# -- whole runs ---------------------------------------------------------------------------------------------
 def test_a_series_comes_out_as_one_file_with_its_time(fmri, run_here, tiny_overrides, tmp_path):
     run_here("inference", [INFERENCE], tiny_overrides(fmri, num_draws=2, noise_level=0.0, report=True))
     case = tmp_path / "results" / "bold"
@@ -222,8 +79,6 @@ def test_a_chosen_volume_alone_is_what_it_is_in_its_series(tmp_path, run_here, t
 
 def test_all_volumes_have_one_range_of_intensities(fmri, run_here, tiny_overrides, tmp_path):
     seen = []
-    from bundle.physics.thick.scale import ScalePercentilesd
-
     real = ScalePercentilesd.__call__
 
     def watched(self, data):
@@ -242,8 +97,6 @@ def test_all_volumes_have_one_range_of_intensities(fmri, run_here, tiny_override
 def test_a_run_that_stopped_goes_on_with_the_volume_it_stopped_at(
     option, fmri, run_here, tiny_overrides, tmp_path, monkeypatch
 ):
-    from bundle.files.save_results import SaveResults
-
     settings, real = tiny_overrides(fmri, num_draws=2, time_noise="own"), SaveResults.keep
 
     def stop(self, result, point, kept):
@@ -290,9 +143,8 @@ def test_a_volume_that_is_broken_is_named_before_the_work(tmp_path, run_here, ti
     assert "volume 2 of 4: " in whole_message(error.value) and "1 voxels are NaN" in whole_message(error.value)
 
 
-def test_a_volume_that_fails_ends_its_series_and_no_other_case(tmp_path, run_here, tiny_overrides, monkeypatch):
-    from bundle.files.save_results import SaveResults
-
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_volume_that_fails_ends_its_series_and_no_other_case(beside, tmp_path, run_here, tiny_overrides, monkeypatch):
     write_series(tmp_path / "scans" / "a.nii.gz")
     write_series(tmp_path / "scans" / "b.nii.gz", TIMES[:2])
     real = SaveResults.keep
@@ -304,8 +156,10 @@ def test_a_volume_that_fails_ends_its_series_and_no_other_case(tmp_path, run_her
 
     monkeypatch.setattr(SaveResults, "keep", fails)
     with pytest.raises((RuntimeError, SystemExit)) as error:
-        run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "scans"))
-    assert "a.nii.gz: volume 1 of 4: " in whole_message(error.value)
+        run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "scans", **{"write_cases#beside": beside}))
+    said = whole_message(error.value)
+    assert "1 of 2 volumes have no result" in said and "No space left" in said and "a.nii.gz: " in said
+    assert beside or "a.nii.gz: volume 1 of 4: " in whole_message(error.value)
     assert [p.name for p in (tmp_path / "results").glob("[!.]*")] == ["b"]
     assert nib.load(tmp_path / "results" / "b" / "b_recon.nii.gz").shape == (20, 18, 24, 2)
 
@@ -322,8 +176,6 @@ def test_what_a_series_cannot_be_is_refused(configs, ids, words, fmri, run_here,
 
 
 def test_no_more_volumes_are_held_the_more_there_are(tmp_path, run_here, tiny_overrides, monkeypatch):
-    from bundle.files.save_results import SaveResults
-
     real, alive, most = SaveResults.keep, weakref.WeakSet(), []
 
     def watched(self, result, point, kept):
@@ -336,6 +188,20 @@ def test_no_more_volumes_are_held_the_more_there_are(tmp_path, run_here, tiny_ov
     write_series(tmp_path / "bold.nii.gz", np.linspace(1, 2, 7))
     run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold.nii.gz", num_steps=1))
     assert len(most) == 7 and max(most) <= 4  # of this one and the one before
+
+
+def test_a_case_is_counted_once_whoever_writes_its_volumes(fmri, run_here, tiny_overrides, tmp_path, capfd):
+    write_series(fmri.parent / "more.nii.gz", TIMES[:2])
+    labels = np.zeros((20, 18, 6), np.uint8)
+    labels[5:9, 5:9, 2:4] = 3
+    (tmp_path / "masks").mkdir()
+    nib.save(nib.Nifti1Image(labels, THICK), tmp_path / "masks" / "bold.nii.gz")
+    ids = {"write_cases#beside": True, "mask_dir": str(tmp_path / "masks")}
+    run_here("inference", [INFERENCE], tiny_overrides(fmri.parent, **ids))
+    assert "2 reconstructed, 0 finished before, 0 skipped, 0 failed" in capfd.readouterr().err
+    mask = nib.load(tmp_path / "results" / "bold" / "bold_mask.nii.gz")
+    assert mask.shape == (20, 18, 24) and set(np.unique(mask.dataobj)) == {0, 3}
+    assert nib.load(tmp_path / "results" / "more" / "more_recon.nii.gz").shape == (20, 18, 24, 2)
 
 
 # -- beside it ----------------------------------------------------------------------------------------------
@@ -356,6 +222,21 @@ def test_what_lies_beside_a_series_goes_along_with_the_chosen_volumes(fmri, run_
     )
 
 
+def test_of_a_deidentified_series_no_text_goes_along(fmri, run_here, tiny_overrides, tmp_path):
+    image = nib.load(fmri)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    image.header["descrip"] = b"Jane Doe"
+    nib.save(image, fmri)
+    (fmri.parent / "bold.bval").write_text("0 1000 1000 2000\n")
+    (fmri.parent / "bold.json").write_text(json.dumps({"Modality": "MR", "PatientName": "Jane Doe"}))
+    run_here("inference", [INFERENCE], tiny_overrides(fmri, times=":2", deidentify=True))
+    (case,) = (tmp_path / "results").glob("[!.]*")
+    assert {p.name for p in case.iterdir()} == {f"{case.name}_recon.nii.gz", f"{case.name}_recon.bval", "run.json"}
+    recon = nib.load(case / f"{case.name}_recon.nii.gz")
+    assert recon.shape == (20, 18, 24, 2) and b"Jane" not in recon.header.binaryblock
+    assert "Jane" not in (case / "run.json").read_text() and str(tmp_path) not in (case / "run.json").read_text()
+
+
 def test_a_table_of_another_series_is_left_aside(tmp_path):
     (tmp_path / "x.bval").write_text("0 1000\n")
     assert columns_of(tmp_path / "x.bval", Series("x.nii", 3, (0, 1, 2))) is None
@@ -364,11 +245,20 @@ def test_a_table_of_another_series_is_left_aside(tmp_path):
 def test_seeds_of_volumes_differ_and_are_those_of_their_number():
     class Volume:
         def __init__(self, index, chosen=(0, 1, 2)):
-            from bundle.files.source import Source
-
             self.meta = {"source": Source(time=TimePoint(Series("x", 3, chosen), index))}
 
     seeds = [seed_of(5, Volume(i)) for i in range(3)]
     assert seeds[0] == 5 and len(set(seeds)) == 3 and all(0 <= s < 2**63 for s in seeds)
     assert seed_of(5, Volume(2, (2,))) == seeds[2] and seed_of(6, Volume(2)) != seeds[2]
     assert seed_of(5, MetaTensor(torch.zeros(1))) == 5
+
+
+def test_dicom_time_points_become_one_result(tmp_path, run_here, tiny_overrides):
+    series = np.stack([VOXELS, VOXELS + 40, VOXELS + 80], -1)
+    write_time_points(tmp_path / "bold", series, AFFINE)
+    run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold", times="0:2", noise_level=0.0))
+    (recon,) = results(tmp_path / "results" / "bold").values()
+    assert recon.shape == (20, 18, 24, 2) and recon.header["pixdim"][4] == 4.0
+    assert recon.header.get_xyzt_units() == ("mm", "sec")
+    means = recon.get_fdata().reshape(20, 18, 6, 4, 2).mean(3)
+    assert np.abs(means - series[..., :2]).max() < 0.01 * series.max()
