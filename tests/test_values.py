@@ -54,6 +54,7 @@ TABLE = [
     (INFERENCE, "sampler#progress", ["x"], "progress is on or off"),
     (INFERENCE, "sampler#timesteps", [[], [5, 5], [2000, 5], "x", [5.5, 1], {"a": 1}], "timesteps must descend"),
     (INFERENCE, "guide_registration", ["x", 3, []], "guide_registration must be one of auto, header"),
+    (INFERENCE, "guided#at_check", ["x", 2], "at_check is on or off"),
     (INFERENCE, "noise", ["rice", 3, []], "noise must be one of"),
     (INFERENCE, "noise_field", ["slerp"], "noise_field must be a noise field"),
     (INFERENCE, "start", ["x", 3], "start must be nothing or refer to"),

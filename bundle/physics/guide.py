@@ -47,8 +47,8 @@ from bundle.usage import UsageError
 
 REGISTRATIONS = ("auto", "header")
 SHARED = 0.25
-"""Of the edges, at least (scripts.studies.guide, docs/guide.md): pairs of two people reach 0.15, after registration,
-and pairs of one synthetic head in two contrasts have 0.47 or more."""
+"""Of the edges, at least: pairs of two people, or of two synthetic heads, reach 0.14 after registration, and pairs of
+one head in two contrasts have 0.4 or more (docs/tuning_guide.json)."""
 COVERED, WELL_COVERED = 0.5, 0.95
 """Share of the subject that a guide shows: at least, and without a doubt."""
 FEWEST = 8

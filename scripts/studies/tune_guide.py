@@ -6,6 +6,7 @@
 
     edge      EDGE of bundle/physics/variation.py: PSNR of guided total variation, slices of 5 mm
     steps     start_fraction and num_steps with a guide (`with_guide` of configs/inference.json): PSNR of the diffusion
+    error     `data_consistency#error` with a guide: PSNR of the diffusion, slices with noise
     shared    SHARED of bundle/physics/guide.py: edges that two contrasts of one head share, and that two heads, or two
               of the people, share after registration
 """
@@ -49,6 +50,9 @@ SIZE = (64, 64, 60)
 EDGES = (0.03, 0.05, 0.1, 0.2, 0.3)
 STEPS = ((0.01, 1), (0.02, 1), (0.02, 2), (0.02, 5), (0.05, 1), (0.05, 5), (0.2, 10))
 """start_fraction and num_steps; two draws."""
+
+ERRORS, NOISES = (0.05, 0.1, 0.15, 0.3), (0.03, 0.06)
+"""Prior's units; shares of the intensity range."""
 
 
 def in_range(image: nib.Nifti1Image) -> MetaTensor:
@@ -101,6 +105,16 @@ class Tuning:
         def score(x: torch.Tensor) -> float:
             return round(float(psnr(x, truth, DATA_RANGE)), 3)
 
+        if kind == "error":
+            start, found = ConsistentTotalVariation(noise="auto"), {str(error): [] for error in ERRORS}
+            for noise in NOISES:
+                draw = torch.Generator().manual_seed(0)
+                noisy = y + DATA_RANGE * noise * torch.randn(y.shape, generator=draw)
+                for error in ERRORS:
+                    found[str(error)].append(
+                        score(self.sample(noisy, operator, start, 0.01, 1, NoiseAware(error=error)))
+                    )
+            return {what: round(float(np.mean(scores)), 3) for what, scores in found.items()}
         if kind == "edge":
             start, plain = operator.linear_reconstruction(y), operator.with_guide(None)
             found = {"cubic_consistent": Interpolation(3, True)(y, operator)}
@@ -115,12 +129,13 @@ class Tuning:
         found |= {f"{f} {n}": self.sample(y, operator, ConsistentTotalVariation(), f, n) for f, n in STEPS}
         return {what: score(x) for what, x in found.items()}
 
-    def sample(self, y: torch.Tensor, operator: LinearOperator, start, fraction: float, steps: int) -> torch.Tensor:
+    def sample(self, y: torch.Tensor, operator: LinearOperator, start, fraction: float, steps: int,
+               data_step: NoiseAware | None = None) -> torch.Tensor:  # fmt: skip
         """The diffusion's result, mean of two draws."""
         measurement = MetaTensor(y[None, None], affine=torch.eye(4, dtype=torch.float64))
         measurement.meta["operator"] = operator
         inferer = DiffusionInverseInferer(
-            self.prior, NoiseAware(), named_noise("slerp"), steps, fraction, start=start, progress=False
+            self.prior, data_step or NoiseAware(), named_noise("slerp"), steps, fraction, start=start, progress=False
         )
         return inferer(measurement, self.network).as_tensor()[0, 0]
 
@@ -128,7 +143,7 @@ class Tuning:
         """What two scans share, in the place where they share most."""
         scan, guide = (self.scan(what) for what in pair.split(" by "))
         y, operator, _ = thick(scan)
-        pose = pose_of(guide, y, operator, operator.domain_affine(scan.affine).numpy(), registered=True)
+        pose = pose_of(guide, y, operator, scan.affine.numpy(), registered=True)
         return {"shared": round(pose.shared, 4), "covered": round(pose.covered, 4)}
 
     def scan(self, what: str) -> MetaTensor:
@@ -147,12 +162,13 @@ def plan(people: list[str], seeds: list[int]):
     two = list(permutations(seeds, 2))
     yield from (("shared", "two heads", f"{s} {a} by {t} {b}") for (s, t), (a, b) in zip(two, PAIRS * len(two)))
     yield from (("shared", "two people", " by ".join(pair)) for pair in permutations(people, 2))
+    yield from (("error", seed, " by ".join(pair)) for seed in seeds for pair in PAIRS)
 
 
 def chosen(results: dict) -> dict:
     """Means of what was tried, the best, and the ends of what is shared."""
     found: dict = {}
-    for kind in ("edge", "steps"):
+    for kind in ("edge", "steps", "error"):
         runs = [run for pairs in results.get(kind, {}).values() for run in pairs.values()]
         if runs:
             found[kind] = {what: round(float(np.mean([run[what] for run in runs])), 3) for what in runs[0]}
@@ -171,7 +187,11 @@ def choices_text(record: dict) -> str:
     parts = [
         f"Synthetic heads, the middle {size} voxels of 1 mm, slices of 5 mm; made by `scripts.studies.tune_guide`."
     ]
-    for kind, head in (("edge", "EDGE, guided total variation"), ("steps", "start_fraction and num_steps, diffusion")):
+    for kind, head in (
+        ("edge", "EDGE, guided total variation"),
+        ("steps", "start_fraction and num_steps, diffusion"),
+        ("error", "`data_consistency#error`, noise of 0.03 and 0.06"),
+    ):
         rows = [[what, f"{value:.2f}"] for what, value in found.get(kind, {}).items()]
         parts += [table([head, "PSNR (dB)"], rows)] if rows else []
     shared = [

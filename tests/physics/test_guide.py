@@ -194,6 +194,6 @@ def test_a_run_with_a_guide_records_it_and_follows_it(run_here, tiny_overrides, 
     record = json.loads((tmp_path / "results" / "a" / "run.json").read_text(encoding="utf-8"))
     assert record["guide"]["file"] == str(guide) and record["guide"]["shared_edges"] > SHARED
     assert record["settings"]["start"].startswith("ConsistentTotalVariation")
-    assert (record["settings"]["num_steps"], record["settings"]["start_fraction"]) == (2, 0.02)
+    assert (record["settings"]["num_steps"], record["settings"]["start_fraction"]) == (1, 0.01)
     result = nib.load(tmp_path / "results" / "a" / "a_recon.nii.gz").get_fdata()
     assert result.shape == tuple(truth.shape)
