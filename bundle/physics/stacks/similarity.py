@@ -4,7 +4,7 @@
     similarity = corr over m of  b(y) and b(P x)
 
 m is 1 where the subject is measured and predicted (others.py). All heads are bright inside and dark around, and have
-their ventricles in the middle: placed upon each other, two heads correlate at 0.76. Of their gyri and vessels nothing
+their ventricles in the middle: placed upon each other, two heads correlate well. Of their gyri and vessels nothing
 agrees. Neither do gain and bias matter, and what is finer than FINE is noise.
 """
 
