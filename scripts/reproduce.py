@@ -9,7 +9,7 @@ for all), and, given weights that `run adaptation` made of the thick sample, wit
 embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
 docs/tuning_ct.json (scripts.studies.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, to compare noise
 fields (scripts.studies.evidence_grid). Patient: several stacks, guides, and bands, of the people and the real scans
-that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands); what has no folder is left out. A seed is
+that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands, .real_guides); what has no folder is left out. A seed is
 the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from monai.bundle import ConfigWorkflow
 
 from bundle.files.last_words import plain_endings
-from scripts.studies import acquired_tables, bands, evidence_grid, guide, stacks
+from scripts.studies import acquired_tables, bands, evidence_grid, guide, real_guides, stacks
 from scripts.studies.grid_tables import write_evidence
 from scripts.studies.stacks_tables import write_stacks
 from scripts.studies.tables import write_tables
@@ -109,13 +109,14 @@ def _tables(docs: Path) -> list[Path]:
 
 
 def run_patient(work_dir: Path, shown: Path | None, real: Path | None) -> None:
-    """docs/stacks.json, guide.json and bands.json, of the folders that there are."""
+    """docs/stacks.json, guide.json, bands.json and real_guides.json, of the folders that there are."""
     if shown is not None:
         stacks.main(["--data_dir", str(shown), "--work_dir", str(work_dir / "stacks")])
         guide.main(["--data_dir", str(shown), "--work_dir", str(work_dir / "guide")])
     if real is not None:
         bands.main(["--real_dir", str(real)])
         bands.main(["--real_dir", str(real), "--result", BANDED])
+        real_guides.main(["--data_dir", str(real), "--work_dir", str(work_dir / "real_guides")])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -39,8 +39,9 @@ simulated bands."""
 PRIOR_SHARE = 0.02
 """Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
 POWER, STEP, BESIDE = 20.0, 0.006, 0.2
-"""Of bands that are found: power over that of frequencies up to BESIDE away, and the logarithmic step, at least. By trial on simulated scans
-without bands."""
+"""Of bands that are found: power over that of frequencies up to BESIDE away, and the logarithmic step, at least.
+
+By trial on simulated scans without bands."""
 
 
 @dataclass(frozen=True, eq=False)
