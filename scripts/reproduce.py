@@ -9,8 +9,8 @@ for all), and, given weights that `run adaptation` made of the thick sample, wit
 embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
 docs/tuning_ct.json (scripts.studies.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, to compare noise
 fields (scripts.studies.evidence_grid). Patient: several stacks, guides, and bands, of the people and the real scans
-that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands, .real_guides); what has no folder is left out. A seed is
-the key of the sampling noise and of the photon noise.
+that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands, .real_guides); what has no folder is left
+out. A seed is the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
 
