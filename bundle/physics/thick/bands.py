@@ -36,8 +36,9 @@ OUTLIER = 1.0
 CELL_MM, REACH_MM, REACH_SLICES, ROUNDS = 4.0, 24.0, 9.0, 3
 """Cells of the field, the deviations of the Gaussian that it is smoothed by within slices and across, and rounds.
 
-Of simulated bands of 5 percent that change by a third over the head (docs/acquired.md) 18 mm, 7 slices and two rounds
-leave as much, one round more, and 12 mm or 30 mm leave more of the one kind or the other: anatomy, or bands."""
+Of simulated bands of 5 percent that change at random over the head, and of those that change from side to side, 20 and
+9 percent are left with these; 22 and 9 with two rounds, 22 and 8 with 30 mm and 10 slices, 20 and 10 with 18 mm, 7
+slices and two rounds, 21 and 16 with 12 mm, 4 slices and two rounds. Less smoothing follows bands, and anatomy too."""
 PRIOR_SHARE = 0.02
 """Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
 POWER, STEP, BESIDE = 20.0, 0.006, 0.2
