@@ -43,15 +43,20 @@ SOURCES = Path(__file__).with_name("data_sources.json")
 FIRST_VALIDATION_SEED = 1000
 
 
-def head_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
-    """Draws a head (uint8) for a role and a seed, from the tissue maps; its header tells its contrast."""
+def head_synthesiser(output_dir: Path) -> tuple[HeadSynthesiser, np.ndarray]:
+    """Of the tissue maps that were written there, and the affine (4, 4) of its heads."""
 
     def load(kind: str, folder: str) -> tuple[torch.Tensor, np.ndarray]:
         image = nib.load(output_dir / folder / f"icbm152_sym09a_{kind}.nii.gz")
         return torch.from_numpy(image.get_fdata(dtype=np.float32)), image.affine
 
     t1, affine = load("t1", "training")
-    draw = HeadSynthesiser(load("wm", "tissue")[0] / 255, load("gm", "tissue")[0] / 255, t1)
+    return HeadSynthesiser(load("wm", "tissue")[0] / 255, load("gm", "tissue")[0] / 255, t1), affine
+
+
+def head_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nifti1Image]:
+    """Draws a head (uint8) for a role and a seed, from the tissue maps; its header tells its contrast."""
+    draw, affine = head_synthesiser(output_dir)
 
     def head(role: str, seed: int) -> nib.Nifti1Image:
         image = nib.Nifti1Image((draw(seed) * 255).round().byte().numpy(), affine)

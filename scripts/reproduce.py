@@ -1,14 +1,16 @@
 """Run the evaluations behind the published figures and write them as tables and pictures.
 
     python -m scripts.reproduce                      run what is missing, then write the tables
-    python -m scripts.reproduce --only ct            the CT part of it; or mri, or grid
+    python -m scripts.reproduce --only ct            the CT part of it; or mri, grid, or patient
     python -m scripts.reproduce --tables_only        write the tables from docs/results*.json
 
 MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
 for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the
 embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
 docs/tuning_ct.json (scripts.studies.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, to compare noise
-fields (scripts.studies.evidence_grid). A seed is the key of the sampling noise and of the photon noise.
+fields (scripts.studies.evidence_grid). Patient: several stacks, guides, and bands, of the people and the real scans
+that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands); what has no folder is left out. A seed is
+the key of the sampling noise and of the photon noise.
 Finished runs are kept in --work_dir, so an interrupted grid goes on where it stopped.
 """
 
@@ -22,8 +24,9 @@ from pathlib import Path
 from monai.bundle import ConfigWorkflow
 
 from bundle.files.last_words import plain_endings
-from scripts.studies import evidence_grid
+from scripts.studies import acquired_tables, bands, evidence_grid, guide, stacks
 from scripts.studies.grid_tables import write_evidence
+from scripts.studies.stacks_tables import write_stacks
 from scripts.studies.tables import write_tables
 
 CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
@@ -38,6 +41,8 @@ CT_RUNS = {
     "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 3, FEW_STEPS),
 }
 """Name: views and beam, photons per detector element (None: no noise), seeds, other ids."""
+BANDED = "open_ms_p01_study1_T1W"
+"""The real scan whose neighbouring slices differ in brightness."""
 VIEWS = {"svct": {}, "lact": evidence_grid.LIMITED_ARC}
 
 
@@ -98,12 +103,29 @@ def run_ct(work_dir: Path) -> None:
         Path("docs/results_ct.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
+def _tables(docs: Path) -> list[Path]:
+    """Every page whose tables are made of JSON."""
+    return write_tables(docs) + write_evidence(docs) + write_stacks(docs) + acquired_tables.write_acquired(docs)
+
+
+def run_patient(work_dir: Path, shown: Path | None, real: Path | None) -> None:
+    """docs/stacks.json, guide.json and bands.json, of the folders that there are."""
+    if shown is not None:
+        stacks.main(["--data_dir", str(shown), "--work_dir", str(work_dir / "stacks")])
+        guide.main(["--data_dir", str(shown), "--work_dir", str(work_dir / "guide")])
+    if real is not None:
+        bands.main(["--real_dir", str(real)])
+        bands.main(["--real_dir", str(real), "--result", BANDED])
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the MRI part")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--adapted", type=Path, help="weights that configs/adapt.json wrote, to be compared")
-    parser.add_argument("--only", choices=["mri", "ct", "grid"])
+    parser.add_argument("--only", choices=["mri", "ct", "grid", "patient"])
+    parser.add_argument("--shown_dir", type=Path, help="folder with the volumes of the shown people")
+    parser.add_argument("--real_dir", type=Path, help="folder with the real thick scans")
     parser.add_argument("--tables_only", action="store_true")
     args = parser.parse_args(argv)
 
@@ -114,7 +136,9 @@ def main(argv: list[str] | None = None) -> None:
             run_ct(args.work_dir)
         if args.only in (None, "grid"):
             evidence_grid.main(["--work_dir", str(args.work_dir / "grid")])
-    for path in write_tables(Path("docs")) + write_evidence(Path("docs")):
+        if args.only in (None, "patient"):
+            run_patient(args.work_dir, args.shown_dir, args.real_dir)
+    for path in _tables(Path("docs")):
         print(f"wrote {path}")
 
 

@@ -75,6 +75,22 @@ def test_slices_are_shared_and_the_volume_is_the_same(number, thick_file, tiny_o
     assert capfd.readouterr().out.count("wrote") == 2
 
 
+@pytest.mark.parametrize("share", ["cases", "slices"])
+def test_a_series_is_the_same_volume_by_volume(share, tiny_overrides, run_here, tmp_path):
+    thick = head_voxels((20, 18, 24)).reshape(20, 18, 6, 4).mean(3)
+    series = np.stack([thick, 1.3 * thick, 0.8 * thick], -1)
+    write_volume(tmp_path / "scans" / "bold.nii.gz", series, spacing=(1, 1, 4))
+    write_volume(tmp_path / "scans" / "head.nii.gz", thick, spacing=(1, 1, 4))
+    run_here("inference", INFERENCE, tiny_overrides(tmp_path / "scans") | {"output_dir": str(tmp_path / "alone")})
+    settings = tiny_overrides(tmp_path / "scans", share=share)
+    assert on_ranks(2, lambda: ended(run_here, "inference", SHARED, settings), tmp_path) == [0, 0]
+    one, two = volumes(tmp_path / "alone"), volumes(tmp_path / "results")
+    assert one.keys() == two.keys() == {"bold", "head"} and two["bold"].shape == (20, 18, 24, 3)
+    for case in one:
+        np.testing.assert_allclose(two[case], one[case], atol=1e-4 * one[case].max())
+    assert not list((tmp_path / "results").glob(".*"))
+
+
 class FailsIn:
     """Handler: the case of this name fails, on these ranks."""
 

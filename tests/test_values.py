@@ -53,6 +53,8 @@ TABLE = [
     (INFERENCE, "subject#threshold", ["x", float("nan")], "threshold must be a number"),
     (INFERENCE, "sampler#progress", ["x"], "progress is on or off"),
     (INFERENCE, "sampler#timesteps", [[], [5, 5], [2000, 5], "x", [5.5, 1], {"a": 1}], "timesteps must descend"),
+    (INFERENCE, "guide_registration", ["x", 3, []], "guide_registration must be one of auto, header"),
+    (INFERENCE, "guided#at_check", ["x", 2], "at_check is on or off"),
     (INFERENCE, "noise", ["rice", 3, []], "noise must be one of"),
     (INFERENCE, "noise_field", ["slerp"], "noise_field must be a noise field"),
     (INFERENCE, "start", ["x", 3], "start must be nothing or refer to"),
@@ -74,7 +76,13 @@ TABLE = [
     (INFERENCE, "max_memory", ["x", -1, []], 'max_memory must be "auto", "off", or a number of GB above 0'),
     (INFERENCE, "window", [[1, 1], [1, -1], [0], 5, "x", [0, float("nan")]], "window must be two rising numbers"),
     (INFERENCE, "device", ["x", "cuda:99", 5.5], "device .* cannot be used .*: leave --device out"),
+    (STACKS, "guided#at_check", ["x"], "at_check is on or off"),
     (STACKS, "combine", ["patient", 3, []], "combine must be one of auto, folder, all, none"),
+    (STACKS, "rounds", [-1, 1.5, "x", True], "rounds must be a whole number from 0"),
+    (STACKS, "motion", ["x", 2], "motion is on or off"),
+    (STACKS, "outliers", ["x", 2], "outliers is on or off"),
+    (STACKS, "even", ["x", 2], "even is on or off"),
+    (STACKS, "poses", [2.5, [1], True], "poses must be a path"),
     (STACKS, "reference", [0, -1, True, " ", [1]], "reference must be the name of a stack, or its number from 1"),
     (INFERENCE, "debug", ["x", 2], "debug is on or off"),
     (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
@@ -82,6 +90,8 @@ TABLE = [
     (INFERENCE, "prior#prediction", ["x", [1]], "prediction must be one of"),
     (INFERENCE, "prior#multiple", [0, -8, "x"], "multiple must be a whole number from 1"),
     (INFERENCE, "prior#clip", [[1, -1], 5], "clip must be two rising numbers"),
+    (INFERENCE, "times", ["x", -1, [], "5:2", "1:2:0", [0, "x"], True], 'times must be "all", the number of a volume'),
+    (INFERENCE, "time_noise", ["x", 1], "time_noise must be one of same, own"),
     (INFERENCE, "inside", ["x", 2], "inside is on or off"),
     (INFERENCE, "mask_dir", ["nowhere/at/all"], "mask_dir nowhere/at/all does not exist"),
     (INFERENCE, "inferer#margin", [-1, 2.5, "x"], "margin must be a whole number from 0"),
@@ -170,7 +180,7 @@ TABLE = [
     (ADAPT, "patch_size", [33], "patch_size must be a multiple of 8"),
 ]
 FREE = {
-    "bundle_root", "validation_dir", "model_name", "pretrained", "teacher",  # paths: tests/files/test_paths.py
+    "bundle_root", "validation_dir", "model_name", "pretrained", "teacher", "guide",  # paths: tests/files/test_paths.py
     "series", "unit",  # text that is compared or shown
     "displayable_configs", "imports", "initialize", "run", "handlers", "+handlers", "evaluate", "schedule", "scale",
     "cut", "validate", "train",

@@ -2,8 +2,10 @@
 
     {"convention": CONVENTION, "stacks": {name: [[4 x 4], ...], ...}}
 
-One matrix where a stack moved as a whole, one for each of its slices where they moved by themselves. The same as a
-transform file of ITK (.tfm), one for each stack that moved as a whole: places of ITK are LPS.
+One matrix where a stack moved as a whole, one for each of its slices where they moved by themselves.
+
+For other programs a transform file of ITK (.tfm) for each stack that moved as a whole. Its places are LPS, and as ITK
+resamples it maps the other way: place in the frame of the first stack -> place by the stack's header.
 """
 
 from __future__ import annotations
@@ -54,11 +56,11 @@ def read_poses(path: str | Path) -> dict[str, list]:
 
 
 def write_tfm(path: Path, pose: Sequence) -> None:
-    """Write a rigid motion (4, 4) of RAS places as ITK's transform file, of LPS places."""
-    matrix = LPS_TO_RAS @ np.asarray(pose, np.float64) @ LPS_TO_RAS
+    """Write a rigid motion (4, 4) of RAS places as ITK's transform file: LPS, and the other way (above)."""
+    matrix = LPS_TO_RAS @ np.linalg.inv(np.asarray(pose, np.float64)) @ LPS_TO_RAS
     numbers = " ".join(f"{v:.17g}" for v in (*matrix[:3, :3].flatten(), *matrix[:3, 3]))
     text = (
-        "#Insight Transform File V1.0\n#Transform 0\nTransform: MatrixOffsetTransformBase_double_3_3\n"
+        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
         f"Parameters: {numbers}\nFixedParameters: 0 0 0\n"
     )
     with written_whole(path) as partial:

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +25,11 @@ from tqdm import tqdm
 from bundle.files.find import case_of
 from bundle.files.findings import findings_of
 from bundle.files.handover import Handover
+from bundle.files.kept_volumes import Kept, KeptVolumes
 from bundle.files.paths import path_of
 from bundle.files.record import RECORD, count, record_of
+from bundle.files.series import Series, TimePoint, points_of
+from bundle.files.source import series_of
 from bundle.files.switch import is_on
 from bundle.files.unfinished import FOLDER as STATES
 from bundle.files.unfinished import Unfinished
@@ -57,6 +60,14 @@ class Writer:
         """Write what is to be written of a result, "image" and "pred", into the folder; maybe in another thread."""
         raise NotImplementedError
 
+    def keep(self, result: dict, point: TimePoint, kept: Kept) -> None:
+        """Write what is to be written of a volume of a series, until the last is done: by default, of the first."""
+        if point.first:
+            self.write(result, kept.first)
+
+    def join(self, result: dict, kept: Kept, folder: Path) -> None:
+        """Write what is to be written of all volumes of a series; `result` is that of the last one."""
+
 
 class WriteCases:
     """Handler: the files of each case, as one set that takes the place of the old one, `<output_dir>/<case>`.
@@ -68,14 +79,16 @@ class WriteCases:
         unfinished: of cases that are written beside the next one, keeps the states until then.
         beside: a switch: write a case while the next one is sampled. Whoever runs the engine asks `ended` what came of
             it, and waits for the last (`bundle.files.cases.Cases.run` does).
+        kept: of series, keeps the volumes that are done until the last one is.
     """
 
     def __init__(self, output_dir: str, writers: Sequence[Writer], record: Writer, unfinished: Unfinished | None = None,
-                 beside: bool | str = False) -> None:  # fmt: skip
+                 beside: bool | str = False, kept: KeptVolumes | None = None) -> None:  # fmt: skip
         if not isinstance(writers, (list, tuple)) or not writers or not all(hasattr(w, "write") for w in writers):
             raise UsageError(f"writers must be a list of bundle.files.case_folder.Writer, got {writers!r}")
         self.output_dir, self.writers = check_writable(output_dir), [*writers, record]
         self.unfinished, self.handover = unfinished, Handover(is_on(beside, "beside"))
+        self.kept = kept or KeptVolumes(output_dir)
         self._states: dict[str, list[Path]] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -93,28 +106,47 @@ class WriteCases:
             if self.handover.beside:
                 self.handover.wait()  # so that no more than one is in the host's memory
                 result = on_host(result)
-                self._states[case] = self.unfinished.taken() if self.unfinished else []
-            self.handover.give(case, partial(self._write, case, result))
+                self._states[case] = self._states.get(case, []) + (self.unfinished.taken() if self.unfinished else [])
+            point = series_of(result["image"])
+            self.handover.give((case, point is None or point.last), partial(self._write, case, result))
+
+    def left(self, item: Mapping) -> list[dict]:
+        """What is to be reconstructed of an item of a run: itself, or the volumes of a series that are not done."""
+        if not isinstance(series := item["image"], Series):
+            return [dict(item)]
+        left = self.kept.left(item["case"], series)
+        return [one for one in points_of(item) if one["image"].index in left]
 
     @torch.no_grad()
     def _write(self, case: str, result: dict) -> None:
-        folder, began = self.output_dir / case, time.perf_counter()
-        with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
+        folder, result = self.output_dir / case, result | {"writing_since": time.perf_counter()}
+        point = series_of(result["image"])
+        if point is not None:
+            kept = self.kept.begun(case, point)
             for writer in self.writers:
-                writer.write(result | {"writing_since": began}, new)
+                writer.keep(result, point, kept)
+            if not point.last:
+                return
+        with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
+            if point is not None and kept.first.is_dir():
+                shutil.copytree(kept.first, new, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+            for writer in self.writers:
+                writer.write(result, new) if point is None else writer.join(result, kept, new)
             names = [described(path) for path in sorted(new.iterdir())]
+        if point is not None:
+            self.kept.forget(case)
         tqdm.write(f"wrote {folder}: {', '.join(names)}", file=sys.stdout)  # beside the bar of the next case
         sys.stdout.flush()
 
     def ended(self, wait: bool = False) -> list[tuple[str, BaseException | None]]:
-        """(case, what went wrong or None) of those whose writing has ended since the last call.
+        """(case, what went wrong or None) of those whose writing has ended since the last call; a series at its end.
 
         Args:
             wait: until the last one has ended, too.
         """
         if wait:
             self.handover.wait()
-        ended = self.handover.ended()
+        ended = [(case, error) for (case, whole), error in self.handover.ended() if whole or error is not None]
         for case, error in ended:
             states = self._states.pop(case, [])
             if error is None and states:

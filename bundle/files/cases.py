@@ -25,10 +25,11 @@ from bundle.files.member import Member, paths_of
 from bundle.files.nameless import nameless
 from bundle.files.paths import path_of
 from bundle.files.placement import apart
-from bundle.files.prepared import ONLY_CHECKED
 from bundle.files.record import is_whole, record_of
 from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
+from bundle.files.series import TimePoint, checked, points_of
+from bundle.files.series_bar import SeriesBar
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
 from bundle.usage import UsageError
@@ -51,15 +52,16 @@ class Cases:
         mask_dir: the same of masks and label maps that are carried along as "mask"; or the file of one.
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
-            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`.
+            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`. One that has
+            `volumes_of` reads what holds several volumes one by one, a `bundle.files.series.Series`.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
             files that this names.
         output_dir: of the results.
         deidentify: a switch, or "shift_dates": name cases by their data (bundle.files.nameless).
 
     Attributes:
-        usable: "image" (the path, the stack that was found of DICOM, or the group of scans of one patient) and "case"
-            (the name) of each.
+        usable: "image" (the path, the stack that was found of DICOM, the group of scans of one patient, or the series
+            of volumes) and "case" (the name) of each.
         finished, written: names of cases, whose results an earlier run or this one has written.
         left_out, refused, failed: path -> why.
 
@@ -78,6 +80,7 @@ class Cases:
         self.finished: list[str] = []
         self.written: list[str] = []
         self.left_out, self.refused, self.failed = {}, {}, {}
+        self.volumes_of = getattr(reader, "volumes_of", lambda data: data)
         items = self._find(source, reader, deidentify)
         self._look_at(items, preprocessing)
         self._say_found(len(items))
@@ -93,7 +96,8 @@ class Cases:
         if combine is not None:
             items = self._groups(found.items, source, combine, reader.series)
         else:
-            items = self._with_stacks(found.items, reader.series) if dicom else found.items
+            timed = hasattr(reader, "volumes_of")
+            items = self._with_stacks(found.items, reader.series, timed) if dicom else found.items
         items = nameless(items) if dates_of(deidentify) else items
         for path, why in (found.unreadable | namesakes(items)).items():
             self._refuse(path, why)
@@ -123,7 +127,7 @@ class Cases:
         if self.finished:
             _say(f"{len(self.finished)} of {total} volumes are finished in {self.output_dir}")
 
-    def _with_stacks(self, items: list[dict], series: int | str | None) -> list[dict]:
+    def _with_stacks(self, items: list[dict], series: int | str | None, timed: bool) -> list[dict]:
         """Items with the stack that is to be reconstructed in the place of each DICOM folder or file."""
         folders = {Path(item["image"]): item for item in items if is_dicom_source(item["image"])}
         absent: dict[str, str] = {}
@@ -131,7 +135,7 @@ class Cases:
             item, *parts = (folders[source] for source in found.sources)
             items = [i for i in items if i not in parts]
             try:
-                item["image"] = stack = choose(found, series)
+                item["image"] = stack = choose(found, series, timed)
                 if len(several := found.usable) > 1:  # or the results of two series would meet
                     item["case"] += "_" + re.sub(r"[^\w.]+", "-", name_of(stack, several))
             except NoStackError as error:
@@ -215,7 +219,8 @@ class Cases:
             if folder is not None and (found := folder if folder.is_file() else folder / name).is_file():
                 item[key] = str(found)
         try:
-            check_region(preprocessing(item | {ONLY_CHECKED: True}))
+            item["image"] = self.volumes_of(item["image"])
+            item = checked(item, preprocessing, check_region)
         except Exception as error:  # a file can be broken in as many ways as readers can fail
             self._refuse(path, root_cause(error))
             return
@@ -236,12 +241,21 @@ class Cases:
                 the midst of a case.
         """
 
+        def begun(_) -> None:
+            bar.begin(waiting[0])
+
         def sampled(_) -> None:
             item = waiting.pop(0)
-            self._account(writing.ended() if writing else [(item["case"], None)])
+            bar.done()
+            of_case = [] if any(other["case"] == item["case"] for other in waiting) else [(item["case"], None)]
+            self._account(writing.ended() if writing else of_case)
+            if self._drop_failed(waiting):
+                evaluator.terminate()
 
+        evaluator.add_event_handler(Events.ITERATION_STARTED, begun)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, sampled)
-        waiting = list(self.usable)
+        waiting = [part for item in self.usable for part in (writing.left(item) if writing else points_of(item))]
+        bar = SeriesBar()
         try:
             while waiting:
                 evaluator.data_loader.dataset.data = list(waiting)
@@ -252,8 +266,11 @@ class Cases:
                     raise
                 except Exception as error:  # in a case's data, in its reconstruction, or on the disk
                     self._fail(waiting.pop(0), error)
+                    self._drop_failed(waiting)
+            bar.close()
             self._account(writing.ended(wait=True) if writing else [])
         except KeyboardInterrupt as stop:
+            bar.close()
             if writing:
                 with suppress(KeyboardInterrupt):  # a second one does not wait
                     self._account(writing.ended(wait=True))
@@ -269,9 +286,16 @@ class Cases:
             else:
                 self._fail(next(item for item in self.usable if item["case"] == case), error)
 
+    def _drop_failed(self, waiting: list[dict]) -> bool:
+        """Leave out the other volumes of a series of which one has failed; whether there were any."""
+        left = [item for item in waiting if os.fspath(item["image"]) not in self.failed]
+        dropped = len(left) < len(waiting)
+        waiting[:] = left
+        return dropped
+
     def _fail(self, item: dict, error: Exception) -> None:
-        path = os.fspath(item["image"])
-        self.failed[path] = reason_of(error).removeprefix(f"{path}: ")
+        path, which = os.fspath(item["image"]), item["image"] if isinstance(item["image"], TimePoint) else None
+        self.failed[path] = (f"{which}: " if which else "") + reason_of(error).removeprefix(f"{path}: ")
         _say(f"failed {path}: {self.failed[path]}")
 
     def _interrupted(self, unfinished: Unfinished | None) -> str:

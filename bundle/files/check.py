@@ -8,6 +8,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.source import series_of
+
 MAX_SHEAR = 1.0
 """Degrees. What registration to a template leaves of shear stays below; gantries are tilted by more."""
 
@@ -99,7 +101,7 @@ class CheckOutputd(MapTransform):
         output_format: "nifti", "dicom" or "both".
 
     Raises:
-        ValueError: the result's axes are not perpendicular, and it is to be DICOM.
+        ValueError: the result is to be DICOM, and its axes are not perpendicular, or it is one of several volumes.
     """
 
     def __init__(self, keys, output_format: str = "nifti") -> None:
@@ -109,6 +111,12 @@ class CheckOutputd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         for key in self.key_iterator(data):
             operator = data[key].meta.get("operator")
+            if self.output_format != "nifti" and (point := series_of(data[key])) is not None:
+                name, count = data[key].meta.get("filename_or_obj", "the image"), len(point.series.chosen)
+                raise ValueError(
+                    f"{name}: its {count} volumes become one 4-D NIfTI file, and no DICOM: --output_format nifti, or "
+                    "--times 0 for the first alone"
+                )
             if self.output_format != "nifti" and operator is not None:
                 name = data[key].meta.get("filename_or_obj", "the image")
                 check_perpendicular(operator.domain_affine(data[key].affine), f"{name}: ")

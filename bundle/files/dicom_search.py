@@ -19,6 +19,7 @@ from bundle.files.dicom_check import TOLERANCE, check_stack
 from bundle.files.dicom_names import in_words, is_called, name_of
 from bundle.files.dicom_slice import DISC_INDEX, Slice, is_dicom, slices_of
 from bundle.files.dicom_stack import Stack, read_pixels
+from bundle.files.dicom_time import time_stacks
 from bundle.files.entries import NO_FILE, Kind, kind_of
 from bundle.files.find import DICOM_SUFFIXES
 from bundle.files.find import SUFFIXES as VOLUMES
@@ -192,13 +193,14 @@ def linked(searches: Iterable[Search]) -> list[Search]:
     return result
 
 
-def choose(found: Search, series: int | str | None = None) -> Stack:
+def choose(found: Search, series: int | str | None = None, timed: bool = False) -> Stack:
     """The one stack that can be reconstructed; says on stderr what was left out.
 
     Args:
         found: what there is.
         series: of the one to take where there are several: SeriesNumber, SeriesInstanceUID, or SOPInstanceUID of one of
             its images; and after slashes what else tells it from others (bundle.files.dicom_names): "5/TE90".
+        timed: it may hold several volumes (bundle.files.dicom_time).
 
     Raises:
         ValueError: there is none, there are several, or it is no whole scan (bundle.files.dicom_check).
@@ -221,7 +223,8 @@ def choose(found: Search, series: int | str | None = None) -> Stack:
     if others or found.left_out:
         text = f"{found}: reading {stack}; left out:" + listed(others, "") + files_listed(found.left_out)
         print(text, file=sys.stderr, flush=True)
-    check_stack(stack)
+    for part in time_stacks(stack) if timed else (stack,):
+        check_stack(part)
     stated = stack.header.get("ImagesInAcquisition")
     if stated and stack.slices[0].frame is None and int(stated) > len(stack.slices) and len(found.stacks) == 1:
         text = f"{found}: {stack}, but its header speaks of {stated}: slices at the ends may be missing"

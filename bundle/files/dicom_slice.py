@@ -37,7 +37,8 @@ class Slice:
     """One image: its file and, of a multi-frame file, its frame, and what the header says of it. Lengths in mm, LPS.
 
     `series` and `instance` are UIDs, `sop_class` too, empty where there is none; `size` is (rows, columns). `position`
-    is NaN where the header does not place the image, `echo_time` (ms) where there is none.
+    is NaN where the header does not place the image, `echo_time` (ms) where there is none. `order` is that of images at
+    one place (bundle.files.dicom_time).
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Slice:
     rescale: tuple[float, float]
     echo_time: float
     image_type: tuple[str, ...]
+    order: tuple[float, ...] = ()
 
     def belongs_with(self, other: Slice) -> bool:
         """Whether both are of one stack: the same series, size and kind; grid, echo and thickness but for rounding."""
@@ -175,7 +177,21 @@ def one_slice(path: Path, frame: int | None, header: Dataset, about: Dataset | G
         numbers(about, "ImagePositionPatient", 3), orientation, (float(spacing[0]), float(spacing[1])),
         number(about, "SliceThickness", 0.0),
         (slope, intercept), echo, tuple(about.get("FrameType") or header.get("ImageType") or ()),
+        order_of(header, about, frame),
     )  # fmt: skip
+
+
+def order_of(header: Dataset, about: Dataset | Groups, frame: int | None) -> tuple[float, ...]:
+    """What images at one place are ordered by; what is not stated comes first."""
+
+    def stated(where: Dataset | Groups, keyword: str) -> float:
+        try:
+            return number(where, keyword, -1.0)
+        except ValueError:  # text: nothing to order by, and no reason to refuse an image
+            return -1.0
+
+    within = (stated(about, k) for k in ("TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber"))
+    return (*within, stated(header, "InstanceNumber"), float(frame or 0))
 
 
 def number(about: Dataset | Groups, keyword: str, default: float) -> float:

@@ -12,17 +12,23 @@ from pathlib import Path
 
 from bundle.files.dicom_stack import Stack
 from bundle.files.member import Group
+from bundle.files.series import Series, TimePoint
 
 ENDS = 1 << 20
 """Bytes at the beginning and at the end of a file that are looked at, besides its size."""
 DIGITS = 16
 
 
-def fingerprint(data: Path | str | Stack | Group) -> str | None:
+def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | None:
     """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read.
 
-    Of a group by the fingerprints of its members; one of a single member has that member's.
+    Of a series by all its volumes. Of a group by the fingerprints of its members; one of a single member has that
+    member's.
     """
+    if isinstance(data, TimePoint):
+        data = data.series
+    if isinstance(data, Series):
+        data = data.data
     if isinstance(data, Group):
         of_members = [fingerprint(member.data) or "" for member in data.members]
         if len(of_members) == 1:

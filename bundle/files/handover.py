@@ -7,7 +7,7 @@ anything is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
@@ -21,10 +21,10 @@ class Handover:
     def __init__(self, beside: bool) -> None:
         self.beside = beside
         self._thread: ThreadPoolExecutor | None = None
-        self._under_way: tuple[str, Future] | None = None
-        self._ended: list[tuple[str, BaseException | None]] = []
+        self._under_way: tuple[Hashable, Future] | None = None
+        self._ended: list[tuple[Hashable, BaseException | None]] = []
 
-    def give(self, name: str, work: Callable[[], object]) -> None:
+    def give(self, name: Hashable, work: Callable[[], object]) -> None:
         """Do this work, once the one before has ended. Python waits for it, too, before it ends the process."""
         if not self.beside:
             work()
@@ -41,7 +41,7 @@ class Handover:
             self._ended.append((name, future.exception()))
             self._under_way = None
 
-    def ended(self) -> list[tuple[str, BaseException | None]]:
+    def ended(self) -> list[tuple[Hashable, BaseException | None]]:
         """(name, what went wrong or None) of what has ended since the last call; does not wait."""
         if self._under_way is not None and self._under_way[1].done():
             self.wait()

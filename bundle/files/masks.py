@@ -27,7 +27,7 @@ ALIKE = 0.01
 @carried
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A mask or label map, in the metadata of its scan as "mask".
+    """A mask or label map, in the metadata of its scan as "label_map" ("mask" is that of k-space).
 
     Attributes:
         labels: (X, Y, Z) of the smallest type that holds them.
@@ -72,7 +72,7 @@ class CarryMaskd(MapTransform):
             return d
         mask = label_map(self.read(path), str(path))
         for key in self.key_iterator(d):
-            d[key].meta["mask"] = mask
+            d[key].meta["label_map"] = mask
             if said := doubt_about(mask, d[key]):
                 add_doubts(d[key], said)
         return d

@@ -21,28 +21,68 @@ from bundle.files.scan import Refusal, Scan, check_grey, without_single_axes
 SINGLE_FILES, PAIRS = (nib.Nifti1Image, nib.Nifti2Image), (nib.Nifti1Pair, nib.Nifti2Pair)
 START = 1024
 """Bytes that tell a header, and hold it."""
+COLOURS = {2003: "RGB vector", 2004: "RGBA vector"}
+"""Codes of intent whose fourth or fifth dimension is that of colours (NIfTI-1, "intent_code")."""
+VECTORS = {
+    1004: "matrix", 1005: "symmetric matrix", 1006: "displacement vector", 1007: "vector", 1008: "point set",
+    1009: "triangle", 1010: "quaternion",
+}  # fmt: skip
+"""And those whose is that of components."""
 
 
 def read_nifti(path: Path, limits: Limits | None = None) -> Scan:
     """Raises Refusal for what is no NIfTI, colours, complex numbers, a spacing of 0 that is needed, too much of it."""
     image = open_nifti(path, limits or Limits())
+    volumes_in(image)
+    return scan_of(image, without_single_axes(np.asanyarray(image.dataobj)))
+
+
+def scan_of(image: Nifti1Pair, voxels: np.ndarray) -> Scan:
+    """What is read of a file, or of one of its volumes; raises as `read_nifti` does."""
     doubts = _doubts_of_spacing(image)
-    check_grey(image.get_data_dtype())
     placement = Placement.of(image)
-    voxels = without_single_axes(np.asanyarray(image.dataobj))
     return Scan(voxels, placement.affine, (*doubts, *placement.doubts(image.shape)), nifti=placement)
 
 
-def open_nifti(path: Path, limits: Limits) -> Nifti1Pair:
-    """The image of a file, whose header is held against the limits, and whose voxels are not read yet."""
+def volumes_in(image: Nifti1Pair) -> int:
+    """How many volumes a file holds. Raises Refusal where they are colours or vectors, or of more dimensions than 4."""
+    check_grey(image.get_data_dtype())
+    more = [n for n in image.shape[3:] if n != 1]
+    if not more:
+        return 1
+    intent = int(image.header["intent_code"])
+    if intent in COLOURS:
+        raise Refusal(
+            f"its {math.prod(more)} volumes are the channels of a picture in colours (intent {COLOURS[intent]}), and "
+            "no time points; save the volume in grey values"
+        )
+    if intent in VECTORS or (len(image.shape) > 4 and image.shape[3] == 1):
+        named = f"intent {VECTORS[intent]}" if intent in VECTORS else "dim[5]"
+        raise Refusal(
+            f"each voxel is a vector of {math.prod(more)} numbers ({named}), and its volumes are no time points; save "
+            "each component as its own volume"
+        )
+    if len(more) > 1:
+        raise Refusal(f"it has {len(image.shape)} dimensions {image.shape}, and at most 4 are read; split it first")
+    return more[0]
+
+
+def open_nifti(path: Path, limits: Limits, each: bool = False, keep_open: bool = False) -> Nifti1Pair:
+    """The image of a file, whose header is held against the limits, and whose voxels are not read yet.
+
+    Args:
+        each: the limits are those of each volume of a 4-D file.
+        keep_open: volumes are read one by one, and in order.
+    """
+    keeping = {"keep_file_open": True} if keep_open else {}
     if path.name.lower().endswith((".nii", ".nii.gz")):
         holder = file_holder(path)
         with holder.get_prepare_fileobj("rb") as file:
             start = file.read(START)
         kind = next((k for k in SINGLE_FILES if k.header_class.may_contain_header(start)), None)
         if kind is not None:
-            _check_size(kind, start, path, limits)
-            return kind.from_file_map({"image": holder})
+            _check_size(kind, start, path, limits, each)
+            return kind.from_file_map({"image": holder}, **keeping)
         if not nib.AnalyzeImage.header_class.may_contain_header(start):
             raise Refusal("this is no NIfTI file, though it is named as one; is it damaged, or of another format?")
     else:
@@ -52,8 +92,8 @@ def open_nifti(path: Path, limits: Limits) -> Nifti1Pair:
         kind = next((k for k in PAIRS if k.header_class.may_contain_header(start)), None)
         if kind is not None:
             _check_preamble(Path(files["header"].filename))
-            _check_size(kind, start, Path(files["image"].filename), limits)
-            return kind.from_file_map(files)
+            _check_size(kind, start, Path(files["image"].filename), limits, each)
+            return kind.from_file_map(files, **keeping)
         nib.load(path)  # says what is wrong with it, if it is no Analyze either
     raise Refusal(
         "this is no NIfTI file, but Analyze 7.5, which does not state which side is left; convert it to NIfTI with the "
@@ -61,7 +101,7 @@ def open_nifti(path: Path, limits: Limits) -> Nifti1Pair:
     )
 
 
-def _check_size(kind: type[Nifti1Pair], start: bytes, path: Path, limits: Limits) -> None:
+def _check_size(kind: type[Nifti1Pair], start: bytes, path: Path, limits: Limits, each: bool = False) -> None:
     """Raise Refusal for a header whose voxels are too many, or more than the file of the voxels holds."""
     header = kind.header_class(start[: kind.header_class.template_dtype.itemsize], check=False)
     shape, offset = header.get_data_shape(), max(0, int(header.get_data_offset()))
@@ -69,7 +109,7 @@ def _check_size(kind: type[Nifti1Pair], start: bytes, path: Path, limits: Limits
         raise Refusal(f"the voxels begin after {offset} bytes (vox_offset); the header is damaged")
     compressed, size = is_gzip(path), path.stat().st_size
     check_stored(math.prod(shape) * header.get_data_dtype().itemsize, size - offset * (not compressed), compressed)
-    limits.check(shape)
+    limits.check(shape[:3] if each else shape)
 
 
 def _check_preamble(header: Path) -> None:

@@ -16,6 +16,8 @@ from bundle.files.dicom_stack import Stack
 from bundle.files.find import SUFFIXES
 from bundle.files.limits import Limits
 from bundle.files.padding import stated_padding, without_padding
+from bundle.files.series import Series, TimePoint, times_of
+from bundle.files.series_read import reader_of, series_in
 from bundle.files.volume_read import VolumeReader
 
 _TURNS = RLock()
@@ -44,6 +46,8 @@ class LoadVolume(LoadImage):
         return loaded
 
     def _own_reader(self, filename) -> ImageReader:
+        if isinstance(filename, TimePoint):
+            return reader_of(filename, self.limits)
         if isinstance(filename, Stack):
             return StackReader(filename, self.limits)
         if is_dicom_source(filename):
@@ -62,15 +66,16 @@ class LoadVolumed(LoadImaged):
         series: which stack of slices of a folder that holds several; see `bundle.files.dicom_search.choose`.
         allow_missing_keys: whether a key may be absent.
         limits: of the size of a file and of memory.
+        times: which volumes of a 4-D file or DICOM series to take (bundle.files.series.times_of).
     """
 
     suffixes = SUFFIXES
 
     def __init__(self, keys, series: int | str | None = None, allow_missing_keys: bool = False,
-                 limits: Limits | None = None) -> None:  # fmt: skip
+                 limits: Limits | None = None, times: object = "all") -> None:  # fmt: skip
         with _quiet_about_decoders():
             super().__init__(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=allow_missing_keys)
-        self.series = series
+        self.series, self.times = series, times_of(times)
         self._loader = LoadVolume(image_only=True, ensure_channel_first=True, series=series, limits=limits)
 
     def __call__(self, data: Mapping[Hashable, str | Stack], reader: ImageReader | None = None) -> dict:
@@ -79,6 +84,10 @@ class LoadVolumed(LoadImaged):
             for key in self.key_iterator(loaded):
                 loaded[key].meta["case"] = loaded["case"]
         return loaded
+
+    def volumes_of(self, data: str | Stack) -> str | Stack | Series | TimePoint:
+        """A path or stack as it is where it holds one volume, else its series, which is loaded volume by volume."""
+        return series_in(data, self.times, self._loader.limits)
 
 
 @contextmanager

@@ -21,8 +21,12 @@ from bundle.files.combined import record_of_combined
 from bundle.files.deidentify import dates_of
 from bundle.files.findings import findings_of
 from bundle.files.fingerprint import fingerprint
+from bundle.files.kept_volumes import Kept
 from bundle.files.nameless import without_paths
+from bundle.files.prepared_record import prepared_of
 from bundle.files.record import RECORD, count
+from bundle.files.series import TimePoint
+from bundle.files.series_record import record_of_series, record_of_volume
 from bundle.files.source import source_of
 from bundle.files.write import write_json
 
@@ -74,6 +78,15 @@ class RunRecord(Writer):
         seconds = round(time.perf_counter() - result["writing_since"], 2)
         write_json(folder / RECORD, self.of(result) | {"writing_seconds": seconds, "files": files})
 
+    def keep(self, result: Mapping, point: TimePoint, kept: Kept) -> None:
+        kept.finish(point.index, self.of(result))
+
+    def join(self, result: Mapping, kept: Kept, folder: Path) -> None:
+        files = {path.name: count(path) for path in sorted(folder.iterdir())}
+        seconds = round(time.perf_counter() - result["writing_since"], 2)
+        record = record_of_series(kept.records(), kept.series)
+        write_json(folder / RECORD, record | {"writing_seconds": seconds, "files": files})
+
     def of(self, result: Mapping) -> dict:
         """The record of one result that was taken, "image" and "pred", or of the iteration that was just completed."""
         record = result["record"] if "record" in result else self._of_iteration(result)
@@ -85,15 +98,19 @@ class RunRecord(Writer):
         source = source_of(result["image"])
         return {
             "source": os.path.abspath(result["image"].meta["filename_or_obj"]) if self.named else None,
-            "fingerprint": fingerprint(source.group or source.dicom or result["image"].meta["filename_or_obj"]),
+            "fingerprint": fingerprint(
+                source.time or source.group or source.dicom or result["image"].meta["filename_or_obj"]
+            ),
             **record_of_combined(result["image"], self.named),
             "seconds": self.seconds,
             "network_calls": self.network_calls() - self.calls,
+            **prepared_of(result["image"], self.named),
             **findings_of(result["pred"]).record(),
             "peak_memory_mb": None,
             "acquired": acquired_of(result["image"]),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            **record_of_volume(result["image"]),
             "input_shape": list(result["image"].shape[1:]),
             "output_shape": list(result["pred"].shape[1:]),
             "output_spacing_mm": [round(float(s), 5) for s in result["pred"].pixdim],

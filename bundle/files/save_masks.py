@@ -28,7 +28,7 @@ class SaveMasks(Writer):
         self.dates = dates_of(deidentify)
 
     def write(self, result: dict, folder: Path) -> None:
-        mask: LabelMap | None = result["image"].meta.get("mask")
+        mask: LabelMap | None = result["image"].meta.get("label_map")
         if mask is None:
             return
         pred = result["pred"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bundle.files.case_folder import Writer
 from bundle.files.deidentify import dates_of
 from bundle.files.dicom_write import STORAGE, save_series
 from bundle.files.find import case_of
+from bundle.files.joined import carry_beside, write_series
+from bundle.files.kept_volumes import Kept
 from bundle.files.restore import result_volumes
+from bundle.files.series import TimePoint
 from bundle.files.source import Source, source_of
 from bundle.files.values import choice
 from bundle.files.write import write_nifti
@@ -35,16 +39,33 @@ class SaveResults(Writer):
 
     def write(self, result: dict, folder: Path) -> None:
         """Raises ValueError where the result holds NaN or infinity, which is none."""
-        if not torch.stack(result["pred"].as_tensor().aminmax()).isfinite().all():  # NaN is the least and the most
-            raise ValueError(
-                "the reconstruction holds NaN or infinity: check the checkpoint and the options of the solver"
-            )
+        check_numbers(result["pred"])
         case = case_of(result["image"])
         for suffix, volume in result_volumes(result["pred"]).items():
             save_volume(
                 volume, folder / f"{case}_{suffix}", self.output_format, source_of(result["image"]), suffix=suffix,
                 modality=self.modality, dates=self.dates,
             )  # fmt: skip
+
+    def keep(self, result: dict, point: TimePoint, kept: Kept) -> None:
+        check_numbers(result["pred"])
+        for suffix, volume in result_volumes(result["pred"]).items():
+            kept.keep(point.index, suffix, volume)
+
+    def join(self, result: dict, kept: Kept, folder: Path) -> None:
+        """As 4-D NIfTI, with what lies beside the input."""
+        case, placement = case_of(result["image"]), source_of(result["image"]).nifti
+        placement = placement.without_text() if placement and self.dates else placement
+        for suffix, volume in result_volumes(result["pred"]).items():
+            affine = np.asarray(volume.affine, np.float64)
+            write_series(folder / f"{case}_{suffix}.nii.gz", kept, suffix, volume.shape[1:], affine, placement)
+        carry_beside(kept.series, folder / f"{case}_recon.nii.gz", named=self.dates is None)
+
+
+def check_numbers(pred: torch.Tensor) -> None:
+    """Raise ValueError where a result holds NaN or infinity."""
+    if not torch.stack(pred.as_tensor().aminmax()).isfinite().all():  # NaN is the least and the most
+        raise ValueError("the reconstruction holds NaN or infinity: check the checkpoint and the options of the solver")
 
 
 def save_volume(volume: torch.Tensor, path: Path, output_format: str, source: Source,

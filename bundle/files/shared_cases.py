@@ -22,6 +22,7 @@ from bundle.files.cases import Cases
 from bundle.files.failure import Terminated
 from bundle.files.last_words import reason_of
 from bundle.files.rank_voice import speak_as_rank
+from bundle.files.series import points_of
 from bundle.files.unfinished import Unfinished
 from bundle.files.values import choice
 from bundle.ranks import Board, agreed, all_of, end, rank, world_size
@@ -54,10 +55,11 @@ class SharedCases(Cases):
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
-                 deidentify: bool | str = False, share: str = "cases") -> None:  # fmt: skip
+                 deidentify: bool | str = False, mask_dir: str | None = None,
+                 share: str = "cases") -> None:  # fmt: skip
         self.together = shares_slices(share)
         self.board = Board("cases")
-        super().__init__(source, preprocessing, region_dir, reader, skip_finished, output_dir, deidentify)
+        super().__init__(source, preprocessing, region_dir, reader, skip_finished, output_dir, deidentify, mask_dir)
 
     def _find(self, source: str, reader: Callable | None, deidentify: bool | str) -> list[dict]:
         found = None
@@ -171,8 +173,8 @@ class SharedCases(Cases):
 
     def _reconstruct(self, item: dict, evaluator: Engine) -> dict[str, str]:
         """Reconstruct one case on this rank; returns what has ended by then, case -> why it failed, or nothing."""
-        evaluator.data_loader.dataset.data = [item]
-        evaluator.state.epoch_length = 1
+        evaluator.data_loader.dataset.data = left = self._left(item)
+        evaluator.state.epoch_length = len(left)
         self._completed.clear()
         failed: dict[str, str] = {}
         try:
@@ -183,10 +185,17 @@ class SharedCases(Cases):
             raise
         except Exception as error:  # in a case's data, in its reconstruction, or on the disk
             failed = {item["case"]: _reason(item, error)}
-        if not failed and not self._completed:
+        if not failed and len(self._completed) < len(left):
             failed = {item["case"]: "it was not reconstructed"}
         written = {} if failed or self._writing is not None else {item["case"]: ""}
         return self._ended() | written | failed
+
+    def _left(self, item: dict) -> list[dict]:
+        """The volumes of a case that are to be reconstructed; of one that all do together, rank 0 says which."""
+        if self.together and rank():
+            return agreed(None)
+        left = points_of(item) if self._writing is None else self._writing.left(item)
+        return agreed(left) if self.together else left
 
     def _ended(self, wait: bool = False) -> dict[str, str]:
         """What has been written beside other cases since the last look, or failed to be."""

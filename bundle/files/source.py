@@ -10,6 +10,7 @@ from bundle.files.carried import carried
 from bundle.files.dicom_stack import Stack
 from bundle.files.member import Group
 from bundle.files.placement import Placement
+from bundle.files.series import TimePoint
 
 
 @carried
@@ -22,12 +23,20 @@ class Source:
         nifti: how the header places the voxels; None of a volume that was no NIfTI.
         modality: "MR" or "CT", where a file beside the volume says so; None of DICOM, whose stack says it.
         group: of a measurement that several scans make, all of them; the rest is said of the reference.
+        time: of a volume of a series, which one.
     """
 
     dicom: Stack | None = None
     nifti: Placement | None = None
     modality: str | None = None
     group: Group | None = None
+    time: TimePoint | None = None
+
+
+def series_of(volume: MetaTensor) -> TimePoint | None:
+    """Which volume of a series this is; None of one that is a case by itself."""
+    point = source_of(volume).time
+    return None if point is None or point.alone else point
 
 
 def source_of(volume: MetaTensor) -> Source:

@@ -53,10 +53,10 @@ class VolumeReader(ImageReader):
         path, *others = (Path(p) for p in data)
         if others:
             raise ValueError(f"expected one volume, got {len(data)}: {', '.join(data)}")
-        reader = _reader_of(path)
+        _reader_of(path)
         try:
             check_content(path)
-            scan = reader(path, self.limits)
+            scan = self.scan(path)
         except Refusal as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a file can be damaged in as many ways as readers can fail
@@ -68,6 +68,10 @@ class VolumeReader(ImageReader):
         if not sidecar.thickness:
             return scan
         return replace(scan, thickness=sidecar.thickness, thickness_by=f"{sidecar_of(path).name} beside it")
+
+    def scan(self, path: Path) -> Scan:
+        """By the reader of the file's format."""
+        return _reader_of(path)(path, self.limits)
 
     def get_data(self, img: Scan) -> tuple[np.ndarray, dict]:
         shape = img.voxels.shape

@@ -17,6 +17,7 @@ from scipy.ndimage import affine_transform
 from bundle.files.memory import array_bytes
 from bundle.files.values import number, whole_number
 from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.noise_level import FULL_SCALE, MATTERS
 from bundle.physics.thick import ThroughPlane
 from bundle.physics.total_variation import (
     minimise_total_variation,
@@ -92,6 +93,8 @@ class LeastSquares:
 class TotalVariation:
     """Least squares with 3-D total variation (bundle.physics.total_variation), from the linear reconstruction.
 
+    With the operator's guide, where it has one.
+
     Args:
         weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
         iterations: at most this many.
@@ -116,7 +119,7 @@ class TotalVariation:
         volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
         return max(
             operator.starting_bytes(),
-            volume + operator.working_bytes() + total_variation_bytes(volume, measurement),
+            volume + operator.working_bytes() + total_variation_bytes(volume, measurement, operator.guided),
         )
 
     def kept_bytes(self, operator: LinearOperator) -> float:
@@ -132,7 +135,7 @@ class TotalVariation:
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
         return minimise_total_variation(
             operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y),
-            self._weight(y, operator), self.iterations, self.tolerance, gains=operator.gains,
+            self._weight(y, operator), self.iterations, self.tolerance, variation=operator.variation,
         )  # fmt: skip
 
     def _weight(self, y: torch.Tensor, operator: LinearOperator) -> float:
@@ -174,39 +177,49 @@ class ConsistentTotalVariation(TotalVariation):
         w > 0      argmin 1/2 |A x - y|^2 + w TV(x)
 
     for operators whose projection and proximal step are closed form, such as that of thick slices; from the linear
-    reconstruction. With a Gaussian profile, directions that A hardly passes are free, as for the pseudo-inverse.
+    reconstruction, and with the operator's guide, where it has one. With a Gaussian profile, directions that A hardly
+    passes are free, as for the pseudo-inverse.
 
     Args:
         weight: w, in the prior's units; nothing for PER_NOISE times the noise: 0, exact data, where there is none.
-        noise: standard deviation of the measurement's noise, as a share of the volume's maximum.
+        noise: standard deviation of the measurement's noise, as a share of the volume's maximum; "auto": estimated from
+            each measurement, and 0 below MATTERS.
         iterations: at most this many, each consistent.
         tolerance: stop when an iteration changes x by less than this share.
     """
 
     weight: float | None = None
-    noise: float = 0.0
+    noise: float | str = 0.0
     iterations: int = 100
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        number("measurement_noise", self.noise, 0, below=1, kind="a share of the volume's maximum")
-        if self.weight is None:
+        if self.noise != "auto":
+            number("measurement_noise", self.noise, 0, below=1, kind="a share of the volume's maximum")
+        if self.weight is None and self.noise != "auto":
             self.weight = PER_NOISE * self.noise
-        number("weight", self.weight, 0, fix="--total_variation_weight sets it, 0 for exact data consistency")
+        if self.weight is not None:
+            number("weight", self.weight, 0, fix="--total_variation_weight sets it, 0 for exact data consistency")
         whole_number("iterations", self.iterations, 1)
         number("tolerance", self.tolerance, 0)
 
     def working_bytes(self, operator: LinearOperator) -> float:
         """Bytes at once, with the result that is kept."""
         volume = array_bytes(operator.domain_shape)
-        return max(operator.starting_bytes(), 2 * volume + operator.solving_bytes() + proximal_step_bytes(volume))
+        iterating = proximal_step_bytes(volume, operator.guided)
+        return max(operator.starting_bytes(), 2 * volume + operator.solving_bytes() + iterating)
 
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        weight = self.weight
+        if weight is None:
+            noise = operator.noise_deviation(y) / FULL_SCALE
+            weight = PER_NOISE * noise if noise > MATTERS else 0.0
+
         def step(z: torch.Tensor, t: float) -> torch.Tensor:
-            return operator.prox(z, y, self.weight / t) if self.weight else operator.pseudo_inverse(y, z)
+            return operator.prox(z, y, weight / t) if weight else operator.pseudo_inverse(y, z)
 
         start = operator.linear_reconstruction(y)
-        return minimise_with_proximal_step(step, start, self.iterations, self.tolerance, operator.gains)
+        return minimise_with_proximal_step(step, start, self.iterations, self.tolerance, operator.variation)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -31,6 +31,7 @@ import torch
 from bundle.files.carried import carried
 from bundle.files.memory import array_bytes
 from bundle.physics.linear_solvers import conjugate_gradient, descent_bytes
+from bundle.physics.variation import Variation
 
 POWER_ITERATIONS = 30
 POWER_TOLERANCE = 1e-3
@@ -62,6 +63,10 @@ class LinearOperator(ABC):
 
     block_limits: tuple[float, float, float] = (math.inf, math.inf, math.inf)
     """How many voxels a block of `coarser` may hold along each axis, at most."""
+
+    guide: torch.Tensor | None = None
+    """Another volume of the subject on the grid of the operator's volumes, whose edges these share, in a range of 2;
+    NaN where it shows nothing (bundle.physics.variation)."""
 
     background = -1.0
     """Value of nothing, which surrounds the volume: no signal, or air."""
@@ -168,6 +173,29 @@ class LinearOperator(ABC):
         """Standard deviation of white noise in y (*range_shape), estimated from y alone; 0 where not known how."""
         return 0.0
 
+    # -- what is known of its volumes -------------------------------------------------------------
+    def with_guide(self, guide: torch.Tensor | None) -> LinearOperator:
+        """The same operator with another guide (*domain_shape), or none; it shares all else.
+
+        Raises:
+            ValueError: the guide is of another grid.
+        """
+        if guide is not None:
+            self._check(guide, self.domain_shape, "guide")
+        guided = copy.copy(self)
+        guided.guide = guide
+        return guided
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a guide."""
+        return self.guide is not None
+
+    @property
+    def variation(self) -> Variation:
+        """The variation of its volumes, by the size of their voxels and the guide."""
+        return Variation(self.gains, self.guide)
+
     # -- what it takes: bytes beside x and y ------------------------------------------------------
     def working_bytes(self) -> float:
         """Of A and A^T at work: a copy in another order."""
@@ -215,6 +243,7 @@ class LinearOperator(ABC):
         part = copy.copy(self)
         part._whole = self._whole or self
         part.domain_shape = tuple(s.stop - s.start for s in box)
+        part.guide = None if self.guide is None else self.guide[box]
         part._cut(box)
         return part
 
@@ -257,6 +286,8 @@ class LinearOperator(ABC):
 
     def coarser(self, factors: Sequence[int]) -> LinearOperator:
         """The measurement of a volume made of blocks of `factors` (3) voxels, averaged in-plane over these blocks.
+
+        Its guide is averaged alike.
 
         Raises:
             ValueError: an average of the measurement is none of an averaged volume.

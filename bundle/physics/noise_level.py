@@ -24,6 +24,10 @@ import torch
 
 from bundle.physics.foreground import foreground_threshold
 
+MATTERS = 0.02
+"""Noise above this share of the intensity range is followed, if it was estimated."""
+FULL_SCALE = 2.0
+"""Of the prior's range, -1 to 1, of which noise is a share."""
 ORDER = 4
 """k. With 2 the structure of a noiseless chest counts as noise of 0.013 |y|, with 4 as 0.008, with 6 no less."""
 MEDIAN = 0.4549

@@ -1,7 +1,7 @@
 """Total variation, with least squares or as a constraint, by a primal-dual method, on callables alone.
 
     argmin_x  1/2 |A x - y|^2 / |A|^2  +  (rho / 2) |x - x0|^2  +  w TV(x)
-    TV(x) = sum over voxels of  sqrt( sum over axes a of (g_a D_a x)^2 ),   D_a the forward difference, none at the last
+    TV(x) = sum over voxels of |D x|                       D, the differences of a `Variation` (variation.py)
 
     p <- (p + s (A xbar - y) / |A|) / (1 + s)              dual of the data term
     q <- project(q + s D xbar) onto |q| <= w               dual of TV
@@ -19,9 +19,11 @@ Sidky, Jorgensen, Pan, Phys. Med. Biol. 2012.) Volumes are (..., X, Y, Z).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
+
+from bundle.physics.variation import Variation
 
 BALANCE = 0.03
 """Step sizes t / s = (BALANCE / w)^2: the smaller w, the longer the steps of x. Found by trial, for a range of 2."""
@@ -34,32 +36,13 @@ ProximalStep = Callable[[torch.Tensor, float], torch.Tensor]
 """(z, t) -> argmin_x f(x) + |x - z|^2 / (2 t)."""
 
 
-def differences(x: torch.Tensor, axes: Sequence[int] = (-3, -2, -1)) -> torch.Tensor:
-    """Forward differences along each axis, stacked in front; zero at the far border."""
-    out = x.new_zeros(len(axes), *x.shape)
-    for d, axis in zip(out, axes):
-        n = x.shape[axis]
-        torch.sub(x.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1), out=d.narrow(axis, 0, n - 1))
-    return out
-
-
-def differences_adjoint(q: torch.Tensor, axes: Sequence[int] = (-3, -2, -1)) -> torch.Tensor:
-    """The adjoint of `differences`: minus the divergence."""
-    x = q.new_zeros(q.shape[1:])
-    for d, axis in zip(q, axes):
-        n = x.shape[axis]
-        inner = d.narrow(axis, 0, n - 1)
-        x.narrow(axis, 1, n - 1).add_(inner)
-        x.narrow(axis, 0, n - 1).sub_(inner)
-    return x
-
-
-def total_variation_bytes(volume: float, measurement: float) -> float:
+def total_variation_bytes(volume: float, measurement: float, guided: bool = False) -> float:
     """Bytes that `minimise_total_variation` holds at once, for a volume and a measurement of so many; x0 not counted.
 
     x, its average, three of q, three of gain times q, and what makes the next x; p, A of the average, and their sum.
+    With a guide, what it takes (`Variation.BYTES`).
     """
-    return 12 * volume + 3 * measurement
+    return (12 + Variation.BYTES * guided) * volume + 3 * measurement
 
 
 def minimise_total_variation(
@@ -72,7 +55,7 @@ def minimise_total_variation(
     iterations: int,
     tolerance: float = 1e-4,
     rho: float = 0.0,
-    gains: Sequence[float] = (1.0, 1.0, 1.0),
+    variation: Variation = Variation(),  # noqa: B008  a value
     scale: float = 1.0,
 ) -> torch.Tensor:
     """Solve the problem above.
@@ -85,14 +68,14 @@ def minimise_total_variation(
         iterations: at most this many.
         tolerance: stop when a step changes x by less than this share of |x|.
         rho: weight of the quadratic term, in units of |A|^2.
-        gains: g of each axis, for voxels that are not cubes.
+        variation: whose sum is TV.
         scale: half the range of the values, for which the step sizes are balanced.
     """
     if not (weight > 0 and norm > 0):
         raise ValueError(f"weight and norm must be positive, got {weight} and {norm}")
-    gain = torch.tensor(gains, dtype=x.dtype, device=x.device).view(-1, *[1] * x.ndim)
-    # |K|^2 <= 1 + 4 sum g^2 for K = [A / |A|; D].
-    bound = (1 + 4 * float(gain.square().sum())) ** 0.5
+    variation = variation.on(x)
+    # |K|^2 <= 1 + |D|^2 for K = [A / |A|; D].
+    bound = (1 + variation.bound) ** 0.5
     s, t = weight / (bound * BALANCE * scale), BALANCE * scale / (bound * weight)
     x0, x = x, x.clone()
     average = x.clone()
@@ -100,10 +83,10 @@ def minimise_total_variation(
     q = x.new_zeros(3, *x.shape)
     for _ in range(iterations):
         p = p.add_(forward(average) - y, alpha=s / norm).div_(1 + s)
-        q.add_(differences(average).mul_(gain), alpha=s)
+        q.add_(variation.of(average), alpha=s)
         q.div_((q.square().sum(0).sqrt_() / weight).clamp_min_(1))
         old = x
-        x = old - t * (adjoint(p) / norm + differences_adjoint(q * gain))
+        x = old - t * (adjoint(p) / norm + variation.adjoint(q))
         if rho:
             x = x.add_(x0, alpha=t * rho).div_(1 + t * rho)
         change = x - old
@@ -113,12 +96,13 @@ def minimise_total_variation(
     return x
 
 
-def proximal_step_bytes(volume: float) -> float:
+def proximal_step_bytes(volume: float, guided: bool = False) -> float:
     """Bytes that `minimise_with_proximal_step` holds at once beside what the step takes, for a volume of so many.
 
-    x, the one before, its average, three of q, and three of gain times q with their sum; or of the differences.
+    x, the one before, its average, three of q, and three of gain times q with their sum; or of the differences. With a
+    guide, what it takes (`Variation.BYTES`).
     """
-    return 11 * volume
+    return (11 + Variation.BYTES * guided) * volume
 
 
 def minimise_with_proximal_step(
@@ -126,7 +110,7 @@ def minimise_with_proximal_step(
     x: torch.Tensor,
     iterations: int,
     tolerance: float = 1e-4,
-    gains: Sequence[float] = (1.0, 1.0, 1.0),
+    variation: Variation = Variation(),  # noqa: B008  a value
     scale: float = 1.0,
 ) -> torch.Tensor:
     """argmin_x f(x) + TV(x); every iterate, and so the result, comes out of the proximal step of f.
@@ -136,20 +120,19 @@ def minimise_with_proximal_step(
         x: start; not changed.
         iterations: at most this many, from 1.
         tolerance: stop when an iteration changes x by less than this share of |x|.
-        gains: g of each axis, for voxels that are not cubes.
+        variation: whose sum is TV.
         scale: half the range of the values, for which the step size is balanced.
     """
-    gain = torch.tensor(gains, dtype=x.dtype, device=x.device).view(-1, *[1] * x.ndim)
-    bound = 4 * float(gain.square().sum())  # |D|^2, at most
+    variation = variation.on(x)
     t = STEP * scale
-    s = 1 / (bound * t)
+    s = 1 / (variation.bound * t)
     average = x
     q = x.new_zeros(3, *x.shape)
     for _ in range(iterations):
-        q.add_(differences(average).mul_(gain), alpha=s)
+        q.add_(variation.of(average), alpha=s)
         q.div_(q.square().sum(0).sqrt_().clamp_min_(1))
         old, average = x, None
-        x = step(torch.sub(old, differences_adjoint(q * gain), alpha=t), t)
+        x = step(torch.sub(old, variation.adjoint(q), alpha=t), t)
         change = x - old
         if change.norm() <= tolerance * x.norm():
             break

@@ -26,6 +26,7 @@ from bundle.files.limits import Limits
 from bundle.files.machine import free_disk, in_gigabytes
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.paths import path_of
+from bundle.files.source import series_of
 from bundle.files.switch import is_on
 from bundle.physics.measurement import operator_of
 from bundle.physics.thick.as_acquired import seeing_bytes
@@ -40,8 +41,8 @@ PAGE = 1.0
 """More of them while the page is made."""
 METRICS = 8.0
 """Volumes that the metrics of one method take."""
-NIFTI, DICOM, SHOWN = 2.0, 2.0, 0.5
-"""Bytes of a voxel on the disk: in compressed NIfTI, less than usual; in DICOM; and in the page."""
+NIFTI, DICOM, SHOWN, KEPT = 2.0, 2.0, 0.5, 4.0
+"""Bytes of a voxel on the disk: in compressed NIfTI, less than usual; in DICOM; in the page; while a series lasts."""
 
 
 class CheckMemoryd(MapTransform):
@@ -106,7 +107,8 @@ class CheckMemoryd(MapTransform):
             self._fits(
                 largest(at_once if place != "host" else sampling, staying, after, looking), "cpu", operator.smaller
             )
-        needed = self.disk_bytes(operator.domain_shape) + on_disk
+        point = series_of(measurement)
+        needed = self.disk_bytes(operator.domain_shape, 1 if point is None else len(point.series.chosen)) + on_disk
         there = free_disk(path_of("output_dir", self.output_dir))
         if there is not None and SURE * needed > there:
             raise ValueError(
@@ -120,6 +122,8 @@ class CheckMemoryd(MapTransform):
         spacing = operator.domain_affine(measurement.affine)[:3, :3].norm(dim=0).tolist()
         sampling = self.inferer.working_bytes(y, operator, spacing, self.network)
         sampling = sampling | {"measurement": array_bytes(y.shape), "overhead": OVERHEAD}
+        if operator.guided:
+            sampling |= {"guide": array_bytes(operator.domain_shape)}
         if self.device.type == "cuda":
             sampling = with_more(sampling, measurement=array_bytes(y.shape), operator=operator.kept_bytes())
         volume, maps = array_bytes(operator.domain_shape), (self.sampler.num_draws > 1) + 2 * self.evidence
@@ -132,10 +136,11 @@ class CheckMemoryd(MapTransform):
             after["evaluation"] = (1 + len(self.baselines)) * volume + max(METRICS * volume, *making, 0.0)
         return sampling, after
 
-    def disk_bytes(self, shape: tuple[int, ...]) -> float:
-        """Bytes that the results take, at least."""
+    def disk_bytes(self, shape: tuple[int, ...], volumes: int = 1) -> float:
+        """Bytes that the results take, at least; those of a series of so many volumes lie there twice."""
         voxels, maps = array_bytes(shape) / 4, (self.sampler.num_draws > 1) + 2 * self.evidence
         each = NIFTI * (self.output_format != "dicom") + DICOM * (self.output_format != "nifti")
+        each = each if volumes == 1 else volumes * (each + KEPT)
         return voxels * ((1 + maps) * each + self.report * SHOWN * (2 + maps))
 
     def _fits(self, parts: Parts, device: str, smaller: str) -> None:

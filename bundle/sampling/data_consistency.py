@@ -116,6 +116,8 @@ def ConjugateGradient(
 class TotalVariationProximal(_Weighted):
     """The proximal step with total variation beside the prior: for noisy data, or for the mean of the draws.
 
+    With the operator's guide, where it has one.
+
     Args:
         weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
         iterations, tolerance: see `bundle.physics.total_variation.minimise_total_variation`.
@@ -131,9 +133,9 @@ class TotalVariationProximal(_Weighted):
         rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho
         return minimise_total_variation(
             operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
-            rho, operator.gains,
+            rho, operator.variation,
         )  # fmt: skip
 
     def working_bytes(self, operator: LinearOperator) -> float:
-        arrays = total_variation_bytes(array_bytes(operator.domain_shape), array_bytes(operator.range_shape))
-        return arrays + operator.working_bytes()
+        volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
+        return total_variation_bytes(volume, measurement, operator.guided) + operator.working_bytes()

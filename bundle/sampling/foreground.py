@@ -10,6 +10,7 @@ from monai.transforms import SpatialCrop
 
 from bundle.files.findings import findings_of
 from bundle.files.memory import Parts, array_bytes, largest, with_more
+from bundle.files.source import series_of
 from bundle.files.values import number, whole_number
 from bundle.physics.foreground import PLANE, foreground_box
 from bundle.physics.linear_operator import LinearOperator
@@ -20,7 +21,8 @@ from bundle.sampling.volume_inferer import VolumeInferer
 class ForegroundInferer(VolumeInferer):
     """Runs another inferer on the bounding box of the subject and fills the rest with the linear reconstruction.
 
-    Only for operators that treat every in-plane position alike, as thick slices do: the box is cut in-plane.
+    Only for operators that treat every in-plane position alike, as thick slices do: the box is cut in-plane. Volumes of
+    a series are taken whole.
 
     Args:
         inferer: reconstructs the box.
@@ -40,7 +42,8 @@ class ForegroundInferer(VolumeInferer):
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor(), operator_of(measurement)
-        box = self._box(y, operator)
+        # Noise lies on the grid of the box: volumes of a series share it where the box is the whole.
+        box = self._box(y, operator) if series_of(measurement) is None else (slice(None),) * 3
         inside = SpatialCrop(roi_slices=box)(measurement)
         inside.meta["operator"] = operator.on(box)
         inner = self.inferer.reconstruct(inside, network)

@@ -39,6 +39,7 @@ from bundle.sampling.reconstruction import Reconstruction, linear_reconstruction
 from bundle.sampling.state import Keeper, State
 from bundle.sampling.step import Step
 from bundle.sampling.subject import Boxes, SubjectBoxes
+from bundle.sampling.time_noise import TIME_NOISE, seed_of
 from bundle.sampling.volume_inferer import VolumeInferer
 from bundle.sampling.volume_noise import VolumeNoise
 from bundle.sampling.volumes import Storage, Volumes
@@ -69,6 +70,8 @@ class DiffusionInverseInferer(VolumeInferer):
             is a sample as before, but what noise does to a denoiser to first order cancels in their mean (Hammersley
             and Morton, "A new Monte Carlo technique: antithetic variates", 1956).
         seed: key of all draws.
+        time_noise: of the volumes of a series (bundle.files.series), "same": one noise for all, which cancels in their
+            differences to first order; "own": one each (docs/carried.md).
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         start: (y, operator) -> x, what a warm start begins from (see bundle.physics.baselines); the operator's
             linear reconstruction by default.
@@ -87,7 +90,7 @@ class DiffusionInverseInferer(VolumeInferer):
 
     SETTINGS = (
         "seed", "num_steps", "start_fraction", "eta", "sigma_rule", "slice_axis", "num_draws", "eps_after_data",
-        "antithetic", "noise_field", "data_consistency", "start", "finish", "subject",
+        "antithetic", "noise_field", "data_consistency", "start", "finish", "subject", "time_noise",
     )  # fmt: skip
 
     def __init__(self, prior, data_consistency, noise_field, num_steps: int = 10,
@@ -96,7 +99,7 @@ class DiffusionInverseInferer(VolumeInferer):
                  seed: int = 0, timesteps: Sequence[int] | None = None, start=None, finish=None,
                  eps_after_data: bool = False, observer=None, progress: bool = True,
                  keeper: Keeper | None = None, subject: SubjectBoxes | None = None,
-                 storage: Storage | None = None) -> None:  # fmt: skip
+                 storage: Storage | None = None, time_noise: str = "same") -> None:  # fmt: skip
         super().__init__()
         choice("sigma_rule", sigma_rule, SIGMA_RULES)
         number("eta", eta, 0, 1)
@@ -140,7 +143,7 @@ class DiffusionInverseInferer(VolumeInferer):
         self.num_steps, self.start_fraction = len(self.timesteps), start_fraction
         self.eta, self.sigma_rule = eta, sigma_rule
         self.slice_axis, self.num_draws = slice_axis, whole_number("num_draws", num_draws, 1)
-        self.seed = whole_number("seed", seed)
+        self.seed, self.time_noise = whole_number("seed", seed), choice("time_noise", time_noise, TIME_NOISE)
         self.start = callable_or_none("start", start, "'@baselines#smoothest'")
         self.finish = callable_or_none("finish", finish, "@data_consistency")
         self.antithetic = is_on(antithetic, "antithetic")
@@ -168,13 +171,15 @@ class DiffusionInverseInferer(VolumeInferer):
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
         y, operator = measurement.as_tensor()[0].float(), operator_of(measurement)
         affine = operator.domain_affine(measurement.affine)
-        run = self.begin(y, operator, network, operator.voxel_sizes(measurement.affine))
+        seed = self.seed if self.time_noise == "same" else seed_of(self.seed, measurement)
+        run = self.begin(y, operator, network, operator.voxel_sizes(measurement.affine), seed)
         if self.observer is not None:
             self.observer.begin(affine)
         total = self.num_draws * self.num_steps
         run.state = self._kept(run, total)
         resumed_after = run.state.done
-        with tqdm(total=total, initial=resumed_after, desc="sampling", unit="step", disable=not self.progress) as bar:
+        shown = {"disable": not self.progress, "leave": None}  # not kept below the bar of a series
+        with tqdm(total=total, initial=resumed_after, desc="sampling", unit="step", **shown) as bar:
             run.advance = partial(self._advance, run.state, bar)
             for draw in range(run.state.draw, self.num_draws):
                 run.state.add(self.sample(run, draw))
@@ -192,15 +197,19 @@ class DiffusionInverseInferer(VolumeInferer):
             found = found.with_map("std", deviations.div_(self._spread_of_one()).sqrt_()[None])
         return reconstructed(mean, measurement, found)
 
-    def begin(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float] = (1.0, 1.0, 1.0)
-              ) -> Reconstruction:  # fmt: skip
-        """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits."""
+    def begin(self, y: torch.Tensor, operator: LinearOperator, network, spacing: Sequence[float] = (1.0, 1.0, 1.0),
+              seed: int | None = None) -> Reconstruction:  # fmt: skip
+        """A reconstruction of the volume behind y, with voxels of `spacing` (mm): its start, and a field that fits.
+
+        `seed`: key of its draws; the inferer's if None.
+        """
         volumes = self._volumes(y, operator, network, spacing)
         y = y.cpu() if volumes.in_parts else y
         start = None
         if self.start is not None and not self.from_noise:
             start = volumes.work(self.start, operator, y, alone=getattr(self.start, "by_parts", False))
-        noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, self.seed, device=volumes.device)
+        seed = self.seed if seed is None else seed
+        noise = VolumeNoise(self.noise_field.fit(y, operator, spacing), spacing, seed, device=volumes.device)
         fit = getattr(self.data_consistency, "fit", None)
         step = self.data_consistency if fit is None else fit(y, operator)
         boxes = None
@@ -240,7 +249,7 @@ class DiffusionInverseInferer(VolumeInferer):
                 check_finite(x0, t)
             eps = predict_eps(x, x0, ab[t], *run.room()) if keeps and not self.eps_after_data else None
             step = Step(
-                ab[t], ab_s, sigma, axes[i], Key(self.seed, own + 1 + i, Purpose.MEASUREMENT), x, memory=state.memory,
+                ab[t], ab_s, sigma, axes[i], Key(noise.seed, own + 1 + i, Purpose.MEASUREMENT), x, memory=state.memory,
                 pull_back=partial(self.prior.pull_back, run.network, x, t, axes[i]),
                 noise=partial(noise.volume, x, next_axis, ab_s, number, Purpose.DATA_STEP),
             )  # fmt: skip
@@ -262,7 +271,8 @@ class DiffusionInverseInferer(VolumeInferer):
         if self.keeper is None:
             return State()
         of_result = {k: v for k, v in vars(self).items() if k not in ("observer", "progress", "keeper", "storage")}
-        scan, others = (run.y, run.operator, run.noise.spacing), (of_result, run.network, run.volumes.device.type)
+        scan = (run.y, run.operator, run.noise.spacing, run.noise.seed)
+        others = (of_result, run.network, run.volumes.device.type)
         state = State(**self.keeper.begin(scan, others, total, run.y.device) or {})
         if run.volumes.place == "disk":
             for name in ("x", "mean", "squares"):

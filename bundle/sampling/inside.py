@@ -82,7 +82,7 @@ class InsideInferer(VolumeInferer):
 
 def mask_of(measurement: MetaTensor, operator: LinearOperator) -> torch.Tensor:
     """The mask (X, Y, Z) on the volume's grid: what is not 0. Raises ValueError where there is none."""
-    mask = measurement.meta.get("mask")
+    mask = measurement.meta.get("label_map")
     if mask is None:
         raise ValueError('"inside" restricts sampling to a mask, and this scan carries none: see bundle.files.masks')
     affine = operator.domain_affine(measurement.affine).cpu().numpy()

@@ -23,6 +23,7 @@ from scipy.ndimage import zoom
 from bundle.files.findings import findings_of
 from bundle.files.memory import Parts, array_bytes, largest, with_more
 from bundle.files.values import number
+from bundle.physics.blocks import block_means
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of, reconstructed
 from bundle.sampling.volume_inferer import VolumeInferer
@@ -112,18 +113,6 @@ def block_sizes(voxel: Sequence[float], known: float, limits: Sequence[float]) -
     sizes = [min(max(1, round(known / s)), limit) for s, limit in zip(voxel, limits)]
     longest = ASPECT * min(k * s for k, s in zip(sizes, voxel))
     return [min(k, max(1, math.floor(longest / s + 1e-6))) for k, s in zip(sizes, voxel)]
-
-
-def block_means(volume: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
-    """(..., X, Y, Z) averaged over blocks of `factors` voxels; the border is repeated where the last block is short."""
-    for axis, k in enumerate(factors, volume.ndim - 3):
-        if k == 1:
-            continue
-        if short := -volume.shape[axis] % k:
-            border = volume.narrow(axis, volume.shape[axis] - 1, 1)
-            volume = torch.cat([volume, border.repeat_interleave(short, axis)], axis)
-        volume = volume.unflatten(axis, (-1, k)).mean(axis + 1)
-    return volume
 
 
 def block_affine(factors: Sequence[int]) -> torch.Tensor:

@@ -4,7 +4,8 @@
 
 s is the standard deviation of the noise in y and r that of the error of x0, so this is Wiener's filter, the posterior
 mean of a Gaussian x0. rho -> 0 is the null-space step. r is the same in all steps: what the denoised volume lacks is
-detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md).
+detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md); with a
+guide, x0 is nearer, and r = 0.05.
 """
 
 from __future__ import annotations
@@ -13,14 +14,10 @@ import torch
 
 from bundle.files.values import number
 from bundle.physics.linear_operator import LinearOperator
+from bundle.physics.noise_level import FULL_SCALE, MATTERS
 from bundle.sampling.data_consistency import NullSpace
 from bundle.sampling.step import Step
 from bundle.usage import UsageError
-
-MATTERS = 0.02
-"""Noise above this share of the intensity range is followed, if it was estimated."""
-FULL_SCALE = 2.0
-"""Of the prior's range, -1 to 1: `noise_level` is a share of it."""
 
 
 class NoiseAware(NullSpace):

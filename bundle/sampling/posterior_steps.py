@@ -23,7 +23,7 @@ from bundle.files.values import number, whole_number
 from bundle.noise.counter import keyed_normal
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.linear_solvers import conjugate_gradient
-from bundle.physics.total_variation import differences, differences_adjoint
+from bundle.physics.variation import differences, differences_adjoint
 from bundle.sampling.step import Step
 
 

@@ -19,6 +19,7 @@ Shapes are (X, Y, Z) on a 1 mm grid; tissue maps are in [0, 1]; the result is in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -67,14 +68,31 @@ class HeadSynthesiser:
     def with_tissues(self, seed: int, contrast: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The head, and the shares (4, X, Y, Z) of white matter, grey matter, CSF and lesions in its brain."""
         contrast = contrast_of(seed) if contrast is None else contrast
-        self.rng = torch.Generator().manual_seed(seed)
-        wm, gm, brain, t1 = self._deform(self.maps)
-        tissue = self._lesions(self._sharpen(wm, gm, brain), brain > 0.5)
-        labels, names = self._layers(brain > 0.5)
-        image = acquire(self._paint(tissue, brain, t1, labels, names, contrast), self.rng, seed)
+        tissue, *anatomy = self._anatomy(seed)
+        image = acquire(self._paint(tissue, *anatomy, contrast), self.rng, seed)
+        brain = anatomy[0]
         if self._uniform(0, 1) < 1 / 6:
             image = image * (brain > 0.5)
         return image / image.max(), tissue * (brain > 0.5)
+
+    def contrasts(self, seed: int, names: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """One head scanned with several contrasts (X, Y, Z), and its shares of tissues as in `with_tissues`.
+
+        Each scan has its own texture, resolution, bias field and noise; all show the whole head.
+        """
+        tissue, *anatomy = self._anatomy(seed)
+        scans = [
+            acquire(self._paint(tissue, *anatomy, name), self.rng, len(names) * seed + n)
+            for n, name in enumerate(names)
+        ]
+        return [scan / scan.max() for scan in scans], tissue * (anatomy[0] > 0.5)
+
+    def _anatomy(self, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+        """What head number `seed` is made of: tissues (4, X, Y, Z), brain, the average, labels and their names."""
+        self.rng = torch.Generator().manual_seed(seed)
+        wm, gm, brain, t1 = self._deform(self.maps)
+        tissue = self._lesions(self._sharpen(wm, gm, brain), brain > 0.5)
+        return tissue, brain, t1, *self._layers(brain > 0.5)
 
     # -- random numbers ---------------------------------------------------------------------------
     def _uniform(self, low: float, high: float) -> float:

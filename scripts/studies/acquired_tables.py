@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.files.last_words import plain_endings
 from scripts.studies.tables import fill, table
 
 KINDS = (("place_median", "places, median"), ("place_rms", "places, rms"), ("whole", "whole scan"))
@@ -77,14 +78,21 @@ def thickness_table(record: dict) -> str:
     return table(header, lines)
 
 
-def main(docs: Path = Path("docs")) -> None:
+def write_acquired(docs: Path) -> list[Path]:
+    """Fill docs/acquired.md; the files written."""
     bands, thickness = (json.loads((docs / f"{n}.json").read_text(encoding="utf-8")) for n in ("bands", "thickness"))
-    for name, text in (
-        ("bands", bands_table(bands)), ("without bands", without_table(bands)),
-        ("simulated bands", simulated_table(bands)), ("thickness", thickness_table(thickness)),
-    ):  # fmt: skip
-        fill(docs / "acquired.md", name, text)
+    page = docs / "acquired.md"
+    filled = [
+        fill(page, name, text)
+        for name, text in (
+            ("bands", bands_table(bands)), ("without bands", without_table(bands)),
+            ("simulated bands", simulated_table(bands)), ("thickness", thickness_table(thickness)),
+        )
+    ]  # fmt: skip
+    return [page] if any(filled) else []
 
 
 if __name__ == "__main__":
-    main()
+    with plain_endings():
+        for path in write_acquired(Path("docs")):
+            print(f"wrote {path}")

@@ -18,12 +18,16 @@ OF_RESULT = ("num_steps", "start_fraction", "num_draws", "antithetic", "noise", 
 """Ids of configs/inference.json whose defaults a result of a study depends on."""
 
 
-def defaults() -> dict:
-    """The defaults of OF_RESULT; of a part of the config its name, of a list of names the first."""
+def defaults(*overlays: str) -> dict:
+    """The defaults of OF_RESULT; of a part of the config its name, of a list of names the first.
+
+    Of what a guide changes, that without one.
+    """
     parser, found = ConfigParser(), {}
-    parser.read_config("configs/inference.json")
+    parser.read_config([f"configs/{name}.json" for name in ("inference", *overlays)])
     for name in OF_RESULT:
-        raw = str(parser[name]).replace("::", "#")
+        raw = parser[name]
+        raw = str(raw["otherwise"] if isinstance(raw, dict) else raw).replace("::", "#")
         value = raw if raw.startswith("@baselines") else parser.get_parsed_content(name)
         found[name] = value[0] if isinstance(value, list) else value
     return found

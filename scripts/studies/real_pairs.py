@@ -6,7 +6,7 @@ Patients of the longitudinal data of Lesjak et al. (2016, CC BY) were scanned tw
 turned by several degrees. One study is reconstructed; what the scanner of the other study would measure of the result
 is compared with what it did measure:
 
-    T       rigid, world of the unseen study -> world of the reconstructed one (scripts/studies/rigid.py)
+    T       rigid, world of the unseen study -> world of the reconstructed one (bundle/physics/mutual_information.py)
     v(p)    the result at T p, for p on the fine grid of the unseen study: cubic B-spline, the same for every method
     y'      A v, with A the unseen study's own operator (bundle.physics.thick), where all that it sums is known
     fit     a y' + b by least squares: scanners' scales differ
@@ -32,13 +32,13 @@ from scipy.ndimage import map_coordinates
 from bundle.files.last_words import plain_endings
 from bundle.files.whole import written_whole
 from bundle.physics.intensity import intensity_range
+from bundle.physics.mutual_information import register
 from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
 from bundle.usage import UsageError
 from scripts.studies.bench import Measured, baseline_names, defaults
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.people import priors_and_ids
 from scripts.studies.record import Record
-from scripts.studies.rigid import register
 from scripts.studies.shown import brain, middle
 
 PAIRS = {

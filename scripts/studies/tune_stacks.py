@@ -29,11 +29,11 @@ from scripts.studies.bench import Bench
 from scripts.studies.record import Record
 from scripts.studies.tune_total_variation import middle
 
-SIZE = (80, 80, 80)
+SIZE = (64, 64, 64)
 NOISES = (0.02, 0.01)
 MULTIPLES = (0.2, 0.35, 0.5)
 ERRORS = (0.1, 0.15)
-STARTS = ((0.02, 2), (0.02, 3), (0.05, 5), (0.2, 10))
+STARTS = ((0.02, 3), (0.05, 5), (0.2, 10))
 """Share of the schedule, and steps from there."""
 
 
@@ -53,7 +53,12 @@ class People:
                 volume = middle(self.files[name], self.size)
                 with written_whole(path) as partial:
                     nib.save(nib.Nifti1Image(volume[0].numpy(), volume.affine.numpy()), partial)
-            self.kept = (name, noise), Bench(["task_stacks"], path, measurement_noise=noise, report=False, **self.ids)
+            self.kept = (
+                (name, noise),
+                Bench(
+                    ["task_stacks"], path, measurement_noise=noise, rounds=0, outliers=False, report=False, **self.ids
+                ),
+            )
         return self.kept[1]
 
     def run(self, key: tuple) -> dict:

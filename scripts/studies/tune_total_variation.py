@@ -26,7 +26,7 @@ from bundle.files.write import write_json
 from bundle.physics.baselines import ConsistentTotalVariation, Interpolation
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
-from bundle.physics.total_variation import differences
+from bundle.physics.variation import differences
 from bundle.planes import PLANES
 from bundle.report.evaluation import DATA_RANGE
 from bundle.report.metrics import inter_slice, psnr, ssim

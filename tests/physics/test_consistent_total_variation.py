@@ -15,11 +15,11 @@ from bundle.physics.baselines import (
 )
 from bundle.physics.thick import ThroughPlaneSampling
 from bundle.physics.total_variation import (
-    differences,
     minimise_total_variation,
     minimise_with_proximal_step,
     proximal_step_bytes,
 )
+from bundle.physics.variation import Variation, differences
 from bundle.usage import UsageError
 from tests.report.test_memory import alive
 from tests.support.helpers import dense, normal, repeatable
@@ -147,7 +147,7 @@ def test_the_longer_voxel_has_the_weaker_say():
         def step(z, t, y=y):  # of 1/2 |x - y|^2 / w
             return (z + t / weight * y) / (1 + t / weight)
 
-        x = minimise_with_proximal_step(step, y, 3000, 0.0, gains)
+        x = minimise_with_proximal_step(step, y, 3000, 0.0, Variation(gains))
         expected = gain * weight / 4 + y * (1 - gain * weight / 6 - gain * weight / 4)
         torch.testing.assert_close(x, expected, rtol=0, atol=1e-3)
 
@@ -202,3 +202,16 @@ def test_values_without_sense_are_refused():
         ConsistentTotalVariation(-0.1)
     with pytest.raises(UsageError, match="measurement_noise must be a share of the volume's maximum from 0, below 1"):
         ConsistentTotalVariation(noise=1.0)
+
+
+def test_auto_takes_the_weight_from_the_noise_of_the_measurement():
+    truth = phantom((40, 36, 30))  # slices of which noise can be told
+    operator = thick(tuple(truth.shape))
+    clean, auto = operator.forward(truth), ConsistentTotalVariation(noise="auto")
+    assert torch.equal(auto(clean, operator), ConsistentTotalVariation()(clean, operator))
+    noisy = clean + 2 * 0.06 * normal(*operator.range_shape, dtype=torch.float64)
+    known = ConsistentTotalVariation(PER_NOISE * operator.noise_deviation(noisy) / 2)
+    assert torch.equal(auto(noisy, operator), known(noisy, operator))
+    assert (auto(noisy, operator) - truth).norm() < 0.9 * (ConsistentTotalVariation()(noisy, operator) - truth).norm()
+    with pytest.raises(UsageError, match="measurement_noise must be a share"):
+        ConsistentTotalVariation(noise="x")

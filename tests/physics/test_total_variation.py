@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
-from bundle.physics.total_variation import differences, differences_adjoint, minimise_total_variation
+from bundle.physics.total_variation import minimise_total_variation
+from bundle.physics.variation import Variation, differences, differences_adjoint
 from tests.support.helpers import dense, normal, repeatable
 
 shapes = st.lists(st.integers(1, 6), min_size=3, max_size=5)
@@ -126,7 +127,7 @@ def test_no_nearby_point_has_a_lower_objective(rho, gains):
         return matrix @ x.flatten()
 
     x = minimise_total_variation(
-        forward, lambda p: (matrix.T @ p).view(shape), norm, y, x0, weight, 1500, 0.0, rho, gains
+        forward, lambda p: (matrix.T @ p).view(shape), norm, y, x0, weight, 1500, 0.0, rho, Variation(gains)
     )
     problem = {"y": y, "weight": weight, "forward": forward, "norm": norm, "rho": rho, "x0": x0, "gains": gains}
     lowest = objective(x, **problem)
@@ -197,12 +198,14 @@ def test_the_gain_of_an_axis_multiplies_its_weight():
     weight, gains = 0.2, (2.0, 1.0, 0.5)
     for axis, gain in enumerate(gains):
         expected = two_levels(axis, gain * weight / 4, 1 - gain * weight / 6)
-        torch.testing.assert_close(denoise(two_levels(axis), weight, gains=gains), expected, rtol=0, atol=1e-3)
+        torch.testing.assert_close(
+            denoise(two_levels(axis), weight, variation=Variation(gains)), expected, rtol=0, atol=1e-3
+        )
 
 
 def test_an_axis_without_gain_has_no_say():
     y = normal(5, 6, 3, dtype=torch.float64)
-    together = denoise(y, 0.2, gains=(1.0, 1.0, 0.0))
+    together = denoise(y, 0.2, variation=Variation((1.0, 1.0, 0.0)))
     for s in range(3):
         alone = denoise(y[..., s : s + 1], 0.2)
         torch.testing.assert_close(together[..., s : s + 1], alone, rtol=0, atol=1e-3)

@@ -5,7 +5,7 @@ import json
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.sampling.presets import chosen_preset
+from bundle.sampling.presets import by_guide, chosen_preset
 from bundle.usage import UsageError
 from tests.support.scans import INFERENCE, ROOT
 
@@ -34,6 +34,14 @@ def test_a_name_gives_its_settings_and_of_a_list_the_first():
 def test_another_name_is_refused(name):
     with pytest.raises(UsageError, match="preset must be one of a, b, got "):
         chosen_preset(name, TABLE)
+
+
+def test_a_guide_goes_before_the_preset_and_what_is_given_before_the_guide():
+    guided = resolved(guide="t1.nii.gz")
+    assert guided == written("inference")["presets"]["best"] | written("inference")["with_guide"]
+    assert resolved(guide="t1.nii.gz", preset="sharp")["num_draws"] == 1
+    assert resolved(guide="t1.nii.gz", start_fraction=0.3) == guided | {"start_fraction": 0.3}
+    assert by_guide(None, 1, 2) == 2 and by_guide("t1.nii.gz", 1, 2) == 1
 
 
 @pytest.mark.parametrize("task", ["inference", "task_svct", "task_csmri"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from bundle.physics.total_variation import differences
+from bundle.physics.variation import differences
 from bundle.sampling.posterior_steps import SliceTotalVariation
 from bundle.sampling.step import Step
 from tests.support.gaussian_models import AB_S, AB_T, SHAPE, DenseOperator, case, random_volume, some_matrix

@@ -77,7 +77,7 @@ def test_scale_and_offset_do_not_count():
 
 @pytest.mark.slow
 def test_a_turn_of_the_head_is_found():
-    from scripts.studies.rigid import register
+    from bundle.physics.mutual_information import register
 
     voxels = head_voxels((80, 72, 80))
     affine = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -96,6 +96,19 @@ def write_changed(folder, edit=lambda ds, k: None, voxels=VOXELS, affine=AFFINE,
     return headers
 
 
+def write_time_points(folder, series, affine, edit=lambda ds, k, t: None, **about):
+    """(columns, rows, slices, times) of whole numbers as one series: images of all times at each place."""
+    uid = generate_uid()
+    for t in range(series.shape[3]):
+        headers = write_series(folder / "one", series[..., t], affine, **about)
+        shutil.rmtree(folder / "one")
+        for k, ds in enumerate(headers):
+            ds.SeriesInstanceUID, ds.AcquisitionNumber, ds.TemporalPositionIdentifier = uid, t + 1, t + 1
+            ds.InstanceNumber = 1 + k + t * series.shape[2]
+            edit(ds, k, t)
+            save(ds, folder / f"{(37 * ds.InstanceNumber) % 1009:04d}.dcm")
+
+
 def write_localiser(folder):
     """Three planes that cross, as before every scan."""
     axial = np.diag([2.0, 2.0, 10.0, 1.0])

@@ -19,6 +19,11 @@ OBLIQUE = nib.affines.from_matvec(
 )
 
 
+THICK = OBLIQUE @ np.diag([1.0, 1.0, 4.0, 1.0])
+TIMES = np.array([1.0, 1.4, 0.7, 1.1])
+"""Brightness of the volumes of a series."""
+
+
 def head_voxels(shape=(40, 36, 40), seed=0):
     """Skin, skull, brain and ventricles as nested ellipsoids with texture, 0 to about 1000, air around them."""
     rng = np.random.default_rng(seed)
@@ -46,6 +51,17 @@ def write_volume(path, voxels, affine=None, spacing=(1.0, 1.0, 1.0)):
 def thick_voxels(seed=0):
     """(20, 18, 6): every four slices of a small head are one, for a spacing of 1 x 1 x 4 mm."""
     return head_voxels((20, 18, 24), seed).reshape(20, 18, 6, 4).mean(3)
+
+
+def write_series(path, times=TIMES, affine=THICK, intent=0):
+    """A thick scan at several times, of different brightness, as 4-D NIfTI; 2.5 s apart, from 3 s on. The voxels."""
+    voxels = (thick_voxels()[..., None] * times).astype(np.float32)
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4], image.header["intent_code"], image.header["toffset"] = 2.5, intent, 3.0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return voxels
 
 
 def cut_short(path, share=0.6):

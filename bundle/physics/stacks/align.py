@@ -2,8 +2,8 @@
 
     headers       where the poses begin: the identity, or what a file of poses says
     each round    every stack but the reference: a quick volume of the others that are placed; the stack's pose by
-                  `register`; its intensities by `matched`
-    then          with `motion`, every slice for itself (`slice_motion`); slices that do not fit count less (`outliers`)
+                  `register`; its intensities by `matched`. Then slices that do not fit count less (`outliers`)
+    then          with `motion`, every slice for itself (`slice_motion`), and what does not fit once more
 
 What the others say of a stack is in others.py. One that they hardly cover (OVERLAP), or do not predict (SIMILAR),
 cannot be placed and is left out, by name.
@@ -11,18 +11,22 @@ cannot be placed and is left out, by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from bundle.files.alignment import read_poses
+from bundle.files.combined import Combined
 from bundle.files.doubts import add_doubts
+from bundle.files.paths import path_of
 from bundle.files.prepared import Preparation
 from bundle.files.switch import is_on
 from bundle.files.values import whole_number
 from bundle.physics.measurement import operator_of
+from bundle.physics.stacks.grid import no_finer
 from bundle.physics.stacks.matching import Matched, matched
 from bundle.physics.stacks.motion import angle_of
 from bundle.physics.stacks.others import Others
@@ -35,7 +39,9 @@ from bundle.physics.stacks.stack import Stack
 from bundle.physics.stacks.stacked import StackedSlices
 
 OVERLAP, SIMILAR = 0.2, 0.75
-"""Share of a stack's subject that the others must cover, and the least correlation with what they predict."""
+"""Share of a stack's subject that the others must cover, and the least similarity with what they predict."""
+VOXEL = 1.0
+"""mm: volumes that stacks are compared with are not finer."""
 FAR_TURN, FAR_SHIFT = 30.0, 30.0
 """Degrees and mm from the header: people do not move so far and stay in the coil."""
 
@@ -57,7 +63,9 @@ class AlignStacksd(Preparation):
         super().__init__(keys)
         self.rounds = whole_number("rounds", rounds)
         self.motion, self.outliers = is_on(motion, "motion"), is_on(outliers, "outliers")
-        self.even, self.poses = is_on(even, "even"), poses
+        self.even, self.poses = is_on(even, "even"), None if poses is None else path_of("poses", poses)
+        if self.poses is not None:
+            read_poses(self.poses)  # a file that is none is refused before any work
 
     def prepare(self, measurement: MetaTensor) -> MetaTensor:
         operator = operator_of(measurement)
@@ -66,8 +74,8 @@ class AlignStacksd(Preparation):
         work = Work(operator, self)
         work.run()
         aligned = measured_by(measurement, work.stacks)
-        if "combined" in aligned.meta:
-            aligned.meta["combined"] = work.recorded(aligned.meta["combined"])
+        simulated = Combined("simulated", tuple({"name": stack.name} for stack in operator.stacks))
+        aligned.meta["combined"] = work.recorded(measurement.meta.get("combined", simulated))
         add_doubts(aligned, *work.said)
         return aligned
 
@@ -82,10 +90,12 @@ class Work:
     """
 
     def __init__(self, operator: StackedSlices, settings: AlignStacksd) -> None:
-        self.operator, self.settings = operator, settings
+        grid = no_finer(operator.domain_shape, operator.affine, VOXEL)
+        self.operator, self.settings = StackedSlices(operator.stacks, *grid, operator.backend), settings
         self.stacks, self.left_out, self.said = list(operator.stacks), {}, []
         self.found: dict[str, Found] = {}
         self.matches: dict[str, Matched] = {}
+        self._volumes: dict[tuple[Stack, ...], Others] = {}
 
     def run(self) -> None:
         """Do it, with a bar."""
@@ -93,64 +103,89 @@ class Work:
         rounds = settings.rounds if settings.poses is None else 0
         if settings.poses is not None:
             self.stacks = given_poses(settings.poses, self.stacks)
-        steps = max(rounds, 1) * (len(before) - 1) + len(before) * (settings.motion + settings.outliers)
-        with tqdm(total=steps, desc="aligning", unit="step", leave=False, delay=2) as bar:
+        weighed = settings.outliers * (max(rounds, 1) + (rounds > 0 and settings.motion))
+        steps = max(rounds, 1) * (len(before) - 1) + len(before) * (settings.motion + weighed)
+        with tqdm(total=steps, desc="aligning", unit="step", leave=False, delay=2) as self.bar:
             for number in range(rounds):
-                self._register(number, bar)
+                self._register(number)
+                self._weigh()
             if not rounds:
-                self._match(bar)
+                self._match()
             if settings.motion:
-                self._place_slices(bar)
-            if settings.outliers and len(self.stacks) > 1:
-                self._weigh(bar)
+                self._place_slices()
+            if settings.motion or not rounds:
+                self._weigh()
         self._say(before)
 
-    def _register(self, number: int, bar: tqdm) -> None:
-        """One round: every stack but the reference, against the others that are placed."""
-        originals = {stack.name: stack for stack in self.operator.stacks}
-        for stack in self.stacks[1:]:
-            bar.set_postfix_str(f"round {number + 1}, {stack.name}")
-            others = [s for s in self.stacks if s is not stack and (s.name in self.found or s is self.stacks[0])]
-            others = Others.of(self.operator, others)
-            found = register(others, stack, several=number == 0)
-            if why := misplaced(found):
-                self._leave_out(stack, why)
-            else:
-                self.found[stack.name] = found
-                original = originals[stack.name].moved(poses=found.pose @ stack.poses)
-                self._replace(stack, self._matched(others, original))
-            bar.update()
+    def _register(self, number: int) -> None:
+        """One round: every stack but the reference, against the others that are placed.
 
-    def _match(self, bar: tqdm) -> None:
+        One that cannot be placed waits for those that can: with them, the others may cover it.
+        """
+        waiting, why = {stack.name for stack in self.stacks[1:]}, {}
+        while waiting:
+            before = len(self.found)
+            for stack in [s for s in self.stacks[1:] if s.name in waiting]:
+                self._at(f"round {number + 1}, {stack.name}")
+                others = self._others(stack, {self.stacks[0].name, *self.found})
+                found = register(others, stack, several=number == 0)
+                if reason := misplaced(found):
+                    why[stack.name] = reason
+                else:
+                    waiting.discard(stack.name)
+                    self.found[stack.name] = found
+                    self._replace(stack, self._matched(others, self._measured(stack, found.pose)))
+            if number > 0 or len(self.found) == before:
+                break
+        for stack in [s for s in self.stacks[1:] if s.name in waiting]:
+            self._leave_out(stack, why[stack.name])
+
+    def _measured(self, stack: Stack, motion: torch.Tensor) -> Stack:
+        """A stack with its own intensities, moved further than it was by now."""
+        own = next(s for s in self.operator.stacks if s.name == stack.name)
+        return own.moved(poses=motion @ stack.poses, weights=stack.weights)
+
+    def _match(self) -> None:
         """Intensities of stacks that lie as they are."""
         for stack in self.stacks[1:]:
-            bar.set_postfix_str(f"intensities, {stack.name}")
+            self._at(f"intensities, {stack.name}")
             self._replace(stack, self._matched(self._others(stack), stack))
-            bar.update()
 
     def _matched(self, others: Others, stack: Stack) -> Stack:
         result = matched(others, stack, self.settings.even)
         self.matches[stack.name] = result
         return result.stack
 
-    def _place_slices(self, bar: tqdm) -> None:
+    def _place_slices(self) -> None:
         for stack in list(self.stacks):
-            bar.set_postfix_str(f"slices, {stack.name}")
+            self._at(f"slices, {stack.name}")
             alone = len(self.stacks) == 1
             self._replace(stack, placed_in_plane(stack) if alone else placed_slices(self._others(stack), stack))
-            bar.update()
 
-    def _weigh(self, bar: tqdm) -> None:
+    def _weigh(self) -> None:
         """All weights are found before any is set: the order of the stacks has no say."""
+        if not self.settings.outliers or len(self.stacks) == 1:
+            return
         weights = []
         for stack in self.stacks:
-            bar.set_postfix_str(f"outliers, {stack.name}")
+            self._at(f"outliers, {stack.name}")
             weights.append(slice_weights_of(self._others(stack), stack))
-            bar.update()
-        self.stacks = [stack.moved(weights=w) for stack, w in zip(self.stacks, weights)]
+        self.stacks = [
+            stack if torch.equal(stack.weights, w) else stack.moved(weights=w) for stack, w in zip(self.stacks, weights)
+        ]
 
-    def _others(self, stack: Stack) -> Others:
-        return Others.of(self.operator, [s for s in self.stacks if s is not stack])
+    def _at(self, what: str) -> None:
+        self.bar.set_postfix_str(what)
+        self.bar.update()
+
+    def _others(self, stack: Stack, placed: Collection[str] | None = None) -> Others:
+        """What the others say; the volumes of the last round are kept, for those that did not change in it."""
+        stacks = tuple(s for s in self.stacks if s is not stack and (placed is None or s.name in placed))
+        if stacks not in self._volumes:
+            if len(self._volumes) >= len(self.stacks):
+                del self._volumes[next(iter(self._volumes))]
+            self._volumes[stacks] = Others.of(self.operator, stacks)
+        return self._volumes[stacks]
 
     def _replace(self, old: Stack, new: Stack) -> None:
         self.stacks[next(n for n, stack in enumerate(self.stacks) if stack is old)] = new
@@ -177,7 +212,7 @@ class Work:
             if low := named_slices(stack):
                 self.said.append(f"slices of {stack.name} do not fit the other stacks, and count less: {low}")
 
-    def recorded(self, combined):
+    def recorded(self, combined: Combined) -> Combined:
         """What run.json says of the stacks, and how they were found to lie."""
         kept = {stack.name: stack for stack in self.stacks}
         headers = {stack.name: stack for stack in self.operator.stacks}
@@ -206,8 +241,8 @@ def misplaced(found: Found) -> str:
         return f"the others cover {found.overlap:.0%} of it, and {OVERLAP:.0%} are needed to place it"
     if found.similarity < SIMILAR:
         return (
-            f"the others do not predict it (correlation {found.similarity:.2f}, and {SIMILAR} at least of one head in "
-            "one contrast): is it of another person, or another contrast?"
+            f"the others do not predict it (similarity {found.similarity:.2f}, and of one head it is {SIMILAR} at "
+            "least): is it of another person, or another contrast?"
         )
     return ""
 

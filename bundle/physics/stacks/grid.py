@@ -59,3 +59,13 @@ def _around(stacks, turn, origin, begins, ends, spacing) -> tuple[list[float], l
             begins[a] -= max(0, math.ceil((begins[a] - low) / spacing - EDGE)) * spacing
             ends[a] += max(0, math.ceil((high - ends[a]) / spacing - EDGE)) * spacing
     return begins, ends
+
+
+def no_finer(shape: Sequence[int], affine: torch.Tensor, spacing: float
+             ) -> tuple[tuple[int, ...], torch.Tensor]:  # fmt: skip
+    """Shape and affine of the same box in cubes that are at least so many mm wide; the last ones may reach beyond."""
+    times = max(1.0, spacing / float(affine[:3, 0].norm()))
+    wider = affine.clone()
+    wider[:3, 3] += (times - 1) / 2 * affine[:3, :3].sum(1)
+    wider[:3, :3] *= times
+    return tuple(math.ceil(n / times - EDGE) for n in shape), wider

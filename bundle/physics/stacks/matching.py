@@ -1,26 +1,32 @@
 """Intensities of a stack as the others have them: one smooth field, its gain and its bias.
 
-    g(p) = (G * (m u v) + e) / (G * (m v^2) + e / g_0)         u = y - background,  v = P x - background
+    min over c of  sum_p m(p) (u - g v)^2 + PRIOR sum(m v^2) |c|^2,      g(p) = g_0 (1 + sum_b c_b B_b(p))
+    u = y - background,  v = P x - background
 
-where y is what the stack measured, P x what a volume of the others predicts for it, m where both are within the
-subject, G * a wide Gaussian (WIDTH) and g_0 the gain of the whole stack: the ratio that fits best nearby, and g_0 where
-nothing is near. The stack becomes background + u / g.
+where y is what the stack measured, P x what a volume of the others predicts for it, m the slice's weight where both are
+within the subject and 0 elsewhere, g_0 = sum(m u v) / sum(m v^2) the gain of the whole stack, and B_b the products of
+Legendre polynomials along the stack's axes, of degree 1 to DEGREE in all. The stack becomes background + u / g.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.polynomial.legendre import legvander
 
 from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import smoothed, threshold_of
+from bundle.physics.stacks.signals import threshold_of
 from bundle.physics.stacks.stack import Stack
 
-WIDTH = 30.0
-"""mm, the deviation of the Gaussian: coils vary over centimetres, anatomy over less."""
-PRIOR = 0.02
-"""e, as a share of the mean of m v^2."""
+DEGREE = 3
+"""Coils vary over centimetres, anatomy over less."""
+PRIOR = 1e-3
+"""Keeps the field from going anywhere where nothing is measured."""
+BIAS = (0.5, 2.0)
+"""What a field may be of its gain."""
 GAINS = (0.2, 5.0)
 """What a gain may be; beyond it another contrast or another thing was measured."""
 
@@ -51,19 +57,35 @@ def matched(others: Others, stack: Stack, smooth: bool = True) -> Matched:
     inside = known & (y > threshold_of(y.flatten()))
     if bool(known.any()):
         inside &= predicted > threshold_of(predicted[known])
-    u, v = (y - background) * inside, (predicted - background) * inside
-    energy = v.square()
-    total = float(energy.sum())
+    inside = inside * stack.weights.reshape([-1 if a == stack.axis else 1 for a in range(3)])
+    u, v = (y - background) * inside.sqrt(), (predicted - background) * inside.sqrt()
+    total = float(v.square().sum())
     gain = float((u * v).sum()) / total if total > 0 else 1.0
     gain = min(max(gain, GAINS[0]), GAINS[1])
     if not smooth or total == 0:
         return Matched(stack.moved(voxels=_divided(stack.voxels, gain, background)), gain, 0.0)
-    widths = [WIDTH / size for size in stack.voxel_size]
-    prior = PRIOR * total / inside.numel()
-    field = (smoothed(u * v, widths) + prior * gain) / (smoothed(energy, widths) + prior)
-    field = field.clamp(GAINS[0], GAINS[1])
-    bias = float((field[inside] / gain - 1).abs().max()) if bool(inside.any()) else 0.0
-    return Matched(stack.moved(voxels=_divided(stack.voxels, field, background)), gain, bias)
+    field = _field(u, gain * v).clamp(*BIAS)
+    bias = float((field[inside > 0] - 1).abs().max())
+    return Matched(stack.moved(voxels=_divided(stack.voxels, gain * field, background)), gain, bias)
+
+
+def _field(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """(X, Y, Z) the smooth ratio of u to v, both 0 where they do not count."""
+    degrees = [d for d in itertools.product(range(DEGREE + 1), repeat=3) if 0 < sum(d) <= DEGREE]
+    along = [
+        torch.from_numpy(legvander(np.linspace(-1, 1, n) if n > 1 else np.zeros(1), DEGREE)).float() for n in u.shape
+    ]
+    energy, pull = v.square(), u * v - v.square()
+    # Sums over the volume, one axis after the other: products of two polynomials of an axis first.
+    pairs = [line[:, :, None] * line[:, None] for line in along]
+    normal = torch.einsum("xyz,xad,ybe,zcf->abcdef", energy, *pairs).double()
+    right = torch.einsum("xyz,xa,yb,zc->abc", pull, *along).double()
+    index = torch.tensor(degrees).mT
+    matrix = normal[index[0][:, None], index[1][:, None], index[2][:, None], index[0], index[1], index[2]]
+    matrix += PRIOR * float(energy.sum()) * torch.eye(len(degrees))
+    found = torch.zeros(*right.shape)
+    found[tuple(index)] = torch.linalg.solve(matrix, right[tuple(index)]).float()
+    return 1 + torch.einsum("abc,xa,yb,zc->xyz", found, *along)
 
 
 def _divided(voxels: torch.Tensor, field: torch.Tensor | float, background: float) -> torch.Tensor:

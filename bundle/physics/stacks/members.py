@@ -24,6 +24,7 @@ from monai.data import MetaTensor
 
 from bundle.files.dicom_check import check_stack
 from bundle.files.dicom_stack import Stack as Series
+from bundle.files.doubts import doubts_of
 from bundle.files.groups import by_contrast
 from bundle.files.limits import Limits
 from bundle.files.machine import GIGA, in_gigabytes
@@ -52,12 +53,14 @@ class Taken:
         stack: its slices and where they lie.
         source: what its file says beyond that.
         thick: whether its slices are thicker than its voxels are wide.
+        said: what is doubtful about it by itself.
     """
 
     member: Member
     stack: Stack
     source: Source
     thick: bool
+    said: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -199,10 +202,9 @@ def check_series(series: Series, named: bool) -> None:
 
 def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> Taken:
     shape, spacing = tuple(volume.shape[1:]), tuple(volume.pixdim.tolist())
-    stated = float(volume.meta.get("slice_thickness", 0))
     thick = slices.axis != "auto" or max(spacing) >= MIN_RATIO * sorted(spacing)[1]
     if thick:
-        operator = slices.for_scan(shape, spacing, stated, volume.meta.get("slice_thickness_by", "the header"))
+        operator = slices.for_measurement(volume)
         axis, thickness = operator.axis, operator.thickness
     else:
         axis = int(np.argmax(np.round(spacing, 3)))
@@ -214,7 +216,7 @@ def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> 
         voxels=volume.as_tensor()[0].float(), affine=volume.affine.double(), axis=axis, thickness=thickness,
         profile=slices.profile, name=member.label, frame=member.frame or _frame(source),
     )  # fmt: skip
-    return Taken(member, stack, source, thick)
+    return Taken(member, stack, source, thick, doubts_of(volume))
 
 
 def _frame(source: Source) -> str:

@@ -9,9 +9,10 @@ P x is compared with the stack's own y where all that a voxel of a slice average
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from bundle.physics.stacks.mean import mean_of_slices
 from bundle.physics.stacks.stack import Stack
@@ -45,11 +46,23 @@ class Others:
         x = mean_of_slices(operator, operator.measurement())
         return cls(x, operator.affine, None if bool(measured.all()) else measured.float(), operator.background)
 
-    def predicted(self, stack: Stack) -> tuple[torch.Tensor, torch.Tensor]:
-        """P x and where it is known, (K, I, J) each."""
-        stack = stack.moved(weights=torch.ones(stack.count))
+    def coarser(self, times: int) -> Others:
+        """The same on voxels so many times as wide, each the mean of those in it; a rest at the end is left out."""
+        times = min(times, min(self.x.shape) // 2)
+        if times <= 1:
+            return self
+        affine = self.affine.clone()
+        affine[:3, 3] += (times - 1) / 2 * self.affine[:3, :3].sum(1)
+        affine[:3, :3] *= times
+        x, measured = (v if v is None else F.avg_pool3d(v[None, None], times)[0, 0] for v in (self.x, self.measured))
+        return replace(self, x=x, affine=affine, measured=measured)
+
+    def predicted(self, stack: Stack, volumes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """P x, and where it is known, (K, I, J) each; of other `volumes` (..., X, Y, Z) P of each, (..., K, I, J)."""
+        stack = stack.moved(weights=torch.ones(stack.count), noise=0.0)
         operator = StackedSlices([stack], self.x.shape, self.affine)
         known = operator.rows > 0
         if self.measured is not None:
             known &= operator.forward(self.measured) > KNOWN
-        return operator.forward(self.x).reshape(stack.slices.shape), known.reshape(stack.slices.shape)
+        predicted = operator.forward(self.x if volumes is None else volumes)
+        return predicted.unflatten(-1, stack.slices.shape), known.reshape(stack.slices.shape)

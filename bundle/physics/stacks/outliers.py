@@ -2,9 +2,9 @@
 
     e_k = rms over the subject of (y - a P x - b) in slice k         x: a volume of the others
     limit = median(e) + FAR * 1.4826 * median |e - median(e)|,       at least TIMES median(e)
-    weight = min(1, limit / e_k)^2
+    weight = min(1, limit / e_k)^4
 
-so that no slice counts more than one at the limit does. Slices that hold little of the subject, or little that the
+so that the worse a slice is, the less it says in all. Slices that hold little of the subject, or little that the
 volume covers, are not judged.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import threshold_of
+from bundle.physics.stacks.signals import threshold_of
 from bundle.physics.stacks.stack import Stack
 
 FAR, TIMES = 5.0, 1.6
@@ -43,7 +43,7 @@ def slice_weights_of(others: Others, stack: Stack) -> torch.Tensor:
     typical = errors[judged].median()
     spread = 1.4826 * (errors[judged] - typical).abs().median()
     limit = torch.maximum(typical + FAR * spread, TIMES * typical)
-    weights = (limit / errors.clamp_min(1e-12)).clamp(max=1).square()
+    weights = (limit / errors.clamp_min(1e-12)).clamp(max=1).pow(4)
     return torch.where(judged, weights, torch.ones_like(weights)).float()
 
 

@@ -35,12 +35,12 @@ from bundle.files.values import choice
 from bundle.physics.stacks.doubts import doubts_about
 from bundle.physics.stacks.grid import common_grid
 from bundle.physics.stacks.members import chosen, read_all
-from bundle.physics.thick.scanner import ThroughPlaneSampling
+from bundle.physics.thick import AsAcquiredd, ThroughPlaneSampling
 from bundle.usage import UsageError
 
 
 class LoadStacksd(MapTransform):
-    """Groups of scans become measurements (1, M), with their stacks in the metadata.
+    """Groups of scans become measurements (1, M), with their stacks in the metadata. Bands of each are evened before.
 
     A path is taken for a group, too: a file for one of itself, a folder, or a list of paths, for all that is in it.
     Metadata: "stacks" (a tuple of bundle.physics.stacks.stack.Stack, the reference first), "source" of the reference
@@ -74,6 +74,7 @@ class LoadStacksd(MapTransform):
             ResampleSheard("image", enabled=resample_shear),
             CheckVolumed("image"),
             Orientationd("image", axcodes="RAS", labels=None),
+            AsAcquiredd("image", self.slices),
         ])  # fmt: skip
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:

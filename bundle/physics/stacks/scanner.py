@@ -100,8 +100,9 @@ class Stacks:
             )
         random = np.random.default_rng(self.seed)
         stacks = []
-        for plane in self.orientations:
-            stack = self._empty(shape, affine, plane)
+        for k, plane in enumerate(self.orientations):
+            earlier = list(self.orientations[:k]).count(plane)
+            stack = self._empty(shape, affine, plane).moved(name=f"{plane} {earlier + 1}" if earlier else plane)
             if stacks and (self.turn or self.shift):
                 motion = motion_about(
                     shape, affine, random.uniform(-1, 1, 3) * self.turn, random.uniform(-1, 1, 3) * self.shift

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bundle.files.carried import carried
-from bundle.physics.thick.profile import PROFILES
+from bundle.physics.thick.profile import PROFILES, Profile, Table
 
 FEWEST = 3
 """Slices that make a stack of a scan."""
@@ -31,7 +31,7 @@ class Stack:
         affine: (4, 4) float64, voxel -> mm by the header.
         axis: of the voxels, across the slices.
         thickness: of a slice, mm.
-        profile: of a slice, "box", "gaussian" or "sinc" (bundle.physics.thick.profile).
+        profile: of a slice, "box", "gaussian", "sinc" or a table (bundle.physics.thick.profile).
         name: of the file, for messages and records.
         frame: DICOM's FrameOfReferenceUID, "" where there is none.
         poses: (K, 4, 4) float64, T of each of the K slices.
@@ -46,7 +46,7 @@ class Stack:
     affine: torch.Tensor
     axis: int
     thickness: float
-    profile: str = "box"
+    profile: Profile = "box"
     name: str = ""
     frame: str = ""
     poses: torch.Tensor = field(default=None)  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class Stack:
             raise ValueError(
                 f"{self.name or 'a stack'} has voxels of shape {tuple(self.voxels.shape)}: a stack has three axes"
             )
-        if self.profile not in PROFILES:
+        if not isinstance(self.profile, Table) and self.profile not in PROFILES:
             raise ValueError(f"profile must be one of {PROFILES}, got {self.profile!r}")
         if not (self.thickness > 0 and math.isfinite(self.thickness)):
             raise ValueError(f"slices of {self.name or 'a stack'} must be thicker than 0 mm, got {self.thickness}")

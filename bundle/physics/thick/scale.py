@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 
+from bundle.files.source import series_of
 from bundle.physics.intensity import intensity_range
 
 
@@ -21,7 +22,7 @@ class ScalePercentilesd(MapTransform, InvertibleTransform):
 
     Args:
         keys: volumes of any shape. The range of the first key serves all keys, so that a measurement and
-            its ground truth share one scale.
+            its ground truth share one scale; that of a series serves all its volumes (bundle.files.series).
         b_min, b_max: target of the range.
     """
 
@@ -31,11 +32,14 @@ class ScalePercentilesd(MapTransform, InvertibleTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
-        lower, upper = intensity_range(d[self.first_key(d)])
+        first = d[self.first_key(d)]
+        point = series_of(first) if isinstance(first, MetaTensor) else None
+        lower, upper = (point and point.series.intensities) or intensity_range(first)
         for key in self.key_iterator(d):
             slope = (self.b_max - self.b_min) / (upper - lower)
             d[key] = (d[key] - lower).mul_(slope).add_(self.b_min)
             if isinstance(d[key], MetaTensor):
+                d[key].meta["intensities"] = (lower, upper)
                 self.push_transform(d[key], extra_info={"lower": lower, "upper": upper})
         return d
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.files.memory import array_bytes
+from bundle.physics.blocks import block_means
 from bundle.physics.linear_operator import LinearOperator, check_rho
 from bundle.physics.noise_level import noise_deviation, noise_norm
 from bundle.physics.thick.profile import Profile, cumulative
@@ -141,7 +142,8 @@ class ThroughPlane(LinearOperator):
         k = factors[self.axis]
         weights = F.pad(self.weights, (0, -self.weights.shape[1] % k)).unflatten(1, (-1, k)).sum(2)
         voxel_size = [n * s for n, s in zip(factors, self.voxel_size)]
-        return ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness, voxel_size)
+        coarse = ThroughPlane(shape, self.axis, weights, k * self.spacing, self.pitch, self.thickness, voxel_size)
+        return coarse.with_guide(None if self.guide is None else block_means(self.guide, factors))
 
     def working_bytes(self) -> float:
         return super().working_bytes() if self.axis != 2 else array_bytes(self.range_shape)

@@ -35,7 +35,7 @@ def settings(tiny_overrides):
 
 
 def record(folder, case):
-    return json.loads((folder / "results" / case / "run.json").read_text())
+    return json.loads((folder / "results" / case / "run.json").read_text(encoding="utf-8"))
 
 
 def cases(folder):
@@ -72,7 +72,7 @@ def test_what_is_left_out_is_in_the_record_and_on_the_page(patient, run_here, se
     left_out = told["stacks_left_out"]
     assert list(left_out) == ["sub-01_acq-bad_T2w.nii.gz", "sub-01_acq-copy_T2w.nii.gz"]
     assert told["doubts"] == [f"{name} is left out: {why}" for name, why in left_out.items()]
-    page = (tmp_path / "results/sub-01_T2w/report.html").read_text()
+    page = (tmp_path / "results/sub-01_T2w/report.html").read_text(encoding="utf-8")
     assert "sub-01_acq-copy_T2w.nii.gz is left out: the same voxels as sub-01_acq-ax_T2w.nii.gz" in page
     assert "<caption>Stacks</caption>" in page and "coronal" in page
     assert "sub-01_acq-bad_T2w.nii.gz is left out" in capfd.readouterr().err

@@ -39,7 +39,7 @@ def test_simulated_stacks_are_reconstructed_where_the_volume_was(run_here, tiny_
     np.testing.assert_allclose(recon.affine, OBLIQUE, atol=1e-4)
     assert recon.shape == SHAPE
     assert np.corrcoef(recon.get_fdata().ravel(), voxels.ravel())[0, 1] > 0.6  # in place, not mirrored
-    metrics = json.loads((case / "metrics.json").read_text())
+    metrics = json.loads((case / "metrics.json").read_text(encoding="utf-8"))
     assert {"input", "total_variation", "recon"} <= metrics.keys()
     assert metrics["total_variation"]["volume"]["psnr"] > metrics["input"]["volume"]["psnr"]
 
