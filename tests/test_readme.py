@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from tests.physics.stacks.volumes import write_stack
 from tests.support.scans import (
     CHANNELS,
     GROUPS,
@@ -69,6 +70,10 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
         if "evaluate" in command:
             voxels = head_voxels((24, 20, 8)) if "csmri" in command else chest_voxels((24, 24, 8))
             overrides["dataset_dir"] = write_volume(tmp_path / "volume.nii.gz", voxels)
+        elif "stacks" in command:
+            for plane in ("ax", "cor"):
+                write_stack(tmp_path / f"patient/sub-01_acq-{plane}_T1w.nii.gz", plane)
+            overrides |= {"dataset_dir": tmp_path / "patient", "rounds": 0}
         else:  # the embedded projections, reconstructed coarsely
             overrides |= {"operator#spacing": 10.0, "operator#shape": [32, 32, 48]}
     elif "evaluate" in command:

@@ -14,6 +14,7 @@ from bundle.files.last_words import plain_endings
 from scripts.studies.tables import fill, table
 
 KINDS = (("place_median", "places, median"), ("place_rms", "places, rms"), ("whole", "whole scan"))
+CHANGES = {"step": "from side to side", "uneven": "at random"}
 
 
 def bands_table(record: dict) -> str:
@@ -50,12 +51,12 @@ def simulated_table(record: dict) -> str:
     """Per size of simulated bands: how many were found, and how much of them is left."""
     people = record["simulated"].values()
     rows = [["none", f"{sum(p['packages_without'] > 1 for p in people)} of {len(people)}", "–"]]
-    for step in sorted({name for p in people for name in p if name.startswith("step_")}):
-        found = [p[step] for p in people]
+    for kind in sorted({name for p in people for name in p if name.startswith(tuple(CHANGES))}):
+        found = [p[kind] for p in people]
         left = [f["left"] for f in found]
-        size = float(step.removeprefix("step_"))
+        change, size = kind.split("_")
         rows.append([
-            f"{100 * size:g} %", f"{sum(f['packages'] == 2 for f in found)} of {len(found)}",
+            f"{100 * float(size):g} %, {CHANGES[change]}", f"{sum(f['packages'] == 2 for f in found)} of {len(found)}",
             f"{100 * np.median(left):.0f} % ({100 * min(left):.0f} to {100 * max(left):.0f})",
         ])  # fmt: skip
     return table(["simulated bands", "found", "left of them, median (range)"], rows)

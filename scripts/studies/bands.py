@@ -7,7 +7,8 @@
 Odd-even difference: the logarithmic step from slice to slice in flat tissue, with alternating signs; its median over
 the whole scan, and its means on blocks of 16 mm and eight slices ("places"), of which the median size and the root
 mean square are given. Anatomy changes from slice to slice, too: places of scans without bands say how much. --data_dir
-holds isotropic volumes, of which slices of 4 mm are simulated, with bands that are weaker on one side of the head.
+holds isotropic volumes, of which slices of 4 mm are simulated, with bands that are weaker on one side of the head, and
+with bands that change over it at random, with a third of their mean and lengths of 60 and 120 mm.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter, zoom
 
 from bundle.files.last_words import plain_endings
 from bundle.files.write import write_json
@@ -34,6 +36,8 @@ BLOCK_MM, BLOCK_SLICES, FILLED = 16.0, 8, 0.3
 """Size of a place, and the part of it that is flat tissue, at least."""
 STEPS, TILT, PITCH = (0.02, 0.05), 0.5, 4.0
 """Of simulated bands: their size, by how much they change towards either side, and the distance of slices in mm."""
+LENGTHS, SHARES, KNOT = (60.0, 120.0), (0.2, 0.25), 0.5
+"""Of bands that change at random: lengths in mm, standard deviations as shares of the mean, and knots per length."""
 CROP = (128, 128)
 """Of the scan whose result is made: voxels in plane."""
 SAMPLE = Path("sample_data/mri/truth")
@@ -98,16 +102,29 @@ def with_bands(scan: torch.Tensor, step: float, tilt: float = TILT) -> torch.Ten
     return scan * torch.exp(step * side * (torch.arange(scan.shape[2]) % 2 - 0.5))
 
 
+def with_uneven_bands(scan: torch.Tensor, step: float, spacing, seed: int = 0) -> torch.Tensor:
+    """The same with bands that change at random over the head: LENGTHS, SHARES."""
+    draw = np.random.default_rng(seed)
+    place = np.ones(tuple(scan.shape), np.float32)
+    for length, share in zip(LENGTHS, SHARES):
+        knots = [int(n * s / (KNOT * length)) + 3 for n, s in zip(scan.shape, spacing)]
+        field = gaussian_filter(draw.normal(size=knots), 1.0, mode="wrap")
+        factors = [n / m for n, m in zip(scan.shape, knots)]
+        place += share * zoom(field / field.std(), factors, order=3, mode="nearest", grid_mode=True)
+    return scan * torch.exp(step * torch.from_numpy(place) * (torch.arange(scan.shape[2]) % 2 - 0.5))
+
+
 def of_volume(path: Path) -> dict:
     """Simulated bands of one volume: part of their logarithm that is left, and what is found of a scan without."""
     volume, spacing = loaded(path)
     scan, there = sampled(volume, spacing[2], 2, PITCH, "box", PITCH), [*spacing[:2], PITCH]
     record = {"packages_without": find_bands(scan, 2, "auto", there).packages}
-    for step in STEPS:
-        banded = with_bands(scan, step)
+    kinds = {f"step_{step}": with_bands(scan, step) for step in STEPS}
+    kinds |= {f"uneven_{step}": with_uneven_bands(scan, step, there) for step in STEPS}
+    for kind, banded in kinds.items():
         found = find_bands(banded, 2, "auto", there)
         left = log_change(find_bands(banded, 2, 2, there).evened(banded), scan) / log_change(banded, scan)
-        record[f"step_{step}"] = {"packages": found.packages, **_rounded(left=left)}
+        record[kind] = {"packages": found.packages, **_rounded(left=left)}
     return record
 
 

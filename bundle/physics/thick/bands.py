@@ -1,15 +1,17 @@
 """Bands of interleaved slices: a scale per package, estimated place by place and divided out.
 
     y_k(r) = exp(g_p(r)) x_k(r),   p = k mod P,   sum_p g_p = 0
-    l_k = log y_{k+1} - log y_k,   L_p(r) = robust local mean of l_k over k mod P = p in flat tissue,
-    g_{p+1} - g_p = L_p - mean_q L_q
+    c_k = log y_k - (log y_{k-1} + log y_{k+1}) / 2,   M_p(r) = robust local mean of c_k over k mod P = p in flat tissue
+    g = C^+ M,   C_pq = [q = p] - ([q = p - 1] + [q = p + 1]) / 2,   indices mod P
 
 Slices k of a scan (X, Y, Z) along its thick axis were acquired in P packages (odd slices, then even ones), each with
-an own gain: of the receiver, of saturation by the neighbours. g_p changes smoothly with the place. What the anatomy
-itself changes from slice to slice does not know the package, and goes with the mean over q.
+an own gain: of the receiver, of saturation by the neighbours. g_p changes smoothly with the place. A slice is compared
+with what its neighbours say of it, which anatomy that changes steadily leaves at 0; what it changes otherwise does not
+know the package, and C^+ takes out the mean over all of them. The local mean is Huber's, by rounds: of what is left of
+c_k, clipped about the last round's g. A round also makes up for what smoothing took off g (Tukey's twicing).
 
-Whether there are bands is asked of one number per step, m_k = median of l_k: the power of m at the frequencies j / P
-that packages have, against that of the frequencies beside them, where anatomy and noise are the same.
+Whether there are bands is asked of one number per step, m_k = median of log y_{k+1} - log y_k: the power of m at the
+frequencies j / P that packages have, against that of the frequencies beside them, where anatomy and noise are the same.
 """
 
 from __future__ import annotations
@@ -29,13 +31,12 @@ SLICES = 4
 """Slices of each package, at least: fewer do not tell it from anatomy."""
 FLAT = 0.5
 """Part of the tissue that counts as flat: that with the smallest changes within the slices."""
-OUTLIER = 4.0
-"""Logarithmic steps are clipped at so many robust deviations off their median."""
-CELL_MM, REACH_MM, REACH_SLICES = 4.0, 22.0, 12.0
-"""Cells of the field, and the deviations of the Gaussian that it is smoothed by, within slices and across.
+OUTLIER = 1.0
+"""What is left of c_k is clipped at so many robust deviations: the efficiency of a mean, the outliers of a median."""
+CELL_MM, REACH_MM, REACH_SLICES, ROUNDS = 4.0, 24.0, 9.0, 3
+"""Cells of the field, the deviations of the Gaussian that it is smoothed by within slices and across, and rounds.
 
-Narrower ones let anatomy have a say, one field for all slices misses what changes from place to place: by trial on
-simulated bands."""
+Chosen on simulated bands that change at random over the head: less smoothing follows bands, and anatomy too."""
 PRIOR_SHARE = 0.02
 """Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
 POWER, STEP, BESIDE = 20.0, 0.006, 0.2
@@ -113,7 +114,7 @@ def find_bands(voxels: torch.Tensor, axis: int, packages: int | str = "auto", sp
 
 
 def flat_steps(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """l_k (K - 1, A, B), and where both slices are flat tissue."""
+    """log y_{k+1} - log y_k (K - 1, A, B), and where both slices are flat tissue."""
     threshold = max(foreground_threshold(slices), 1e-6 * float(slices.max()), 1e-30)
     smooth = np.stack([uniform_filter(s, 3) for s in slices])
     slope = np.stack([np.hypot(*np.gradient(s)) for s in smooth])
@@ -158,30 +159,39 @@ def _tested(medians: np.ndarray) -> int:
 
 def _field(steps: np.ndarray, flat: np.ndarray, packages: int, spacing) -> tuple[np.ndarray, float]:
     """g (P, A', B', K) on cells, and the range of the mean scales."""
-    size = [max(1, round(CELL_MM / s)) for s in spacing]
-    levels, local = [], []
-    for p in range(packages):
-        own, where = steps[p::packages], flat[p::packages]
-        values = own[where]
-        middle = float(np.median(values)) if values.size else 0.0
-        width = OUTLIER * 1.4826 * float(np.median(np.abs(values - middle))) if values.size else 0.0
-        total, weight = np.zeros((2, len(steps) + 1, *_cells(steps.shape[1:], size)))
-        for k in range(len(own)):
-            total[p + k * packages] = _block_sum(np.where(where[k], (own[k] - middle).clip(-width, width), 0), size)
-            weight[p + k * packages] = _block_sum(where[k].astype(np.float32), size)
-        total, weight = (_smoothed(a, [s * n for s, n in zip(spacing, size)]) for a in (total, weight))
-        levels.append(middle)
-        local.append(middle + total / (weight + PRIOR_SHARE * size[0] * size[1] / packages))
-    gains = _gains(np.stack(local))
-    means = _gains(np.array(levels))
+    size, count = [max(1, round(CELL_MM / s)) for s in spacing], len(steps) + 1
+    own = np.arange(count) % packages
+    curve = np.eye(packages) - (np.roll(np.eye(packages), 1, 0) + np.roll(np.eye(packages), -1, 0)) / 2
+    inverse = np.linalg.pinv(curve)
+
+    def compared(k: int) -> tuple[np.ndarray, np.ndarray]:
+        """c_k (A, B), and where it counts."""
+        return (steps[k - 1] - steps[k]) / 2, flat[k - 1] & flat[k]
+
+    inner = range(1, count - 1)
+    values = [[c[w] for k in inner if own[k] == p for c, w in [compared(k)]] for p in range(packages)]
+    values = [np.concatenate(v) if v else np.zeros(0) for v in values]
+    means = inverse @ [float(np.median(v)) if v.size else 0.0 for v in values]
+    left = np.abs(np.concatenate([v - m for v, m in zip(values, curve @ means)]))
+    width = OUTLIER * 1.4826 * float(np.median(left)) if left.size else 0.0
+    inside = max(float(np.mean(left < width)), 0.1) if left.size else 1.0  # a clipped mean moves by so much of a shift
+
+    cells = (count, *_cells(steps.shape[1:], size))
+    weight, total = np.zeros((2, *cells))
+    for k in inner:
+        weight[k] = _block_sum(compared(k)[1].astype(np.float32), size)
+    reach = [n * s for n, s in zip(size, spacing)]
+    packaged = [(own == p)[:, None, None] for p in range(packages)]
+    near = [_smoothed(weight * mine, reach) + PRIOR_SHARE * size[0] * size[1] / packages for mine in packaged]
+    gains = np.broadcast_to(means[:, None, None, None], (packages, *cells)).copy()
+    for _ in range(ROUNDS):
+        for k in inner:
+            c, where = compared(k)
+            c -= _spread(np.tensordot(curve[own[k]], gains[:, k], 1), size, c.shape)
+            total[k] = _block_sum(np.where(where, c.clip(-width, width), 0), size)
+        local = np.stack([_smoothed(total * mine, reach) / n for mine, n in zip(packaged, near)])
+        gains += np.tensordot(inverse, local, 1) / inside
     return gains.transpose(0, 2, 3, 1).astype(np.float32), float(np.exp(means.max() - means.min()) - 1)
-
-
-def _gains(steps: np.ndarray) -> np.ndarray:
-    """g_p (P, ...), mean 0, of L_p (P, ...)."""
-    steps = steps - steps.mean(0)
-    gains = np.cumsum(np.concatenate([np.zeros_like(steps[:1]), steps[:-1]]), 0)
-    return gains - gains.mean(0)
 
 
 def _cells(shape, size) -> tuple[int, int]:
@@ -192,6 +202,11 @@ def _block_sum(plane: np.ndarray, size) -> np.ndarray:
     for axis, k in enumerate(size):
         plane = np.add.reduceat(plane, np.arange(0, plane.shape[axis], k), axis=axis)
     return plane
+
+
+def _spread(cells: np.ndarray, size, shape) -> np.ndarray:
+    """The other way: (A', B') to (A, B)."""
+    return cells.repeat(size[0], 0).repeat(size[1], 1)[: shape[0], : shape[1]]
 
 
 def _smoothed(cells: np.ndarray, size) -> np.ndarray:

@@ -59,6 +59,19 @@ def test_more_packages(packages):
     assert error.std() < 0.15 * (banded / clean).log()[clean > 200].std()
 
 
+@settings(repeatable, max_examples=12)
+@given(levels=st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=4), slope=st.floats(-0.03, 0.03))
+def test_slices_that_change_steadily_lose_their_bands_exactly(levels, slope):
+    """log x_k = a + b k is its neighbours' mean, so that what is seen is the packages' alone."""
+    packages, k = len(levels), torch.arange(6 * len(levels) + 1)
+    clean = torch.zeros(24, 24, len(k))
+    clean[4:20, 4:20] = 500 * torch.exp(slope * k)
+    found = find_bands(clean * torch.exp(torch.tensor(levels)[k % packages]), 2, packages, SPACING)
+    ratio = found.evened(clean * torch.exp(torch.tensor(levels)[k % packages]))[4:20, 4:20] / clean[4:20, 4:20]
+    assert float(ratio.max() / ratio.min()) == pytest.approx(1, abs=1e-4)
+    assert found.step == pytest.approx(np.exp(max(levels) - min(levels)) - 1, abs=1e-5)
+
+
 @settings(repeatable, max_examples=8)
 @given(seed=st.integers(0, 1000), axis=st.integers(0, 2))
 def test_scans_without_bands_are_left_alone(seed, axis):
