@@ -45,7 +45,11 @@ def series_in(data: str | Stack, times: Chosen, limits: Limits) -> str | Stack |
     if not path.name.lower().endswith(FORMATS["NIfTI"]) or not path.is_file():
         return data
     try:
-        count = volumes_in(open_nifti(path, limits, each=True))
+        image = open_nifti(path, limits, each=True)
+    except Exception:  # those who read it as one volume say what is wrong with it
+        return data
+    try:
+        count = volumes_in(image)
         return data if count == 1 else series_or_volume(Series(str(path), count, chosen_of(times, count)))
     except Refusal as error:
         raise ValueError(f"{path}: {error}") from None

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import itk
 import numpy as np
 from nibabel import Nifti1Image
-from nibabel.processing import resample_to_output
 
 VOXEL = 2.0
 """mm, of the cubes."""
@@ -36,6 +35,8 @@ def register(
     Raises:
         RuntimeError: ITK's, where the scans hardly overlap.
     """
+    from nibabel.processing import resample_to_output  # asked for by registrations alone
+
     cubes = [resample_to_output(image, (VOXEL,) * 3, order=3) for image in (fixed, moving)]
     a, b = (itk_image(image) for image in cubes)
     kind = type(a)

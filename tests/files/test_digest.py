@@ -136,7 +136,7 @@ ARGUMENTS = {
     "finish": sampling.Proximal(0.2), "eps_after_data": True, "subject": sampling.SubjectBoxes(),
 }  # fmt: skip
 """Another value of every argument of the sampler that the result is a function of."""
-WITHOUT_A_SAY = {"observer", "progress", "keeper", "storage"}
+WITHOUT_A_SAY = {"observer", "progress", "keeper", "storage", "time_noise"}
 
 
 def told_by_a_sampler(device="cpu", **changed):

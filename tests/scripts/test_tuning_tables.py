@@ -37,5 +37,6 @@ def test_the_base_of_the_tuning_is_what_the_config_says():
     for name in ("slice_axis", "eta", "sigma_rule", "antithetic"):
         assert BASE[name] == config[name]
     assert (
-        config["start"] == f"@baselines#{BASE['start']}" and config["displayable_configs"]["noise"][0] == BASE["noise"]
+        config["start"]["otherwise"] == f"@baselines#{BASE['start']}"
+        and config["displayable_configs"]["noise"][0] == BASE["noise"]
     )
