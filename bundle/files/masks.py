@@ -127,4 +127,4 @@ def doubt_about(mask: LabelMap, scan: MetaTensor) -> str:
     if straight and np.allclose(ends, np.stack([np.zeros(3), shape - 1], 1), atol=ALIKE * shape[:, None]):
         return ""
     beyond = "" if inside.all() else f", {1 - inside.mean():.0%} of it beyond the scan"
-    return f"its mask {mask.path} lies on another grid than the scan{beyond}: it is carried by its own header"
+    return f"its mask lies on another grid than the scan{beyond}: it is carried by its own header"

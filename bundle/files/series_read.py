@@ -65,7 +65,7 @@ class TimeReader(VolumeReader):
     def scan(self, path: Path) -> Scan:
         stat = path.stat()
         image = _opened(path, self.limits, (os.getpid(), stat.st_mtime_ns, stat.st_size))
-        voxels = np.asanyarray(image.dataobj[..., self.point.index])
+        voxels = np.asanyarray(image.dataobj[:, :, :, self.point.index])
         return scan_of(image, voxels.reshape(voxels.shape[:3]))
 
     def read(self, data, **others) -> Scan:

@@ -63,10 +63,13 @@ def matched(others: Others, stack: Stack, smooth: bool = True) -> Matched:
     gain = float((u * v).sum()) / total if total > 0 else 1.0
     gain = min(max(gain, GAINS[0]), GAINS[1])
     if not smooth or total == 0:
-        return Matched(stack.moved(voxels=_divided(stack.voxels, gain, background)), gain, 0.0)
+        return Matched(
+            stack.moved(voxels=_divided(stack.voxels, gain, background), noise=stack.noise / gain), gain, 0.0
+        )
     field = _field(u, gain * v).clamp(*BIAS)
     bias = float((field[inside > 0] - 1).abs().max())
-    return Matched(stack.moved(voxels=_divided(stack.voxels, gain * field, background)), gain, bias)
+    voxels = _divided(stack.voxels, gain * field, background)
+    return Matched(stack.moved(voxels=voxels, noise=stack.noise / gain), gain, bias)
 
 
 def _field(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
