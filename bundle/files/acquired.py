@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from monai.data import MetaTensor
 
 from bundle.files.carried import carried
@@ -30,3 +31,13 @@ def acquired_of(measurement: MetaTensor) -> dict:
 def add_acquired(measurement: MetaTensor, **facts: object) -> None:
     """Let a measurement carry these facts, too."""
     measurement.meta["acquired"] = Acquired(acquired_of(measurement) | facts)
+
+
+def in_common(facts: Sequence[Mapping[str, object]]) -> dict:
+    """Of the volumes of a series: the packages that most have, and the medians of lengths (mm) that were found."""
+    names = sorted({name for one in facts for name in one if name == "packages" or name.endswith("_mm")})
+    found = {name: [one[name] for one in facts if name in one] for name in names}
+    return {
+        name: max(values, key=values.count) if name == "packages" else np.round(np.median(values, axis=0), 3).tolist()
+        for name, values in found.items()
+    }

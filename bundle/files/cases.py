@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from bundle.files.case_folder import WriteCases, check_place
+from bundle.files.companions import Companions
 from bundle.files.deidentify import dates_of
 from bundle.files.dicom_names import name_of
 from bundle.files.dicom_read import is_dicom_source
@@ -30,9 +31,9 @@ from bundle.files.root_cause import root_cause
 from bundle.files.scan import unreadable
 from bundle.files.series import TimePoint, checked, points_of
 from bundle.files.series_bar import SeriesBar
+from bundle.files.series_record import numbers_in
 from bundle.files.switch import is_on
 from bundle.files.unfinished import Unfinished
-from bundle.usage import UsageError
 
 SAME = "same"
 """Data of an earlier run."""
@@ -47,9 +48,8 @@ class Cases:
     Args:
         source: a volume, a DICOM series folder, a folder of volumes and of DICOM folders at any depth, or a list.
         preprocessing: the transform that every volume must pass.
-        region_dir: a folder of masks; a volume's mask, of the same file name (<case>.nii.gz of DICOM, and of a case
-            that is not named as its file), becomes its "region".
-        mask_dir: the same of masks and label maps that are carried along as "mask"; or the file of one.
+        region_dir, mask_dir, guide: what goes with the scans by their names (bundle.files.companions), as "region",
+            "mask" and "guide" of their items.
         reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
             `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
             (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`. One that has
@@ -71,17 +71,19 @@ class Cases:
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
-                 deidentify: bool | str = False, mask_dir: str | None = None) -> None:  # fmt: skip
+                 deidentify: bool | str = False, mask_dir: str | None = None,
+                 guide: str | None = None) -> None:  # fmt: skip
         self.skip_finished = is_on(skip_finished, "skip_finished")
         self.output_dir = path_of("output_dir", output_dir)
-        self.region_dir = None if region_dir is None else path_of("region_dir", region_dir)
-        self.mask_dir = None if mask_dir is None else there("mask_dir", mask_dir)
+        self.companions = Companions.given(region_dir, mask_dir, guide)
         self.usable: list[dict] = []
         self.finished: list[str] = []
         self.written: list[str] = []
         self.left_out, self.refused, self.failed = {}, {}, {}
         self.volumes_of = getattr(reader, "volumes_of", lambda data: data)
         items = self._find(source, reader, deidentify)
+        for companions in self.companions:
+            companions.check(len(items))
         self._look_at(items, preprocessing)
         self._say_found(len(items))
         if not self.usable and not self.finished:
@@ -179,7 +181,7 @@ class Cases:
         found = grouped(members, combine, roots_of(source))
         for item in found:
             if len(several := item["image"].members) > 1:
-                _say(f"{item['case']} combines {len(several)} scans: {', '.join(m.label for m in several)}")
+                _say(f"{item['case']}: {len(several)} scans were found, {', '.join(m.label for m in several)}")
         return found
 
     def _earlier(self, item: dict) -> str | None:
@@ -204,20 +206,28 @@ class Cases:
         return None
 
     def _is_finished(self, item: dict) -> bool:
-        """Whether an earlier run has written all that its record names."""
-        folder = self.output_dir / item["case"]
-        whole = is_whole(folder, record_of(folder) or {})
-        if not whole:
+        """Whether an earlier run has written all that its record names, and of the volumes that are asked for."""
+        folder, record = self.output_dir / item["case"], record_of(self.output_dir / item["case"]) or {}
+        if not is_whole(folder, record):
             _say(f"{folder} is not whole: {item['case']} is done again")
-        return whole
+            return False
+        if numbers_in(record) != self._numbers(item):
+            _say(f"{folder} holds other volumes of its series: {item['case']} is done again")
+            return False
+        return True
+
+    def _numbers(self, item: dict) -> list[int]:
+        """Those of the volumes of a series that are asked for; none of what is one volume."""
+        try:
+            return [point["image"].index for point in points_of({"image": self.volumes_of(item["image"])})
+                    if isinstance(point["image"], TimePoint)]  # fmt: skip
+        except ValueError:  # what is wrong with it is said when it is read
+            return []
 
     def _read(self, item: dict, preprocessing: Callable[[dict], dict]) -> None:
-        path, named = os.fspath(item["image"]), item.pop("named", item["case"])
-        by_file = Path(path).is_file() and Path(path).name.startswith(named)  # a list may call files otherwise
-        name = Path(path).name if by_file else f"{named}.nii.gz"
-        for key, folder in (("region", self.region_dir), ("mask", self.mask_dir)):
-            if folder is not None and (found := folder if folder.is_file() else folder / name).is_file():
-                item[key] = str(found)
+        path = os.fspath(item["image"])
+        item |= {one.key: found for one in self.companions if (found := one.of(item))}
+        item.pop("named", None)
         try:
             item["image"] = self.volumes_of(item["image"])
             item = checked(item, preprocessing, check_region)
@@ -315,14 +325,6 @@ class Cases:
             )
         if lost:
             raise SystemExit(f"{len(lost)} of {total} volumes have no result:\n{_list(lost)}")
-
-
-def there(name: str, path: str) -> Path:
-    """The path of an option. Raises UsageError where nothing is there."""
-    found = path_of(name, path)
-    if not found.exists():
-        raise UsageError(f"{name} {found} does not exist: name a folder of masks, or the mask of a single scan")
-    return found
 
 
 def check_region(data: Mapping) -> None:

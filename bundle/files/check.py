@@ -69,15 +69,20 @@ def check_volume(volume: torch.Tensor) -> None:
             )
     bad = int((~torch.isfinite(volume)).sum())
     if bad:
-        raise ValueError(f"{name}: {bad} voxels are NaN or infinite; replace them (for example with 0) first")
+        raise ValueError(f"{name}: {number_of(bad)} NaN or infinite; replace them (for example with 0) first")
     beyond = int((volume.abs() > LARGEST).sum())
     if beyond:
         raise ValueError(
-            f"{name}: {beyond} voxels are beyond {LARGEST:g}, up to {float(volume.abs().max()):.3g}: repair them, or "
+            f"{name}: {number_of(beyond)} beyond {LARGEST:g}, up to {float(volume.abs().max()):.3g}: repair them, or "
             "divide the volume by a constant"
         )
     if float(volume.max()) == float(volume.min()):
         raise ValueError(f"{name}: every voxel is {float(volume.max()):g}; a constant volume cannot be reconstructed")
+
+
+def number_of(voxels: int) -> str:
+    """In words, with the verb."""
+    return f"{voxels} voxels are" if voxels > 1 else "1 voxel is"
 
 
 def check_size(spacing: Sequence[float], shape: Sequence[int], name: str = "the image") -> None:

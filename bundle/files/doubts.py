@@ -28,7 +28,8 @@ def doubts_of(measurement: MetaTensor) -> tuple[str, ...]:
 
 
 def add_doubts(measurement: MetaTensor, *sentences: str) -> None:
-    """Let a measurement carry these sentences, too, and say them as warnings with the name of its file."""
+    """Let a measurement carry these sentences, too, and say them as warnings: of its file, or of a case of several."""
     measurement.meta["doubts"] = Doubts(doubts_of(measurement) + sentences)
+    of = measurement.meta.get("case" if "combined" in measurement.meta else "filename_or_obj", "the measurement")
     for sentence in sentences:
-        warnings.warn(f"{measurement.meta.get('filename_or_obj', 'the measurement')}: {sentence}", stacklevel=2)
+        warnings.warn(f"{of}: {sentence}", stacklevel=2)

@@ -52,3 +52,12 @@ def ends_of(path: Path) -> bytes:
         start = file.read(ENDS)
         file.seek(max(0, size - ENDS), os.SEEK_SET)
         return str(size).encode() + start + file.read(ENDS)
+
+
+def states_of(path: Path | str | None) -> list[str]:
+    """Of a file, or of each file in a folder at any depth, its name, size and time: they change when it does."""
+    if path is None:
+        return []
+    root = Path(path)
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root] if root.is_file() else []
+    return [f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]

@@ -60,15 +60,28 @@ def series_header(placement: Placement, series: Series, shape: Sequence[int], af
     empty = np.broadcast_to(np.float32(0), (*shape, len(series.chosen)))
     header = placement.image(empty, affine).header
     header.set_data_dtype("<f4")
-    first, steps = series.chosen[0], np.unique(np.diff(series.chosen))
+    first, step = series.chosen[0], step_of(series)
     if series.stacks:
         header["pixdim"][4] = seconds_between(series.stacks[0])
         header.set_xyzt_units("mm", "sec")
     between = float(header["pixdim"][4])
     header["toffset"] = float(placement.header["toffset"]) + first * between
-    header["pixdim"][4] = between * int(steps[0]) if len(steps) == 1 else 0.0  # uneven: no one time is between them
+    header["pixdim"][4] = between * step
     header["magic"], header["vox_offset"], header["scl_slope"], header["scl_inter"] = b"n+1", 352, 1, 0
     return header
+
+
+def step_of(series: Series) -> int:
+    """From one chosen volume to the next; 0 where it differs, so that no one time is between them."""
+    steps = np.unique(np.diff(series.chosen))
+    return int(steps[0]) if len(steps) == 1 else 0
+
+
+def repetition_of(stated: object, series: Series) -> dict[str, float]:
+    """RepetitionTime of the chosen volumes, for a sidecar that states that of all; nothing where they have none."""
+    if not isinstance(stated, (int, float)) or isinstance(stated, bool) or not step_of(series):
+        return {}
+    return {"RepetitionTime": stated * step_of(series)}
 
 
 def time_of(header: nib.Nifti1Header) -> dict:
@@ -100,6 +113,7 @@ def carry_beside(series: Series, target: Path, named: bool) -> None:
             return
         if isinstance(fields, dict):
             kept = {name: value for name, value in fields.items() if name not in NOT_OF_RESULT}
+            kept |= repetition_of(kept.pop("RepetitionTime", None), series)
             write_json(target.with_name(f"{case_name(target)}.json"), kept)
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from bundle.files.digest import digest, of_versions
-from bundle.files.fingerprint import fingerprint
+from bundle.files.fingerprint import fingerprint, states_of
 from bundle.files.paths import path_of
 from bundle.files.series import Series, TimePoint
 from bundle.files.switch import is_on
@@ -86,13 +87,14 @@ class KeptVolumes:
         output_dir: of the results.
         resume, skip_finished: switches: go on with what an earlier run has done.
         of: what results are a function of, besides the data and the code.
+        beside: paths of files and folders, or None, of which results are a function, too.
     """
 
     def __init__(self, output_dir: str | Path, resume: bool | str = False, skip_finished: bool | str = False,
-                 of: Sequence[object] = ()) -> None:  # fmt: skip
+                 of: Sequence[object] = (), beside: Sequence[str | None] = ()) -> None:  # fmt: skip
         self.folder = path_of("output_dir", output_dir) / FOLDER
         self.goes_on = is_on(resume, "resume") or is_on(skip_finished, "skip_finished")
-        self.of = of
+        self.of = [*of, [states_of(path) for path in beside]]
         self._found: dict[str, Kept] = {}
 
     def kept(self, case: str, series: Series) -> Kept:
@@ -105,7 +107,7 @@ class KeptVolumes:
     def left(self, case: str, series: Series) -> tuple[int, ...]:
         """The volumes that are to be done: the last one in any case, as it joins them all."""
         kept = self.kept(case, series)
-        for other in self.folder.glob(f"{case}-*"):
+        for other in self.folder.glob(f"{escape(case)}-*"):
             if other.name.rpartition("-")[0] == case and (other != kept.folder or not self.goes_on):
                 shutil.rmtree(other, ignore_errors=True)
         left = tuple(i for i in series.chosen if i == series.chosen[-1] or not kept.is_done(i))

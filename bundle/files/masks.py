@@ -115,12 +115,16 @@ def doubt_about(mask: LabelMap, scan: MetaTensor) -> str:
     Raises:
         Refusal: none of its labels lies within the scan.
     """
-    shape = np.array(scan.shape[1:])
-    to_scan = np.linalg.inv(scan.affine.double().cpu().numpy()) @ mask.affine
+    operator, stacked = scan.meta.get("operator"), "stacks" in scan.meta  # which have many grids, and their volume one
+    affine = operator.domain_affine(scan.affine) if stacked else scan.affine
+    shape = np.array(operator.domain_shape if stacked else scan.shape[1:])
+    to_scan = np.linalg.inv(affine.double().cpu().numpy()) @ mask.affine
     places = to_scan[:3, :3] @ np.stack(np.nonzero(mask.labels)) + to_scan[:3, 3:]
     inside = ((places > -0.5) & (places < shape[:, None] - 0.5)).all(0)
     if not inside.any():
         raise Refusal(f"none of its mask {mask.path} lies within the scan: is it of another scan, or its header wrong?")
+    if stacked:
+        return ""
     corners = np.stack([np.zeros(3), np.array(mask.labels.shape) - 1], 1)
     ends = np.sort(to_scan[:3, :3] @ corners + to_scan[:3, 3:], axis=1)
     straight = np.allclose(np.sort(np.abs(to_scan[:3, :3]), axis=1), [0, 0, 1], atol=ALIKE)

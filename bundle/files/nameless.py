@@ -45,10 +45,14 @@ def nameless(items: Sequence[Mapping]) -> list[dict]:
 
 
 def without_paths(settings: Mapping) -> dict:
-    """Settings with the fingerprint of a file that is there in the place of its path."""
-    return {k: fingerprint(v) or v if names_file(v) else v for k, v in settings.items()}
+    """Settings with the fingerprint of a file that is there in the place of its path; of a folder that it is one."""
+    return {k: without_path(value) for k, value in settings.items()}
 
 
-def names_file(value: object) -> bool:
-    """Whether a setting is the path of a file that is there."""
-    return isinstance(value, (str, os.PathLike)) and os.path.isfile(value)
+def without_path(value: object) -> object:
+    """A setting, and in the place of a path that is there what does not name it."""
+    if not isinstance(value, (str, os.PathLike)):
+        return value
+    if os.path.isfile(value):
+        return fingerprint(value) or "a file"
+    return "a folder" if os.path.isabs(value) and os.path.isdir(value) else value

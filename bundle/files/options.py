@@ -61,6 +61,7 @@ def check_options(words: Sequence[str]) -> None:
         if options[key] == "None"
     ]
     said += [line for key in typed if key in PATHS and (line := no_path(key, typed[key], config, options))]
+    said += [line for key in given if (line := without_use(key, config, options))]
     simulated = [] if "read_truth" in config else list(config.get("of_simulations", ()))
     said += [
         f"--{key} describes simulated scans, and this run takes measured ones, which bring their own: leave it out, or "
@@ -104,6 +105,16 @@ def no_path(key: str, text: str, config: Mapping, options: Mapping) -> str | Non
         fix = "name the folder without #, or link to it" if "#" in text else f"write ./{text}"
         return f"--{key} {text} arrives as {becomes(text)!r}, and other names are added to it: {fix}"
     return None
+
+
+def without_use(key: str, config: Mapping, options: Mapping) -> str | None:
+    """What is said of an option to which no part of these configs refers, as another task's; None of any other."""
+    value = config.get(key)
+    if key not in config or isinstance(value, (Mapping, list)) or str(value).startswith("$@"):
+        return None
+    if re.search(rf"[@%]{re.escape(key)}\b", json.dumps(config) + str(options)):
+        return None
+    return f"--{key} changes nothing here: no part of these configs uses it"
 
 
 def as_value(text):

@@ -13,6 +13,7 @@ from monai.transforms import LoadImage, LoadImaged
 
 from bundle.files.dicom_read import StackReader, find_stack, is_dicom_source
 from bundle.files.dicom_stack import Stack
+from bundle.files.doubts import add_doubts
 from bundle.files.find import SUFFIXES
 from bundle.files.limits import Limits
 from bundle.files.padding import stated_padding, without_padding
@@ -42,7 +43,7 @@ class LoadVolume(LoadImage):
         if image.ndim == 4:  # others are refused later
             image.data, said = without_padding(image.as_tensor(), stated_padding(source.dicom))
             if said:
-                warnings.warn(f"{image.meta['filename_or_obj']}: {said}", stacklevel=2)
+                add_doubts(image, said)
         return loaded
 
     def _own_reader(self, filename) -> ImageReader:

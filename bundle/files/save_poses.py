@@ -1,8 +1,11 @@
-"""How the stacks of a case were found to lie, beside its result: `<case>_poses.json`, and a .tfm for each stack."""
+"""How the stacks of a case were found to lie, beside its result: `<case>_poses.json`, and a .tfm for each stack.
+
+A .tfm is called by the number of its stack in the record (run.json) and in the poses: names of scans may be long, and
+hold what no file name may.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,6 @@ class SavePoses(Writer):
             return
         case = case_of(result["image"])
         write_poses(folder / f"{case}_poses.json", {stack.name: stack.poses for stack in stacks})
-        for stack in stacks[1:]:
+        for number, stack in enumerate(stacks[1:], 2):
             if np.allclose(stack.poses, stack.poses[0], atol=1e-12):
-                write_tfm(folder / f"{case}_{re.sub(r'[^0-9A-Za-z.-]+', '-', stack.name)}.tfm", stack.poses[0])
+                write_tfm(folder / f"{case}_stack{number}.tfm", stack.poses[0])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from bundle.files.acquired import acquired_of, in_common
 from bundle.files.carried import carried
 from bundle.files.dicom_stack import Stack
 from bundle.files.prepared import ONLY_CHECKED
@@ -35,6 +36,7 @@ class Series:
         stacks: of DICOM, one for each of the `count` volumes.
         intensities: (lower, upper), what the scale of all volumes is taken from, so that none flickers; None before
             they are read, and where the scale is no matter of the scan.
+        acquired: what is taken of all volumes alike (bundle.files.acquired): so they have one operator, and one grid.
     """
 
     data: str | Stack
@@ -42,6 +44,7 @@ class Series:
     chosen: tuple[int, ...]
     stacks: tuple[Stack, ...] = ()
     intensities: tuple[float, float] | None = None
+    acquired: Mapping[str, object] = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         return os.fspath(self.data)
@@ -132,7 +135,7 @@ def checked(item: Mapping, preprocessing: Callable[[dict], dict], check: Callabl
     Raises:
         ValueError: a volume does not pass; says which.
     """
-    ranges, data = [], item["image"]
+    ranges, known, data = [], [], item["image"]
     for point in points_of(item):
         try:
             found = preprocessing(point | {ONLY_CHECKED: True})
@@ -146,9 +149,11 @@ def checked(item: Mapping, preprocessing: Callable[[dict], dict], check: Callabl
             raise ValueError(
                 f"{os.fspath(data)}: it holds {data.count} volumes, and one is evaluated: --times 0 takes the first"
             )
-        ranges.append(found["image"].meta.get("intensities") if hasattr(found.get("image"), "meta") else None)
+        is_read = hasattr(found.get("image"), "meta")
+        ranges.append(found["image"].meta.get("intensities") if is_read else None)
+        known.append(acquired_of(found["image"]) if is_read else {})
     if isinstance(data, Series) and None not in ranges:
-        return {**item, "image": replace(data, intensities=widest(ranges))}
+        return {**item, "image": replace(data, intensities=widest(ranges), acquired=in_common(known))}
     return dict(item)
 
 

@@ -20,6 +20,11 @@ def record_of_volume(measurement: MetaTensor) -> dict:
     return {} if point is None else {"volume": point.index, "volumes_in_file": point.series.count}
 
 
+def numbers_in(record: Mapping) -> list[int]:
+    """Those of the volumes of a series that a record is of; none of a volume that is none of a series."""
+    return list(record.get("volumes") or ([record["volume"]] if "volume" in record else []))
+
+
 def record_of_series(records: Sequence[Mapping], series: Series) -> dict:
     """One record of those of all volumes: the first, with sums of time and calls, and all doubts."""
     record = {name: value for name, value in records[0].items() if name != "volume"}

@@ -55,11 +55,13 @@ class SharedCases(Cases):
 
     def __init__(self, source: str, preprocessing: Callable[[dict], dict], region_dir: str | None = None,
                  reader: Callable | None = None, skip_finished: bool | str = False, output_dir: str = ".",
-                 deidentify: bool | str = False, mask_dir: str | None = None,
+                 deidentify: bool | str = False, mask_dir: str | None = None, guide: str | None = None,
                  share: str = "cases") -> None:  # fmt: skip
         self.together = shares_slices(share)
         self.board = Board("cases")
-        super().__init__(source, preprocessing, region_dir, reader, skip_finished, output_dir, deidentify, mask_dir)
+        super().__init__(
+            source, preprocessing, region_dir, reader, skip_finished, output_dir, deidentify, mask_dir, guide
+        )
 
     def _find(self, source: str, reader: Callable | None, deidentify: bool | str) -> list[dict]:
         found = None

@@ -97,7 +97,7 @@ class Guided(MapTransform):
     Args:
         keys: measurements with their operators, their intensities scaled to the prior's range.
         guide: a volume, a DICOM folder, or a folder with a volume for each case, called as the measurement's file or
-            <case>.nii.gz; None for no guide.
+            <case>.nii.gz, or named as "guide" in the data (bundle.files.companions); None for no guide.
         registration: "auto", or "header" to place the guide as the headers say.
         limits: of the size of a file and of memory.
         at_check: a switch: compare the guide when a case is read to be checked, too. Off where what is measured is
@@ -122,10 +122,11 @@ class Guided(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
+        own = d.pop("guide", None)
         for key in self.key_iterator(d) if self.guide is not None else ():
             measurement = d[key]
             try:
-                path = self._path_for(measurement)
+                path = self._path_for(measurement) if own is None else Path(own)
                 if self.at_check or not d.get(ONLY_CHECKED):
                     self._give(measurement, path)
                 else:

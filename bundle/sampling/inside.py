@@ -1,14 +1,16 @@
 """Sampling inside a mask alone: what lies outside is interpolated.
 
-    x = m x_sampled + (1 - m) x_cubic,        then  x + S (y - A x)
+    x = m x_sampled + (1 - m) x_cubic,        then  x + S (y - (A m) (y - A x_sampled) - A x)
 
 m is the mask on the volume's grid, x_cubic the cubic interpolation that agrees with the data, S the operator's linear
-reconstruction. The last step, small, keeps A x = y where the border of the mask cuts through a thick slice.
+reconstruction. The last step, small, mends the agreement with the data where the border of the mask cuts through a
+thick slice. What the sampler left of them as noise stays left out within the mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from monai.data import MetaTensor
@@ -57,22 +59,27 @@ class InsideInferer(VolumeInferer):
         y = measurement.as_tensor()[0].float()
         x = interpolate_consistently(y, operator)
         m = inside.to(x.device)
-        x[box] = torch.where(m[box], inner.as_tensor()[0], x[box])
-        x += operator.linear_reconstruction(y - operator.forward(x))
+        sampled = x.clone()
+        sampled[box] = inner.as_tensor()[0]
+        explained = y - operator.forward(m.to(x)) * (y - operator.forward(sampled))
+        x = torch.where(m, sampled, x)
+        x += operator.linear_reconstruction(explained - operator.forward(x))
+        misfit = float((operator.forward(x) - y).norm() / y.norm().clamp_min(1e-12))
 
         def placed(volume: torch.Tensor) -> torch.Tensor:
             whole = torch.zeros_like(x)[None]
             whole[(slice(None), *box)] = volume * m[box]
             return whole
 
-        return reconstructed(x, measurement, findings_of(inner).with_maps(placed))
+        found = replace(findings_of(inner).with_maps(placed), relative_residual=misfit)
+        return reconstructed(x, measurement, found)
 
     def working_bytes(
         self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
     ) -> Parts:
         """See `VolumeInferer`; of the whole volume, as the mask is not known here."""
         inner = self.inferer.working_bytes(y, operator, spacing, network)
-        return with_more(inner, volumes=3 * array_bytes(operator.domain_shape)) if self.enabled else inner
+        return with_more(inner, volumes=4 * array_bytes(operator.domain_shape)) if self.enabled else inner
 
     @staticmethod
     def _box(inside: torch.Tensor, operator: LinearOperator) -> tuple[slice, ...]:

@@ -54,7 +54,7 @@ VOLUMES = {
     "2-D": (thick_voxels()[..., 0], 1, "image of 2 dimensions .*; split it first"),
     "vectors": (thick_voxels()[..., None, None] * [1, 2, 3], 1, r"a vector of 3 numbers \(dim\[5\]\).*no time points"),
     "5-D": (thick_voxels()[..., None, None] * np.ones((2, 3)), 1, r"it has 5 dimensions .*at most 4 are read"),
-    "NaN": (with_nan(), 4, "1 voxels are NaN or infinite; replace them"),
+    "NaN": (with_nan(), 4, "1 voxel is NaN or infinite; replace them"),
     "constant": (np.full((8, 8, 8), 5.0, np.float32), 4, "every voxel is 5; a constant volume cannot be reconstructed"),
     "isotropic": (thick_voxels(), 1, r"no thick axis found: spacing \(1.0, 1.0, 1.0\) mm.*set the axis"),
 }

@@ -39,9 +39,9 @@ BAD = {
     "one slice": (thick_voxels()[..., :1], r"got \(20, 18, 1\): an axis has a single voxel"),
     "4-D": (np.stack([thick_voxels()] * 3, 3), "expected one channel, got 3; save each channel as its own volume"),
     "5-D": (np.stack([np.stack([thick_voxels()] * 2, 3)] * 2, 4), "it has 5 dimensions .* split it first"),
-    "NaN": (bad_voxels(np.nan), "1 voxels are NaN or infinite; replace them"),
-    "Inf": (bad_voxels(-np.inf), "1 voxels are NaN or infinite; replace them"),
-    "one bit flipped": (bad_voxels(2.9e38), r"1 voxels are beyond 1e\+15, up to 2.9e\+38: repair them, or divide"),
+    "NaN": (bad_voxels(np.nan), "1 voxel is NaN or infinite; replace them"),
+    "Inf": (bad_voxels(-np.inf), "1 voxel is NaN or infinite; replace them"),
+    "one bit flipped": (bad_voxels(2.9e38), r"1 voxel is beyond 1e\+15, up to 2.9e\+38: repair them, or divide"),
     "constant": (np.full((8, 7, 6), 3.0, np.float32), "every voxel is 3; a constant volume"),
 }
 

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
+from bundle.files import label_vote
+from bundle.files.findings import Findings
 from bundle.files.label_vote import signed_distance, vote
 from bundle.files.masks import CarryMaskd, LabelMap, doubt_about, label_map
+from bundle.physics.foreground import foreground_box
+from bundle.physics.measurement import reconstructed
+from bundle.physics.thick import ThroughPlaneSampling
+from bundle.sampling.inside import MARGIN, InsideInferer
+from bundle.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import repeatable
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, whole_message, write_volume
 
@@ -169,6 +176,31 @@ def test_inside_samples_the_mask_alone_and_agrees_with_the_data(masked, run_here
     assert differs[~mask].mean() > 0.3 and mask.any()
 
 
+def test_within_the_mask_the_noise_of_the_data_stays_left_out(tmp_path):
+    """The sampler follows noisy data in part; the blend mends its border, and brings no noise back."""
+    truth = torch.rand(1, 12, 12, 24, generator=torch.Generator().manual_seed(0))
+    operator = ThroughPlaneSampling().for_scan((12, 12, 6), (1.0, 1.0, 4.0))
+    y = operator.forward(truth[0]) + 0.1
+    labels = np.zeros((12, 12, 6), np.uint8)
+    labels[2:9, 3:8, 1:4] = 1
+    measurement = MetaTensor(y[None], affine=torch.from_numpy(THICK))
+    shifted = np.diag([1.0, 1.0, 4.0, 1.0])
+    shifted[2, 3] = 1.5  # its borders cut through slices
+    measurement.meta |= {"operator": operator, "label_map": as_map(labels, shifted)}
+
+    class Sampled(VolumeInferer):
+        def reconstruct(self, part, network):
+            box = foreground_box(torch.from_numpy(on) != 0, margin=MARGIN)
+            return reconstructed(truth[0][(*box[:2], slice(None))], part, Findings())
+
+    on = measurement.meta["label_map"].on(operator.domain_shape, operator.domain_affine(measurement.affine).numpy())
+    found = InsideInferer(Sampled(), True).reconstruct(measurement, torch.nn.Identity()).as_tensor()[0]
+    inside = torch.from_numpy(on) != 0
+    share = operator.forward(inside.float())
+    assert ((share > 0) & (share < 1)).any() and (share == 1).any() and (share == 0).any()
+    assert torch.allclose(operator.forward(found), y - 0.1 * share, atol=1e-5)
+
+
 @pytest.mark.parametrize("ids, words", [
     ({"inside": True}, "this scan has none"), ({"mask_dir": "nowhere"}, "mask_dir nowhere does not exist"),
 ])  # fmt: skip
@@ -177,6 +209,28 @@ def test_what_cannot_be_restricted_is_refused_before_the_work(ids, words, masked
         run_here("inference", [INFERENCE], tiny_overrides(masked[0] / "scans", **ids))
     assert words in whole_message(error.value)
     assert not (masked[0] / "results").exists()
+
+
+def test_a_folder_of_scans_has_a_folder_of_masks_and_those_without_one_are_named(
+    masked, run_here, tiny_overrides, capfd
+):
+    folder, _, affine = masked
+    write_volume(folder / "scans" / "more.nii.gz", thick_voxels(), affine=affine)
+    with pytest.raises(RuntimeError) as error:
+        one = str(folder / "masks" / "head.nii.gz")
+        run_here("inference", [INFERENCE], tiny_overrides(folder / "scans", mask_dir=one))
+    assert "is one file, and there are 2 scans: name a folder" in whole_message(error.value)
+    run_here("inference", [INFERENCE], tiny_overrides(folder / "scans", mask_dir=str(folder / "masks")))
+    assert f"more has no mask: {folder / 'masks'} holds no more.nii.gz" in capfd.readouterr().err
+    assert [p.parent.name for p in (folder / "results").glob("*/*_mask.nii.gz")] == ["head"]
+
+
+def test_large_grids_are_voted_on_slab_by_slab_with_the_same_result(monkeypatch):
+    labels = np.random.default_rng(3).choice([0, 1, 2], (9, 8, 7)).astype(np.uint8)
+    target = OBLIQUE @ FINE
+    at_once = vote(labels, OBLIQUE @ THICK, (9, 8, 26), target)
+    monkeypatch.setattr(label_vote, "SLAB", 100)
+    assert np.array_equal(vote(labels, OBLIQUE @ THICK, (9, 8, 26), target), at_once)
 
 
 def test_a_transform_reads_the_mask_into_the_scan(masked):

@@ -12,11 +12,13 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.files import case_folder
+from bundle.files.acquired import in_common
 from bundle.files.joined import columns_of
-from bundle.files.kept_volumes import FOLDER
+from bundle.files.kept_volumes import FOLDER, KeptVolumes
 from bundle.files.save_results import SaveResults
 from bundle.files.series import Series, TimePoint, widest
 from bundle.files.source import Source
+from bundle.physics.thick import as_acquired
 from bundle.physics.thick.scale import ScalePercentilesd
 from bundle.sampling.time_noise import seed_of
 from tests.support.dicom_files import AFFINE, VOXELS, write_time_points
@@ -93,6 +95,26 @@ def test_all_volumes_have_one_range_of_intensities(fmri, run_here, tiny_override
     assert len(set(looked_at)) == 4 and set(used) == {widest(looked_at)}
 
 
+def test_all_volumes_have_one_grid_and_what_most_of_them_tell(run_here, tiny_overrides, tmp_path, monkeypatch):
+    found = iter([4.0, 7.0, 2.2, 4.0, 7.0, 2.2])
+    monkeypatch.setattr(as_acquired, "estimated_thickness", lambda *_: next(found))
+    write_series(tmp_path / "bold.nii.gz", TIMES[:3])
+    run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold.nii.gz", **{"operator#thickness": "estimate"}))
+    case = tmp_path / "results" / "bold"
+    assert nib.load(case / "bold_recon.nii.gz").shape == (20, 18, 24, 3)
+    assert json.loads((case / "run.json").read_text())["acquired"]["thickness_estimated_mm"] == 4.0
+    facts = [{"packages": 2, "a_mm": [1, 3.0]}, {"packages": 1, "a_mm": [2, 9.0]}, {"packages": 2}]
+    assert in_common(facts) == {"packages": 2, "a_mm": [1.5, 6.0]}
+
+
+def test_finished_is_a_series_of_which_the_same_volumes_are_done(fmri, run_here, tiny_overrides, tmp_path, capfd):
+    for times, said in ((":2", ""), (":2", "1 of 1 volumes are finished"), ("1:", "other volumes of its series"),
+                        (3, "other volumes of its series"), (3, "1 of 1 volumes are finished")):  # fmt: skip
+        run_here("inference", [INFERENCE], tiny_overrides(fmri, times=times, skip_finished=True))
+        assert said in capfd.readouterr().err
+    assert nib.load(tmp_path / "results" / "bold" / "bold_recon.nii.gz").shape == (20, 18, 24)
+
+
 @pytest.mark.parametrize("option", ["resume", "skip_finished"])
 def test_a_run_that_stopped_goes_on_with_the_volume_it_stopped_at(
     option, fmri, run_here, tiny_overrides, tmp_path, monkeypatch
@@ -134,13 +156,26 @@ def test_what_was_done_with_other_settings_is_not_gone_on_with(fmri, run_here, t
     assert [len(found) for found in asked] == [4]
 
 
+def test_what_lies_beside_tells_what_was_done_from_what_will_be(fmri, tmp_path):
+    """A mask that was drawn anew, or another guide: the path alone is not what a result depends on."""
+    (tmp_path / "masks").mkdir()
+    mask = tmp_path / "masks" / "bold.nii.gz"
+    folders = []
+    for content in (None, b"one", b"another", None):
+        if content is not None:
+            mask.write_bytes(content)
+        kept = KeptVolumes(tmp_path, beside=[str(tmp_path / "masks"), None])
+        folders.append(kept.kept("bold", Series(str(fmri), 4, (0, 1, 2, 3))).folder)
+    assert len(set(folders[:3])) == 3 and folders[2] == folders[3]
+
+
 def test_a_volume_that_is_broken_is_named_before_the_work(tmp_path, run_here, tiny_overrides):
     voxels = thick_voxels()[..., None] * TIMES
     voxels[3, 4, 2, 2] = np.nan
     nib.save(nib.Nifti1Image(voxels.astype(np.float32), THICK), tmp_path / "bold.nii.gz")
     with pytest.raises(RuntimeError) as error:
         run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "bold.nii.gz"))
-    assert "volume 2 of 4: " in whole_message(error.value) and "1 voxels are NaN" in whole_message(error.value)
+    assert "volume 2 of 4: " in whole_message(error.value) and "1 voxel is NaN" in whole_message(error.value)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -214,7 +249,7 @@ def test_what_lies_beside_a_series_goes_along_with_the_chosen_volumes(fmri, run_
     case = tmp_path / "results" / "bold"
     assert (case / "bold_recon.bval").read_text() == "1000 2000\n"
     assert (case / "bold_recon.bvec").read_text() == "1 0\n0 0\n0 1\n"
-    assert json.loads((case / "bold_recon.json").read_text()) == {"Modality": "MR", "RepetitionTime": 2.5}
+    assert json.loads((case / "bold_recon.json").read_text()) == {"Modality": "MR", "RepetitionTime": 5.0}
     header = nib.load(case / "bold_recon.nii.gz").header
     assert header["pixdim"][4] == 5.0 and header["toffset"] == 5.5
     assert {"bold_recon.bval", "bold_recon.bvec", "bold_recon.json"} <= set(

@@ -196,7 +196,7 @@ def not_a_number(folder):
     voxels = thick_voxels()
     voxels[3, 4, 2] = np.nan
     write_volume(folder / "scan.nii.gz", voxels, spacing=(1, 1, 4))
-    return "scan.nii.gz: 1 voxels are NaN or infinite"
+    return "scan.nii.gz: 1 voxel is NaN or infinite"
 
 
 def nothing(folder):

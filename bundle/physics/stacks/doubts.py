@@ -22,7 +22,7 @@ def doubts_about(stacks: Sequence[Taken], left_out: Mapping[str, str], spacing: 
     said = [f"{name} is left out: {why}" for name, why in left_out.items()]
     said += [f"{one.name}: {sentence}" for one in stacks for sentence in one.said]
     if len(stacks) == 1:
-        said += [f"{stacks[0].name} is the only stack"] if left_out else []
+        said += [f"{stacks[0].name} is the only stack: --reference names another one"] if left_out else []
     elif are_alike([one.stack.normal.numpy() for one in stacks]):
         plane = plane_of(stacks[0].stack.normal.numpy())
         said.append(

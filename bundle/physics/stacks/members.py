@@ -14,14 +14,17 @@ contrast is not known it is left out: beside thick slices it mostly is a T1-weig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from bundle.files.acquired import acquired_of
 from bundle.files.dicom_check import check_stack
 from bundle.files.dicom_stack import Stack as Series
 from bundle.files.doubts import doubts_of
@@ -54,6 +57,7 @@ class Taken:
         source: what its file says beyond that.
         thick: whether its slices are thicker than its voxels are wide.
         said: what is doubtful about it by itself.
+        acquired: what its voxels tell of how it was acquired (bundle.files.acquired).
     """
 
     member: Member
@@ -61,6 +65,7 @@ class Taken:
     source: Source
     thick: bool
     said: tuple[str, ...] = ()
+    acquired: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -93,6 +98,7 @@ class Taken:
             "in_plane_mm": round(self.in_plane, 4),
             "contrast": self.member.contrast.name,
             "frame": self.stack.frame or None,
+            "acquired": dict(self.acquired),
         }
 
 
@@ -120,9 +126,11 @@ def read_all(group: Group, read: Callable[[dict], dict], slices: ThroughPlaneSam
         try:
             if isinstance(member.data, Series):
                 check_series(member.data, group.named)
-            one = _taken(member, read({"image": member.data})["image"], slices)
+            with warnings.catch_warnings():  # what is doubtful is said once, and of those that are used
+                warnings.simplefilter("ignore")
+                one = _taken(member, read({"image": member.data})["image"], slices)
         except Exception as error:  # a file can be broken in as many ways as readers can fail
-            left_out[member.label] = _about(root_cause(error), member)
+            left_out[member.label] = _about(root_cause(error), member, group.named)
             continue
         copy_of = next((other for other in taken if _same(one, other)), None)
         if copy_of is not None:
@@ -216,7 +224,7 @@ def _taken(member: Member, volume: MetaTensor, slices: ThroughPlaneSampling) -> 
         voxels=volume.as_tensor()[0].float(), affine=volume.affine.double(), axis=axis, thickness=thickness,
         profile=slices.profile, name=member.label, frame=member.frame or _frame(source),
     )  # fmt: skip
-    return Taken(member, stack, source, thick, doubts_of(volume))
+    return Taken(member, stack, source, thick, doubts_of(volume), acquired_of(volume))
 
 
 def _frame(source: Source) -> str:
@@ -260,12 +268,15 @@ def _same(one: Taken, other: Taken) -> bool:
     return one.stack.voxels.shape == other.stack.voxels.shape and torch.equal(one.stack.voxels, other.stack.voxels)
 
 
-def _about(why: str, member: Member) -> str:
-    """A reason without the names of files and folders, which may be the patient's: its owner knows the scan's name."""
+def _about(why: str, member: Member, named: bool = True) -> str:
+    """A reason without the scan's own file and folder; of files beside it, too, unless they may be `named`."""
     path = member.__fspath__()
     for said, instead in ((f"{path}: ", ""), (path, member.label), (f"{member.folder}/", ""),
                           (Path(path).name, member.label)):  # fmt: skip
         why = why.replace(said, instead)
+    if not named and member.folder.is_dir():
+        for name in sorted(os.listdir(member.folder), key=len, reverse=True):
+            why = why.replace(name, "a file of it")
     return why
 
 

@@ -25,7 +25,7 @@ from bundle.files.dicom_read import is_dicom_source
 from bundle.files.dicom_search import search
 from bundle.files.dicom_stack import Stack as Series
 from bundle.files.doubts import add_doubts
-from bundle.files.find import SUFFIXES, find_volumes
+from bundle.files.find import SUFFIXES, case_name, find_volumes
 from bundle.files.groups import COMBINE, called_apart, usable_stacks
 from bundle.files.limits import Limits
 from bundle.files.member import Group, Member
@@ -68,29 +68,28 @@ class LoadStacksd(MapTransform):
         super().__init__(keys)
         self.combine, self.series = choice("combine", combine, COMBINE), series
         self.reference = checked_reference(reference)
-        self.slices, self.limits = slices or ThroughPlaneSampling(), limits or Limits()
+        self.slices, self.limits = checked_slices(slices or ThroughPlaneSampling()), limits or Limits()
         self.read = Compose([
             LoadVolumed("image", limits=self.limits),
             ResampleSheard("image", enabled=resample_shear),
             CheckVolumed("image"),
             Orientationd("image", axcodes="RAS", labels=None),
-            AsAcquiredd("image", self.slices),
+            AsAcquiredd("image", self.slices, name="slices"),
         ])  # fmt: skip
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self._measurement(group_of(d[key], self.series))
-            if "case" in d:
-                d[key].meta["case"] = d["case"]
+            d[key] = self._measurement(group_of(d[key], self.series), d.get("case"))
         return d
 
-    def _measurement(self, group: Group) -> MetaTensor:
+    def _measurement(self, group: Group, case: str | None) -> MetaTensor:
         stacks, left_out = chosen(*read_all(group, self.read, self.slices, self.limits), self.reference, group)
         _, affine = common_grid([one.stack for one in stacks])
         y = torch.cat([one.stack.slices.flatten() for one in stacks])
         measurement = MetaTensor(y[None], affine=affine, meta={
             "filename_or_obj": group.__fspath__(),
+            "case": case or case_name(group.__fspath__()),
             "stacks": tuple(one.stack for one in stacks),
             "source": replace(stacks[0].source, group=group),
             "combined": Combined(group.combine, tuple(one.record() for one in stacks), left_out),
@@ -106,6 +105,18 @@ def checked_reference(reference: object) -> str | int | None:
     if isinstance(reference, int) and not isinstance(reference, bool) and reference >= 1:
         return reference
     raise UsageError(f"reference must be the name of a stack, or its number from 1, got {reference!r}")
+
+
+def checked_slices(slices: ThroughPlaneSampling) -> ThroughPlaneSampling:
+    """The same; UsageError where it sets the grid, which is that of all stacks."""
+    plain = ThroughPlaneSampling()
+    for name in ("spacing", "ratio", "in_plane"):
+        if (value := getattr(slices, name)) != getattr(plain, name):
+            raise UsageError(
+                f"slices#{name} {value}: stacks are reconstructed on one grid, and not on one of each: set "
+                "--operator#spacing, the voxel size in mm, and leave this out"
+            )
+    return slices
 
 
 def group_of(data: Group | Series | str | Path | Sequence, series: int | str | None = None) -> Group:

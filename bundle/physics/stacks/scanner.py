@@ -34,7 +34,7 @@ class Stacks:
         orientations: of stacks to simulate, "axial", "coronal" or "sagittal"; the first is the reference.
         ratio: distance of their slices in voxels.
         thickness: of their slices in mm; by default their distance: no gap.
-        profile: of their slices, "box" or "gaussian".
+        profile: of their slices, "box", "gaussian" or "sinc".
         turn, shift: each simulated stack but the first is turned by up to so many degrees about each axis of the
             volume, and moved by up to so many mm along it.
         motion_known: whether the operator is told; if not, alignment has to find out.

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 from bundle.files.acquired import acquired_of, add_acquired
 from bundle.files.doubts import add_doubts
 from bundle.files.memory import array_bytes
+from bundle.files.source import series_of
 from bundle.physics.measurement import SIMULATED, Scanner
 from bundle.physics.thick.bands import find_bands
 from bundle.physics.thick.estimate import estimated_thickness
@@ -39,11 +40,12 @@ class AsAcquiredd(MapTransform):
     Args:
         keys: thick scans (1, X, Y, Z) in the scanner's intensities.
         scanner: `packages` and `profile` of a ThroughPlaneSampling; of any other scanner, nothing is done.
+        name: of the id of the configs that describes the scanner, for what is said.
     """
 
-    def __init__(self, keys, scanner: Scanner) -> None:
+    def __init__(self, keys, scanner: Scanner, name: str = "operator") -> None:
         super().__init__(keys)
-        self.scanner = scanner
+        self.scanner, self.name = scanner, name
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
@@ -58,7 +60,9 @@ class AsAcquiredd(MapTransform):
             axis = self.scanner.thick_axis(tuple(spacing)) if made_by is None else made_by.axis
         except ValueError:  # `check` says it
             return scan
-        scan = self._evened(scan, axis, spacing)
+        # All volumes of a series are taken alike: it must not flicker, and has one grid.
+        of_series = {} if (point := series_of(scan)) is None else point.series.acquired
+        scan = self._evened(scan, axis, spacing, of_series.get("packages", self.scanner.packages))
         voxels = scan.as_tensor()[0]
         if resolved := in_plane_resolution(voxels, axis, spacing):
             add_acquired(scan, in_plane_resolution_mm=[round(r, 3) for r in resolved])
@@ -68,11 +72,12 @@ class AsAcquiredd(MapTransform):
             add_acquired(scan, thickness_estimated_mm=round(estimate, 3))
         if made_by is None:
             self._say_thickness(scan, estimate, spacing[axis])
+        add_acquired(scan, **of_series)
         return scan
 
-    def _evened(self, scan: MetaTensor, axis: int, spacing) -> MetaTensor:
+    def _evened(self, scan: MetaTensor, axis: int, spacing, packages: int | str) -> MetaTensor:
         try:
-            bands = find_bands(scan.as_tensor()[0].float(), axis, self.scanner.packages, spacing)
+            bands = find_bands(scan.as_tensor()[0].float(), axis, packages, spacing)
         except ValueError as error:
             raise ValueError(f"{scan.meta.get('filename_or_obj', 'the image')}: {error}") from None
         scan = scan.clone() if bands.packages > 1 else scan
@@ -84,18 +89,19 @@ class AsAcquiredd(MapTransform):
         add_doubts(
             scan,
             f"its slices have bands: {bands}, as of {bands.packages} packages. They were evened before "
-            "the reconstruction (--operator#packages 1 leaves them)",
+            f"the reconstruction (--{self.name}#packages 1 leaves them)",
         )
         return scan
 
     def _say_resolution(self, scan: MetaTensor, resolved, fine) -> None:
         if min(resolved) <= min(fine) or self.scanner.in_plane == "measured":
             return
+        # Stacks have one grid, which is set: its spacing is no matter of one of them.
+        fix = f". --{self.name}#in_plane measured reconstructs at what it resolves" if self.name == "operator" else ""
         add_doubts(
             scan,
             f"its spectrum ends at {resolved[0]:.2g} x {resolved[1]:.2g} mm, and its voxels have {fine[0]:.2g} x "
-            f"{fine[1]:.2g} mm: the scanner filled the rest with zeros. --operator#in_plane measured reconstructs at "
-            "what it resolves",
+            f"{fine[1]:.2g} mm: the scanner filled the rest with zeros{fix}",
         )
 
     def _say_thickness(self, scan: MetaTensor, estimate: float | None, pitch: float) -> None:
@@ -114,4 +120,4 @@ class AsAcquiredd(MapTransform):
         if asked:
             print(f"{scan.meta.get('filename_or_obj', 'the image')}: {said}", flush=True)
         elif max(estimate / used, used / estimate) > FAR:
-            add_doubts(scan, f"{said}: --operator#thickness estimate goes by what they look like")
+            add_doubts(scan, f"{said}: --{self.name}#thickness estimate goes by what they look like")

@@ -39,6 +39,8 @@ CELL_MM, REACH_MM, REACH_SLICES, ROUNDS = 4.0, 24.0, 9.0, 3
 Chosen on simulated bands that change at random over the head: less smoothing follows bands, and anatomy too."""
 PRIOR_SHARE = 0.02
 """Weight of the whole scan's mean in a cell: it decides where there is no flat tissue near."""
+NEGATIVE = 0.1
+"""Share of the largest intensity that the smallest may lie below 0: interpolation swings over; air of CT is -1000."""
 POWER, STEP, BESIDE = 20.0, 0.006, 0.2
 """Of bands that are found: power over that of frequencies up to BESIDE away, and the logarithmic step, at least.
 
@@ -94,13 +96,20 @@ def find_bands(voxels: torch.Tensor, axis: int, packages: int | str = "auto", sp
         spacing: (3) voxel size in mm.
 
     Raises:
-        ValueError: more packages than half the slices.
+        ValueError: more packages than half the slices, or intensities below 0, as of CT.
     """
     count = voxels.shape[axis]
     if packages == 1 or (packages == "auto" and count < 2 * SLICES):
         return Bands(axis)
     if packages != "auto" and packages > count // 2:
         raise ValueError(f"{count} slices are not {packages} packages of two and more: lower --operator#packages")
+    if float(voxels.min()) < -NEGATIVE * float(voxels.max()):
+        if packages == "auto":
+            return Bands(axis)
+        raise ValueError(
+            f"its intensities go down to {float(voxels.min()):.4g}, and packages differ by a factor, which only "
+            "intensities from 0 show: --operator#packages 1"
+        )
     slices = np.ascontiguousarray(voxels.movedim(axis, 0).cpu().numpy(), dtype=np.float32)
     in_plane = [s for a, s in enumerate(spacing) if a != axis]
     steps, flat = flat_steps(slices)

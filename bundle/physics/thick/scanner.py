@@ -39,6 +39,10 @@ class ThroughPlaneSampling:
             tenth of the slices' distance, with a warning.
         ratio: distance of thick slices in fine voxels, 1.5 to 10, whole or not; for a scan instead of `spacing`, and
             by default none; for a volume to sample, 5 by default.
+        packages: in which the slices were acquired, whose different brightness is evened before the reconstruction
+            (bundle.physics.thick.bands): a number, 1 to leave them, or "auto" for what the scan shows.
+        in_plane: "voxels", or "measured": the default `spacing` goes by what the scan resolves in its slices, where
+            the scanner interpolated them (bundle.physics.thick.in_plane).
     """
 
     axis: int | str = "auto"

@@ -161,7 +161,7 @@ def test_a_case_that_is_only_checked_is_not_aligned(three):
 def test_poses_are_written_and_given_back(placed, three, tmp_path):
     placed.meta["case"] = "case"
     SavePoses().write({"image": placed}, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["case_coronal.tfm", "case_poses.json", "case_sagittal.tfm"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["case_poses.json", "case_stack2.tfm", "case_stack3.tfm"]
     image = aligned(measurement(three[0]), poses=str(tmp_path / "case_poses.json"))
     for stack, given in zip(placed.meta["stacks"], image.meta["stacks"]):
         torch.testing.assert_close(given.poses, stack.poses, atol=1e-9, rtol=0)

@@ -34,7 +34,7 @@ def test_a_run_aligns_a_case_once_and_keeps_what_it_found(run_here, tiny_overrid
     case = tmp_path / "results" / "head"
     aligned = psnr_of(case)
     assert len(calls) == 1
-    assert {"head_poses.json", "head_coronal.tfm"} <= {path.name for path in case.iterdir()}
+    assert {"head_poses.json", "head_stack2.tfm"} <= {path.name for path in case.iterdir()}
     axial, coronal = json.loads((case / "run.json").read_text())["stacks"]
     assert axial["turned_degrees"] == 0 and coronal["turned_degrees"] > 1 and coronal["similarity"] > 0.8
     assert np.asarray(nib.load(case / "head_recon.nii.gz").dataobj).shape == blobs().shape

@@ -53,7 +53,7 @@ def test_what_is_read_is_what_the_file_holds_on_ras_axes(tmp_path, three):
     assert (one.stack.axis, one.stack.thickness, one.stack.profile) == (1, 3.0, "gaussian")
     assert one.record() | {"file": ""} == {
         "name": "lps.nii.gz", "file": "", "plane": "coronal", "slices": 6, "thickness_mm": 3.0, "pitch_mm": 4.0,
-        "in_plane_mm": 1.0, "contrast": None, "frame": None,
+        "in_plane_mm": 1.0, "contrast": None, "frame": None, "acquired": {},
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_of_two_that_do_not_meet_neither_is_believed(tmp_path):
 def test_one_is_enough_and_that_is_said(tmp_path, three):
     assert combined(three[0]) == (["ax.nii.gz"], {}, [])
     names, _, said = combined(three[0], nan(tmp_path / "bad.nii"))
-    assert names == ["ax.nii.gz"] and said[-1] == "ax.nii.gz is the only stack"
+    assert names == ["ax.nii.gz"] and said[-1] == "ax.nii.gz is the only stack: --reference names another one"
 
 
 def test_none_is_refused_with_every_reason(tmp_path):
