@@ -11,7 +11,7 @@ import pytest
 
 from bundle.files.cases import Cases
 from bundle.files.fingerprint import fingerprint
-from bundle.files.nameless import nameless
+from bundle.files.nameless import nameless, without_paths
 from bundle.files.placement import TEXT
 from bundle.physics.ct.read import LoadProjectionsd
 from bundle.physics.kspace.read import LoadKspaced
@@ -134,6 +134,21 @@ def test_the_case_of_raw_data_is_called_as_the_run_calls_it(kind, tmp_path):
     load = {"ct": LoadProjectionsd, "k-space": LoadKspaced}[kind]("image")
     assert load({"image": str(path), "case": "case_1"})["image"].meta["case"] == "case_1"
     assert load({"image": str(path)})["image"].meta["case"] == PATIENT
+
+
+def test_settings_name_no_file_and_no_folder(tmp_path):
+    scan = write_volume(tmp_path / f"{PATIENT}.nii.gz", thick_voxels())
+    said = without_paths({"guide": str(tmp_path), "checkpoint": str(scan), "seed": 0, "start": "tests"})
+    assert said == {"guide": "a folder", "checkpoint": fingerprint(scan), "seed": 0, "start": "tests"}
+
+
+@pytest.mark.parametrize("key", ["region", "mask", "guide"])
+def test_a_companion_is_still_found_by_the_name_of_its_volume(key, tmp_path):
+    scan = write_volume(tmp_path / "in" / f"{PATIENT}.nii.gz", thick_voxels())
+    own = write_volume(tmp_path / "own" / f"{PATIENT}.nii.gz", thick_voxels())
+    option = {"region": "region_dir"}.get(key, key if key == "guide" else "mask_dir")
+    cases = Cases(str(scan), lambda d: d, deidentify=True, **{option: str(own.parent)})
+    assert cases.usable[0][key] == str(own) and "named" not in cases.usable[0]
 
 
 def test_a_mask_is_still_found_by_the_name_of_its_volume(tmp_path):

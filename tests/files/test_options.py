@@ -108,6 +108,13 @@ def test_other_texts_are_paths(words):
     check_options([*RUN, *INFERENCE, *words.split()])
 
 
+@pytest.mark.parametrize("task, option", [("stacks", "times 2"), ("csmri", "series 3"), ("svct", "noise_level 0.1")])
+def test_an_option_that_another_task_has_is_refused(task, option):
+    files = str(["configs/inference.json", f"configs/task_{task}.json"])
+    with pytest.raises(UsageError, match=f"--{option.split()[0]} changes nothing here"):
+        check_options([*RUN, "inference", "--config_file", files, *f"--{option}".split()])
+
+
 @pytest.mark.parametrize("program", ["/usr/bin/pytest", "/somewhere/monai/bundle/other.py"])
 def test_other_programs_have_options_of_their_own(program):
     check_options([program, "run", *INFERENCE, "--num_draw", "8"])

@@ -159,6 +159,8 @@ def _tested(medians: np.ndarray) -> int:
         width = 2.5 / len(m)  # of the window's main lobe, and some
         apart = {f: min(abs(f - o) for o in own) for f in np.linspace(0.1, 0.5, 81)}
         beside = [f for f, away in apart.items() if width < away < BESIDE]
+        if not beside:  # too few slices to tell frequencies apart
+            continue
         level = np.mean([power(f) for f in beside])
         best = max(power(f) for f in own)
         if best > POWER * level and 2 * np.sqrt(best) > STEP:

@@ -78,6 +78,19 @@ def test_what_is_left_out_is_in_the_record_and_on_the_page(patient, run_here, se
     assert "sub-01_acq-bad_T2w.nii.gz is left out" in capfd.readouterr().err
 
 
+def test_a_mask_belongs_to_the_case_and_comes_out_on_its_grid(patient, run_here, settings, tmp_path, capfd):
+    labels, affine = thick("cor")
+    labels = (labels > np.median(labels)).astype(np.uint8)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    nib.save(nib.Nifti1Image(labels, affine), masks / "sub-01_T2w.nii.gz")
+    run_here("inference", CONFIGS, settings(patient, mask_dir=str(masks)))
+    case = tmp_path / "results/sub-01_T2w"
+    mask, recon = nib.load(case / "sub-01_T2w_mask.nii.gz"), nib.load(case / "sub-01_T2w_recon.nii.gz")
+    assert mask.shape == recon.shape and set(np.unique(mask.dataobj)) == {0, 1}
+    assert "another grid" not in capfd.readouterr().err
+
+
 def test_a_group_that_makes_no_volume_does_not_end_the_others(patient, run_here, settings, tmp_path, capfd):
     for n, plane in enumerate(("cor", "sag")):
         write_stack(patient / f"sub-02_acq-{plane}_T2w.nii.gz", plane, shift=(100 * n, 0, 0), seed=5)

@@ -7,6 +7,7 @@ import pytest
 from bundle.files.doubts import doubts_of
 from bundle.physics.stacks import LoadStacksd
 from bundle.physics.thick import ThroughPlaneSampling
+from bundle.usage import UsageError
 from tests.physics.stacks.volumes import thick
 
 
@@ -32,6 +33,12 @@ def step_of(stack):
     return float((means[1::2] - means[::2]).mean())
 
 
+@pytest.mark.parametrize("options", [{"spacing": 1.0}, {"ratio": 4}, {"in_plane": "measured"}])
+def test_stacks_have_no_grid_of_their_own(options):
+    with pytest.raises(UsageError, match=f"slices#{next(iter(options))} .*--operator#spacing"):
+        LoadStacksd("image", slices=ThroughPlaneSampling(**options))
+
+
 @pytest.mark.filterwarnings("ignore:.*bands")
 @pytest.mark.parametrize("packages, left", [(1, 0.15), (2, 0.0)])
 def test_bands_of_a_stack_are_evened_before_it_is_one_of_several(packages, left, banded):
@@ -42,4 +49,15 @@ def test_bands_of_a_stack_are_evened_before_it_is_one_of_several(packages, left,
     anatomy = np.log(still.mean((0, 1)))
     anatomy = float((anatomy[1::2] - anatomy[::2]).mean())
     assert step_of(axial) - anatomy == pytest.approx(left, abs=0.06)
-    assert any("acq-ax" in said and "bands" in said for said in doubts_of(image)) == (packages > 1)
+    said = [s for s in doubts_of(image) if "bands" in s]
+    assert len(said) == (2 if packages > 1 else 0) and all("--slices#packages 1 leaves them" in s for s in said)
+    told = image.meta["combined"].record(named=True)["stacks"]
+    assert [s["acquired"]["packages"] for s in told] == [packages, packages]
+
+
+def test_what_is_doubtful_is_said_once_of_the_case_and_not_of_what_is_left_out(banded, recwarn):
+    written(banded / "sub-1_acq-zz_T1w.nii.gz", *thick("cor", factor=2, noise=1.0))
+    image = LoadStacksd("image")({"image": str(banded), "case": "sub-1_T1w"})["image"]
+    said = [str(w.message) for w in recwarn]
+    assert said == [f"sub-1_T1w: {s}" for s in doubts_of(image)] and len(said) == len(set(said))
+    assert any("acq-zz" in s and "left out" in s for s in said) and not any("acq-zz_T1w.nii.gz: " in s for s in said)

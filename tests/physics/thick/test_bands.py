@@ -117,6 +117,19 @@ def test_few_slices():
         find_bands(few, 2, 3)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", range(2, 20))
+def test_however_few_slices_there_are_nothing_is_divided_by_their_number(count):
+    assert find_bands(head(slices=count), 2, "auto").packages == 1
+
+
+def test_in_hounsfield_units_a_gain_says_nothing():
+    ct = head() - 300
+    assert find_bands(ct, 2, "auto").packages == 1
+    with pytest.raises(ValueError, match="go down to -280, .*--operator#packages 1"):
+        find_bands(ct, 2, 2)
+
+
 def test_an_empty_scan():
     empty = torch.zeros(20, 20, 12)
     assert find_bands(empty, 2, "auto").packages == 1
