@@ -32,8 +32,8 @@ from scripts.studies.tune_total_variation import middle
 SIZE = (64, 64, 64)
 NOISES = (0.02, 0.01)
 MULTIPLES = (0.2, 0.35, 0.5)
-ERRORS = (0.1, 0.15)
-STARTS = ((0.02, 3), (0.05, 5), (0.2, 10))
+ERRORS = (0.1, 0.15, 0.2, 0.3)
+STARTS = ((0.02, 3), (0.05, 5), (0.2, 10), (0.4, 10))
 """Share of the schedule, and steps from there."""
 
 
