@@ -48,7 +48,7 @@ def check_volume(volume: torch.Tensor) -> None:
             f"{name}: expected one 3-D volume, got an image of {volume.ndim - 1} dimensions {shape[1:]}; split it first"
         )
     if shape[0] != 1:
-        raise ValueError(f"{name}: expected one channel, got {shape[0]}; save each channel as its own volume")
+        raise ValueError(f"{name}: expected one volume, got {shape[0]} (times or channels); save each as its own file")
     if min(shape[1:]) < 2:
         raise ValueError(f"{name}: expected a 3-D volume, got {shape[1:]}: an axis has a single voxel")
     if isinstance(volume, MetaTensor):

@@ -109,10 +109,12 @@ class KeptVolumes:
         kept = self.kept(case, series)
         for other in self.folder.glob(f"{escape(case)}-*"):
             if other.name.rpartition("-")[0] == case and (other != kept.folder or not self.goes_on):
+                if self.goes_on and (lost := len(list(other.glob("*.json")))):
+                    _say(f"{case}: {lost} volumes of a run with other data or settings cannot be gone on with")
                 shutil.rmtree(other, ignore_errors=True)
         left = tuple(i for i in series.chosen if i == series.chosen[-1] or not kept.is_done(i))
         if (done := len(series.chosen) - len(left)) and self.goes_on:
-            tqdm.write(f"{case}: going on after {done} of {len(series.chosen)} volumes", file=sys.stderr)
+            _say(f"{case}: going on after {done} of {len(series.chosen)} volumes")
         return left
 
     def begun(self, case: str, point: TimePoint) -> Kept:
@@ -126,3 +128,7 @@ class KeptVolumes:
         shutil.rmtree(self._found.pop(case).folder, ignore_errors=True)
         with suppress(OSError):  # others are there, of this run or of another one
             self.folder.rmdir()
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # beside the bar

@@ -73,7 +73,7 @@ class CarryMaskd(MapTransform):
         mask = label_map(self.read(path), str(path))
         for key in self.key_iterator(d):
             d[key].meta["label_map"] = mask
-            if said := doubt_about(mask, d[key]):
+            if (said := doubt_about(mask, d[key])) and not ("label" in d and is_on_grid_of(mask, d["label"])):
                 add_doubts(d[key], said)
         return d
 
@@ -92,7 +92,8 @@ class CarryMaskd(MapTransform):
 def label_map(volume: MetaTensor, path: str) -> LabelMap:
     """A volume as a label map. Raises Refusal where it is none."""
     if volume.ndim != 4 or volume.shape[0] != 1:
-        raise Refusal(f"its mask {path} has {volume.ndim - 1} dimensions: a mask is one 3-D volume")
+        several = f"holds {volume.shape[0]} volumes" if volume.ndim == 4 else f"has {volume.ndim - 1} dimensions"
+        raise Refusal(f"its mask {path} {several}: a mask is one 3-D volume")
     voxels = volume.as_tensor()[0]
     if not bool(torch.isfinite(voxels).all()):
         raise Refusal(f"its mask {path} holds NaN or infinity: replace them by 0")
@@ -123,12 +124,17 @@ def doubt_about(mask: LabelMap, scan: MetaTensor) -> str:
     inside = ((places > -0.5) & (places < shape[:, None] - 0.5)).all(0)
     if not inside.any():
         raise Refusal(f"none of its mask {mask.path} lies within the scan: is it of another scan, or its header wrong?")
-    if stacked:
-        return ""
-    corners = np.stack([np.zeros(3), np.array(mask.labels.shape) - 1], 1)
-    ends = np.sort(to_scan[:3, :3] @ corners + to_scan[:3, 3:], axis=1)
-    straight = np.allclose(np.sort(np.abs(to_scan[:3, :3]), axis=1), [0, 0, 1], atol=ALIKE)
-    if straight and np.allclose(ends, np.stack([np.zeros(3), shape - 1], 1), atol=ALIKE * shape[:, None]):
+    if stacked or is_on_grid_of(mask, scan):
         return ""
     beyond = "" if inside.all() else f", {1 - inside.mean():.0%} of it beyond the scan"
     return f"its mask lies on another grid than the scan{beyond}: it is carried by its own header"
+
+
+def is_on_grid_of(mask: LabelMap, volume: MetaTensor) -> bool:
+    """Whether the voxels of a mask are those of a volume (1, X, Y, Z), its axes in any order."""
+    to_volume = np.linalg.inv(volume.affine.double().cpu().numpy()) @ mask.affine
+    shape = np.array(volume.shape[1:])
+    corners = np.stack([np.zeros(3), np.array(mask.labels.shape) - 1], 1)
+    ends = np.sort(to_volume[:3, :3] @ corners + to_volume[:3, 3:], axis=1)
+    straight = np.allclose(np.sort(np.abs(to_volume[:3, :3]), axis=1), [0, 0, 1], atol=ALIKE)
+    return straight and np.allclose(ends, np.stack([np.zeros(3), shape - 1], 1), atol=ALIKE * shape[:, None])

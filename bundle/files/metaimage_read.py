@@ -109,7 +109,7 @@ def check_header(header: dict[str, str], length: int, path: Path, limits: Limits
             raise Refusal(f"{name} = {header[name]} has axes in one plane; repair the header")
     channels = _whole(header, "ElementNumberOfChannels", 1, "1")[0]
     if channels != 1:
-        raise Refusal(f"expected one channel, got {channels}; save each channel as its own volume")
+        raise Refusal(f"expected one volume, got {channels} (times or channels); save each as its own file")
     _check_voxels(header, sizes, BYTES[kind], length, path, limits)
 
 

@@ -120,7 +120,8 @@ def chosen_of(times: Chosen, count: int) -> tuple[int, ...]:
     """The numbers that are meant of `count` volumes. Raises Refusal where there are none, or one is not there."""
     found = tuple(range(count))[times] if isinstance(times, slice) else times
     if not found or found[-1] >= count:
-        raise Refusal(f"it holds {count} volumes, from 0 to {count - 1}, and --times names others")
+        holds = f"{count} volumes, from 0 to {count - 1}" if count > 1 else "one volume"
+        raise Refusal(f"it holds {holds}, and --times names others")
     return found
 
 

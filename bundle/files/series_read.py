@@ -38,9 +38,8 @@ def series_in(data: str | Stack, times: Chosen, limits: Limits) -> str | Stack |
     """
     if isinstance(data, Stack):
         stacks = time_stacks(data)
-        if len(stacks) == 1:
-            return data
-        return series_or_volume(Series(data, len(stacks), chosen_of(times, len(stacks)), stacks))
+        chosen = chosen_of(times, len(stacks))
+        return data if len(stacks) == 1 else series_or_volume(Series(data, len(stacks), chosen, stacks))
     path = Path(data)
     if not path.name.lower().endswith(FORMATS["NIfTI"]) or not path.is_file():
         return data
@@ -50,7 +49,8 @@ def series_in(data: str | Stack, times: Chosen, limits: Limits) -> str | Stack |
         return data
     try:
         count = volumes_in(image)
-        return data if count == 1 else series_or_volume(Series(str(path), count, chosen_of(times, count)))
+        chosen = chosen_of(times, count)
+        return data if count == 1 else series_or_volume(Series(str(path), count, chosen))
     except Refusal as error:
         raise ValueError(f"{path}: {error}") from None
 

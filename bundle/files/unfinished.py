@@ -145,7 +145,7 @@ class Unfinished:
             scan = f"{self._path.name.split('-')[0]}-" if self._path else "none"
             same = any(other != self._path and other.name.startswith(scan) for other in states)
             others = ", but for this scan with other settings, weights or versions" if same else ""
-            _say(f"nothing to resume in {self.folder}{others}: the reconstruction begins anew")
+            self._say_once("new", f"nothing to resume in {self.folder}{others}: the reconstruction begins anew")
         return None
 
     def _save(self, state: dict) -> None:

@@ -37,7 +37,10 @@ def bad_voxels(value):
 BAD = {
     "2-D": (thick_voxels()[..., 0], r"got an image of 2 dimensions \(20, 18\); split it first"),
     "one slice": (thick_voxels()[..., :1], r"got \(20, 18, 1\): an axis has a single voxel"),
-    "4-D": (np.stack([thick_voxels()] * 3, 3), "expected one channel, got 3; save each channel as its own volume"),
+    "4-D": (
+        np.stack([thick_voxels()] * 3, 3),
+        "expected one volume, got 3 \\(times or channels\\); save each as its own file",
+    ),
     "5-D": (np.stack([np.stack([thick_voxels()] * 2, 3)] * 2, 4), "it has 5 dimensions .* split it first"),
     "NaN": (bad_voxels(np.nan), "1 voxel is NaN or infinite; replace them"),
     "Inf": (bad_voxels(-np.inf), "1 voxel is NaN or infinite; replace them"),

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from bundle.files import label_vote
 from bundle.files.findings import Findings
 from bundle.files.label_vote import signed_distance, vote
-from bundle.files.masks import CarryMaskd, LabelMap, doubt_about, label_map
+from bundle.files.masks import CarryMaskd, LabelMap, doubt_about, is_on_grid_of, label_map
 from bundle.physics.foreground import foreground_box
 from bundle.physics.measurement import reconstructed
 from bundle.physics.thick import ThroughPlaneSampling
@@ -116,6 +116,12 @@ def test_a_mask_on_another_grid_is_said_and_one_elsewhere_refused():
         doubt_about(as_map(np.ones((20, 18, 6)), far), scan())
 
 
+def test_of_a_simulated_scan_the_grid_of_its_truth_is_no_other():
+    mask = as_map(np.ones((20, 18, 24)), FINE)
+    truth = MetaTensor(torch.rand(1, 20, 18, 24), affine=torch.from_numpy(FINE))
+    assert is_on_grid_of(mask, truth) and not is_on_grid_of(mask, scan())
+
+
 @pytest.mark.parametrize("values, words", [
     (0.0, "is empty"), (0.5, "holds 0.5, and labels are whole numbers"), (np.nan, "NaN"), (3e7, "at most 16777216"),
 ])  # fmt: skip
@@ -123,7 +129,7 @@ def test_what_is_no_label_map_is_refused(values, words):
     volume = MetaTensor(torch.full((1, 4, 4, 4), float(values)), affine=torch.eye(4))
     with pytest.raises(ValueError, match=words):
         label_map(volume, "mask.nii.gz")
-    with pytest.raises(ValueError, match="one 3-D volume"):
+    with pytest.raises(ValueError, match="holds 2 volumes: a mask is one 3-D volume"):
         label_map(MetaTensor(torch.ones(2, 4, 4, 4)), "mask.nii.gz")
 
 

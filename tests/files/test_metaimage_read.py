@@ -99,7 +99,7 @@ REFUSED = {
     "no size": ({"DimSize": None}, "DimSize = : expected 3 whole numbers"),
     "too few voxels": ({"DimSize": "60000 60000 60000"}, "480 of 864000000000000 bytes"),
     "a time series": (FOUR | {"DimSize": "6 5 2 2"}, r"an image of 4 dimensions \(6, 5, 2, 2\); split it first"),
-    "a vector": ({"ElementNumberOfChannels": 2}, "expected one channel, got 2"),
+    "a vector": ({"ElementNumberOfChannels": 2}, "expected one volume, got 2"),
     "no type": ({"ElementType": "MET_FOO"}, "ElementType = MET_FOO: expected one of MET_CHAR"),
     "no image": ({"ObjectType": "Tube"}, "ObjectType = Tube: expected Image"),
     "no spacing": ({"ElementSpacing": None}, "the header states no spacing"),

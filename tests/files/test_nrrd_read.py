@@ -98,7 +98,7 @@ def test_shear_is_kept_and_refused(tmp_path):
 
 REFUSED = {
     "a time series": ({"dimension": 4, "sizes": "2 3 5 4", "kinds": "list domain domain domain",
-                       "space_directions": "none (1,0,0) (0,1.5,0) (0,0,2)"}, "expected one channel, got 2"),
+                       "space_directions": "none (1,0,0) (0,1.5,0) (0,0,2)"}, "expected one volume, got 2"),
     "a plane": ({"dimension": 2, "sizes": "6 20", "kinds": "domain domain", "space_directions": "(1,0,0) (0,1,0)"},
                 r"expected three axes in space, got 2 of \(6, 20\)"),
     "left-handed": ({"space": "3D-left-handed"}, "the space '3D-left-handed' is none of RAS, LAS, LPS"),

@@ -22,7 +22,16 @@ from bundle.physics.thick import as_acquired
 from bundle.physics.thick.scale import ScalePercentilesd
 from bundle.sampling.time_noise import seed_of
 from tests.support.dicom_files import AFFINE, VOXELS, write_time_points
-from tests.support.scans import EVALUATE, INFERENCE, THICK, TIMES, thick_voxels, whole_message, write_series
+from tests.support.scans import (
+    EVALUATE,
+    INFERENCE,
+    THICK,
+    TIMES,
+    thick_voxels,
+    whole_message,
+    write_series,
+    write_volume,
+)
 
 
 @pytest.fixture
@@ -208,6 +217,13 @@ def test_what_a_series_cannot_be_is_refused(configs, ids, words, fmri, run_here,
     with pytest.raises(RuntimeError) as error:
         run_here("inference", configs, tiny_overrides(fmri, **ids))
     assert words in whole_message(error.value)
+
+
+def test_one_volume_has_no_third_one(tmp_path, run_here, tiny_overrides):
+    write_volume(tmp_path / "head.nii.gz", thick_voxels())
+    with pytest.raises(RuntimeError) as error:
+        run_here("inference", [INFERENCE], tiny_overrides(tmp_path / "head.nii.gz", times=2))
+    assert "it holds one volume, and --times names others" in whole_message(error.value)
 
 
 def test_no_more_volumes_are_held_the_more_there_are(tmp_path, run_here, tiny_overrides, monkeypatch):

@@ -96,7 +96,7 @@ def test_axes_of_a_time_series_are_not_dropped(tmp_path):
     nib.save(nib.Nifti1Image(np.stack([thick_voxels()] * 3, -1)[..., None], AFFINE), tmp_path / "scan.nii")
     volume = load(tmp_path / "scan.nii")
     assert volume.shape == (3, 20, 18, 6)
-    with pytest.raises(ValueError, match="expected one channel, got 3"):
+    with pytest.raises(ValueError, match="expected one volume, got 3"):
         check_volume(volume)
     nib.save(nib.Nifti1Image(np.stack([thick_voxels()] * 3, -1)[..., None, :], AFFINE), tmp_path / "vectors.nii")
     with pytest.raises(ValueError, match=r"a vector of 3 numbers \(dim\[5\]\), and its volumes are no time points"):

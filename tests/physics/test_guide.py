@@ -113,7 +113,7 @@ def test_a_guide_of_another_person_is_refused_by_name(tmp_path):
     ("voxels", "affine", "words"),
     [
         (np.where(folds().numpy() > 0, np.nan, 1.0), AFFINE, "voxels are NaN"),
-        (np.stack([folds().numpy()] * 3, -1), AFFINE, "expected one channel|3-D volume"),
+        (np.stack([folds().numpy()] * 3, -1), AFFINE, "expected one volume|3-D volume"),
         (folds().numpy()[:, :, :4], AFFINE, "36 x 32 x 4 voxels are too few for a guide, which has 8"),
         (np.ones(SHAPE), AFFINE, "every voxel is 1"),
         (other_contrast(folds()), turned((0, 0, 0), (300, 0, 0)) @ AFFINE, "shows 0% of the subject, and at least 50%"),

@@ -205,7 +205,7 @@ def test_what_was_found_is_kept_and_the_scan_tells_at_which_size_it_was_sampled(
     inner = Made(lambda m: torch.zeros(operator_of(m).domain_shape), flat)
     measurement = fine_scan(normal(13, 12, 4), (0.5, 0.5, 5.0))
     found = findings_of(KnownSpacingInferer(inner, 1.0).reconstruct(measurement, None))
-    assert found.scan == "slices 5 mm apart, reconstructed at 0.5 mm, sampled at 1 x 1 x 1 mm"
+    assert found.scan == "slices 5 mm apart, 5 mm thick, reconstructed at 0.5 mm, sampled at 1 x 1 x 1 mm"
     assert (found.noise, found.num_draws) == ("slerp", 3)
     torch.testing.assert_close(found.maps["std"], torch.full((1, 13, 12, 40), 0.3))
 

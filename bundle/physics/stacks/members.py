@@ -254,8 +254,8 @@ def _named(taken: Sequence[Taken], left_out: dict[str, str], reference: str | in
         found = [m for m in members if name.lower() in m.label.lower()]
     if len(found) != 1:
         raise ValueError(
-            f"the reference {name!r} is {'none' if not found else 'more than one'} of its scans: name one, or its "
-            "number:" + "".join(f"\n    {n}: {m.label}" for n, m in enumerate(members, 1))
+            f"the reference {name!r} is {'none' if not found else f'{len(found)}'} of its scans: name one, or its "
+            "number:" + "".join(f"\n    {n}: {m.label}" for n, m in enumerate(members, 1) if m in found or not found)
         )
     one = next((one for one in taken if one.member is found[0]), None)
     if one is None:

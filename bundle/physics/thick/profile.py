@@ -76,8 +76,12 @@ def check_table(depths: Sequence[float], response: Sequence[float]) -> None:
         raise ValueError(f"the depths of a slice profile rise, but {z[at]:g} mm is followed by {z[at + 1]:g} mm")
     if not p.max() > 0 or p.min() < -0.5 * p.max():
         raise ValueError(f"a slice profile is mostly positive, but this one reaches from {p.min():g} to {p.max():g}")
-    if not z[0] < 0 < z[-1]:
-        raise ValueError(f"depths count from the middle of the slice, but these reach from {z[0]:g} to {z[-1]:g} mm")
+    low, high = half_places(z, p)
+    if not low < 0 < high:
+        raise ValueError(
+            f"depths count from the middle of the slice, but half of the maximum is reached from {low:.3g} to "
+            f"{high:.3g} mm: subtract the middle"
+        )
 
 
 def cumulative(profile: Profile, z: torch.Tensor, thickness: float) -> torch.Tensor:
@@ -134,7 +138,13 @@ def sinc_response() -> tuple[np.ndarray, np.ndarray]:
 
 
 def half_width(depths: np.ndarray, values: np.ndarray) -> float:
-    """Full width at half maximum, by straight lines between the points."""
+    """Full width at half maximum."""
+    low, high = half_places(depths, values)
+    return high - low
+
+
+def half_places(depths: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """The outermost places at half of the maximum, by straight lines between the points."""
     half = values.max() / 2
     above = np.flatnonzero(values >= half)
     first, last = above[0], above[-1]
@@ -143,7 +153,7 @@ def half_width(depths: np.ndarray, values: np.ndarray) -> float:
         low = np.interp(half, values[first - 1 : first + 1], depths[first - 1 : first + 1])
     if last < len(depths) - 1:
         high = np.interp(half, values[last : last + 2][::-1], depths[last : last + 2][::-1])
-    return float(high - low)
+    return float(low), float(high)
 
 
 def _integral(depths: np.ndarray, values: np.ndarray, z: torch.Tensor) -> torch.Tensor:

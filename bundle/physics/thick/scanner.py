@@ -163,6 +163,11 @@ class ThroughPlaneSampling:
         if self.thickness == ESTIMATE and estimated:
             return estimated
         if self.thickness in (None, ESTIMATE) and self.gap is None and isinstance(self.profile, Table):
+            if not pitch / MAX_RATIO <= self.profile.width <= MAX_OVERLAP * pitch:
+                raise ValueError(
+                    f"the profile is {self.profile.width:.3g} mm wide at half maximum, and slices {pitch:g} mm apart "
+                    f"can have {pitch / MAX_RATIO:g} to {MAX_OVERLAP * pitch:g} mm: are its depths in mm?"
+                )
             return self.profile.width
         if self.thickness in (None, ESTIMATE) and self.gap is None and stated:
             if not pitch / MAX_RATIO <= stated <= 2 * pitch:

@@ -154,7 +154,7 @@ class ThroughPlane(LinearOperator):
 
     # -- geometry ---------------------------------------------------------------------------------
     def __str__(self) -> str:
-        return f"slices {self.pitch:g} mm apart, reconstructed at {self.spacing:g} mm"
+        return f"slices {self.pitch:g} mm apart, {self.thickness:.4g} mm thick, reconstructed at {self.spacing:g} mm"
 
     def domain_affine(self, range_affine: torch.Tensor) -> torch.Tensor:
         """Affine (4, 4) of the fine volume, given the affine of the thick one; every voxel stays in place."""

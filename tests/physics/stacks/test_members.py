@@ -74,7 +74,7 @@ def thin(path):
 
 
 BAD = {
-    "nan": (nan, "NaN"), "4-D": (four_d, "one channel"), "thin": (thin, "2 slices, and a stack has at least 3"),
+    "nan": (nan, "NaN"), "4-D": (four_d, "expected one volume"), "thin": (thin, "2 slices, and a stack has at least 3"),
     "cut": (lambda path: cut_short(write_stack(path, "cor")), "damaged"),
     "copy": (lambda path: write_stack(path, "ax", shift=(1, 0, 0)), "the same voxels as ax.nii.gz"),
     "empty": (lambda path: path.write_bytes(b"") and path or path, "empty"),
@@ -173,7 +173,9 @@ def test_the_reference(tmp_path, reference, first):
     assert names[0] == first and len(names) == 3
 
 
-@pytest.mark.parametrize(("reference", "why"), [("nii", "more than one"), ("tra", "none"), (4, "none"), (0, "none")])
+@pytest.mark.parametrize(
+    ("reference", "why"), [("nii", "is 3 of its scans"), ("tra", "none"), (4, "none"), (0, "none")]
+)
 def test_a_reference_that_names_no_one_is_refused_with_the_names(three, reference, why):
     with pytest.raises(ValueError, match=f"(?s)is {why} of its scans.*1: ax.nii.gz.*3: sag.nii.gz"):
         combined(*three, reference=reference)
