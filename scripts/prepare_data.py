@@ -36,7 +36,7 @@ from scripts.data.collect import collect
 from scripts.data.contrasts import WEIGHTS, contrast_of
 from scripts.data.fetch import sha256
 from scripts.data.roles import check_roles
-from scripts.data.synthesise_bodies import BodySynthesiser, pieces
+from scripts.data.synthesise_bodies import BodySynthesiser, cubic, pieces
 from scripts.data.synthesise_heads import HeadSynthesiser
 
 SOURCES = Path(__file__).with_name("data_sources.json")
@@ -71,10 +71,7 @@ def body_drawer(output_dir: Path, sources: dict) -> Callable[[str, int], nib.Nif
     volumes: dict[str, list] = {"training": [], "validation": []}
     for file in (f for s in sources.values() for f in s["files"] if f["role"] == "bodies"):
         image = nib.as_closest_canonical(nib.load(output_dir / "bodies" / f"{file['name']}.nii.gz"))
-        spacing, *others = map(float, image.header.get_zooms())
-        if not np.allclose(others, spacing, rtol=1e-3):
-            raise ValueError(f"{file['name']} has voxels of {(spacing, *others)} mm: bodies are made from cubic voxels")
-        volume = torch.from_numpy(image.get_fdata(dtype=np.float32))
+        volume, spacing = cubic(torch.from_numpy(image.get_fdata(dtype=np.float32)), image.header.get_zooms())
         rest, kept = pieces(volume, file.get("validation_slices"))
         volumes["training"] += [(piece, spacing) for piece in rest]
         volumes["validation"] += [(kept, spacing)] if kept is not None else []

@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Warp
 from monai.networks.layers import GaussianFilter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from scripts.data.deformation import displacement, uniform
 
@@ -58,6 +60,25 @@ def resample(volume: torch.Tensor, spacing: float, new_spacing: float) -> torch.
     x, y, z = torch.meshgrid(*axes, indexing="ij")
     grid = torch.stack([z, y, x], -1)[None]
     return F.grid_sample(volume[None, None], grid, padding_mode="border", align_corners=True)[0, 0]
+
+
+def cubic(volume: torch.Tensor, spacing: Sequence[float]) -> tuple[torch.Tensor, float]:
+    """A volume with voxels as long as the longest side of its own (mm) in all directions, and that length.
+
+    Finer axes are blurred to the resolution of the coarsest, one after the other.
+    """
+    coarse = float(max(spacing))
+    for axis, size in enumerate(map(float, spacing)):
+        if math.isclose(size, coarse, rel_tol=1e-3):
+            continue
+        zoom = size / coarse
+        sigma = [0.42 * (1 / zoom**2 - 1) ** 0.5 if a == axis else 0.0 for a in range(3)]
+        blurred = gaussian_filter(volume.numpy(), sigma, mode="nearest")
+        places = (np.arange(int(volume.shape[axis] * zoom)) + 0.5) / zoom - 0.5
+        grid = [places if a == axis else np.arange(n) for a, n in enumerate(volume.shape)]
+        at = np.stack(np.meshgrid(*grid, indexing="ij"))
+        volume = torch.from_numpy(map_coordinates(blurred, at, order=1, mode="nearest"))
+    return volume, coarse
 
 
 class BodySynthesiser:
