@@ -9,8 +9,9 @@ from bundle.physics.ct.scale import ScaleProjectionsd
 from bundle.physics.ct.scanner import Tomography
 from bundle.physics.ct.simulate import SimulateProjectionsd
 from bundle.physics.ct.sparse_radon import SparseRadon
+from bundle.physics.ct.weighted_rays import WeighRaysd
 
 __all__ = [
     "CheckHounsfieldd", "CheckProjectionsd", "ConeBeam", "Grid", "HounsfieldScale", "LoadProjectionsd",
-    "ScaleProjectionsd", "ScanGeometry", "SimulateProjectionsd", "SparseRadon", "Tomography",
+    "ScaleProjectionsd", "ScanGeometry", "SimulateProjectionsd", "SparseRadon", "Tomography", "WeighRaysd",
 ]  # fmt: skip

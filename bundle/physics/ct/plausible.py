@@ -71,7 +71,7 @@ class CheckProjectionsd(MapTransform):
             geometry = d[key].meta["geometry"]
             try:
                 said = check_angles(geometry)
-                p, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
+                p, dead, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
                 said += more
                 said += check_air(p, d[key].meta.get("air_counts"))
                 said += check_offset(p, geometry)
@@ -79,6 +79,8 @@ class CheckProjectionsd(MapTransform):
             except ValueError as error:
                 raise ValueError(f"{d[key].meta.get('filename_or_obj', 'the projections')}: {error}") from None
             d[key] = MetaTensor(torch.from_numpy(p)[None], meta=d[key].meta)
+            if dead.any() and "noise" in d[key].meta:
+                d[key].meta["noise"] = d[key].meta["noise"].without(dead)
             add_doubts(d[key], *said)
         return d
 

@@ -5,8 +5,9 @@
 
 With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
 image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states
-`air_counts`, the count through air: then p = -log(counts / air_counts); transmission has the count 1 through air. The
-file may also state the `grid` to reconstruct on.
+`air_counts`, the count through air: what they say of the line integrals is in counting.py. Transmission has the count 1
+through air; with `photons`, how many those were, it is counts, too. `electronic_noise` is the standard deviation of the
+read-out, in the unit of the values. The file may also state the `grid` to reconstruct on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bundle.files.scan import Refusal, unreadable
 from bundle.files.volume_read import check_image
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
+from bundle.physics.ct.counting import RayNoise, rays_of
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
 SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
@@ -76,11 +78,12 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
         raise FileNotFoundError(f"{path} does not exist: name a file of projections ({', '.join(SUFFIXES)})")
     folder, case = path.parent, case_name(path, SUFFIXES)
     described, rtk = folder / f"{case}.json", folder / f"{case}.xml"
-    air_counts, grid = None, None
+    air_counts, grid, noise, counted = None, None, None, {}
     try:
         if described.is_file():
             fields = _read_fields(described)
             air_counts, grid = fields.pop("air_counts", None), fields.pop("grid", None)
+            counted = {name: fields.pop(name) for name in ("photons", "electronic_noise") if name in fields}
             geometry = ScanGeometry.from_json(json.dumps(fields))
             values = _readable(_read_array, path, limits)
         elif rtk.is_file():
@@ -91,7 +94,9 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
             grid = Grid.from_fields(grid)
         _check_size(values, geometry)
         if air_counts is not None:
-            values = _from_counts(values, air_counts, path)
+            values, noise = _from_counts(values, air_counts, path, **counted)
+        elif counted:
+            raise Refusal(f"{' and '.join(counted)} say nothing of line integrals: state air_counts, or leave them out")
         _check_line_integrals(values, path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: {error}") from None
@@ -102,6 +107,8 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
         meta["grid"] = grid
     if air_counts is not None:
         meta["air_counts"] = float(air_counts)
+    if noise is not None:
+        meta["noise"] = noise
     return MetaTensor(torch.from_numpy(values)[None], meta=meta)
 
 
@@ -178,9 +185,15 @@ def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
         )
 
 
-def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarray:
-    if not isinstance(air_counts, (int, float)) or not air_counts > 0:
+def _from_counts(counts: np.ndarray, air_counts: float, path: Path, photons: float | None = None,
+                 electronic_noise: float = 0.0) -> tuple[np.ndarray, RayNoise | None]:  # fmt: skip
+    """Line integrals, and their noise where the counts are photons, or it is known how many."""
+    if not _is_amount(air_counts) or not air_counts > 0:
         raise Refusal(f"air_counts must be a positive number, got {air_counts!r}")
+    if photons is not None and not (_is_amount(photons) and photons > 1):
+        raise Refusal(f"photons must be a number above 1, of those that arrive through air, got {photons!r}")
+    if not _is_amount(electronic_noise) or electronic_noise < 0:
+        raise Refusal(f"electronic_noise must be a number of counts from 0, got {electronic_noise!r}")
     if not np.isfinite(counts).all():
         raise Refusal(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
     empty = int((counts <= 0).sum())
@@ -207,7 +220,15 @@ def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarra
             "what lies behind is thicker than it seems",
             stacklevel=4,
         )
-    return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy()
+    if photons is None and lowest != LOWEST_COUNT:
+        return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy(), None
+    photons = float(air_counts if photons is None else photons)
+    scale = photons / air_counts
+    return rays_of(counts * scale, photons, electronic_noise * scale)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
 
 
 def _check_line_integrals(values: np.ndarray, path: Path) -> None:
