@@ -133,9 +133,11 @@ class TotalVariation:
         return self._last[2].clone()
 
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        start, weight, variation = operator.linear_reconstruction(y), self._weight(y, operator), operator.variation
+        operator, y, weights = operator.unweighted(y)
         return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y),
-            self._weight(y, operator), self.iterations, self.tolerance, variation=operator.variation,
+            operator.forward, operator.adjoint, operator.norm, y, start, weight, self.iterations, self.tolerance,
+            variation=variation, weights=weights,
         )  # fmt: skip
 
     def _weight(self, y: torch.Tensor, operator: LinearOperator) -> float:

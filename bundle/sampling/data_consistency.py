@@ -131,9 +131,11 @@ class TotalVariationProximal(_Weighted):
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
         rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho
+        variation = operator.variation
+        operator, y, weights = operator.unweighted(y)
         return minimise_total_variation(
             operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
-            rho, operator.variation,
+            rho, variation, weights=weights,
         )  # fmt: skip
 
     def working_bytes(self, operator: LinearOperator) -> float:

@@ -21,6 +21,7 @@ from bundle.files.values import choice
 from bundle.physics.ct.attenuation import HounsfieldScale
 from bundle.physics.ct.counting import RayNoise
 from bundle.physics.ct.ray_transform import RayTransform
+from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.measurement import operator_of
 
 WEIGHTS = ("auto", "transmission", "none")
@@ -61,6 +62,10 @@ class WeightedRays(RayTransform):
     def linear_reconstruction(self, y: torch.Tensor) -> torch.Tensor:
         """Filtered back-projection of the line integrals themselves."""
         return self.rays.linear_reconstruction(y / self._rows_on(y))
+
+    def unweighted(self, y: torch.Tensor) -> tuple[LinearOperator, torch.Tensor, torch.Tensor]:
+        rows = self._rows_on(y)
+        return self.rays, y / rows, (rows * (self.rays.norm / self.norm)).square_()
 
     def noise_norm(self, y: torch.Tensor) -> float:
         """As counts say, where they are known."""
