@@ -98,7 +98,7 @@ def neighbours(y: np.ndarray, photons: np.ndarray, read_out: float, enough: floa
         if not poor.any():
             break
         window = [min(size, n) for n in sides]
-        several = uniform_filter(share, (0, *window), mode="nearest") * photons
+        several = uniform_filter(share, (0, *window), mode="mirror") * photons
         mean, number = np.where(poor, several, mean), np.where(poor, math.prod(window), number)
         poor &= known(several, read_out) * number < enough
     error = np.sqrt((np.maximum(mean, 1 / number) + read_out**2) / number)

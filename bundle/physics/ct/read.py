@@ -187,7 +187,7 @@ def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
 
 def _from_counts(counts: np.ndarray, air_counts: float, path: Path, photons: float | None = None,
                  electronic_noise: float = 0.0) -> tuple[np.ndarray, RayNoise | None]:  # fmt: skip
-    """Line integrals, and their noise where the counts are photons, or it is known how many."""
+    """Line integrals, and their noise where the values are counts of photons, or it is known of how many."""
     if not _is_amount(air_counts) or not air_counts > 0:
         raise Refusal(f"air_counts must be a positive number, got {air_counts!r}")
     if photons is not None and not (_is_amount(photons) and photons > 1):
@@ -220,7 +220,7 @@ def _from_counts(counts: np.ndarray, air_counts: float, path: Path, photons: flo
             "what lies behind is thicker than it seems",
             stacklevel=4,
         )
-    if photons is None and lowest != LOWEST_COUNT:
+    if photons is None and not electronic_noise and (lowest != LOWEST_COUNT or small > TOO_SMALL):
         return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy(), None
     photons = float(air_counts if photons is None else photons)
     scale = photons / air_counts

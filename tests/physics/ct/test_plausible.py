@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 
 from bundle.files.doubts import doubts_of
 from bundle.physics.ct import CheckProjectionsd, Grid, HounsfieldScale, ScanGeometry, Tomography
+from bundle.physics.ct.attenuation import line_integrals_of
 from bundle.physics.ct.plausible import check_angles, check_attenuation, missing_offset
 from bundle.physics.ct.read import read_projections
 from bundle.physics.ct.simulate import count_photons
@@ -42,7 +43,7 @@ def measured(volume=None, photons=None, **scan):
     operator = Tomography(background=0.0, **{"num_views": 48} | scan).for_volume(volume)
     p = operator.forward(volume.as_tensor()[0])
     if photons is not None:
-        p = count_photons(p, photons, 0.0, seed=3)
+        p = line_integrals_of(count_photons(p, photons, 0.0, seed=3), photons).float()
     return MetaTensor(p[None], meta={"geometry": operator.geometry, "filename_or_obj": "scan.npz"})
 
 

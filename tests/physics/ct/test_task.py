@@ -48,9 +48,9 @@ def test_the_order_of_task_and_evaluation_does_not_matter(order):
     task = ["configs/task_svct.json", EVALUATE]
     parser.read_config([INFERENCE, *(task if order == "task first" else task[::-1])])
     names = [type(t).__name__ for t in parser.get_parsed_content("preprocessing").transforms]
-    wanted = ["CheckHounsfieldd", "SimulateProjectionsd", "Measured", "CheckOutputd", "ScaleProjectionsd"]
+    wanted = ["CheckHounsfieldd", "SimulateProjectionsd", "Measured", "CheckOutputd", "ScaleProjectionsd", "WeighRaysd"]
     names = [name for name in names if name not in ("CarryMaskd", "Guided", "AsAcquiredd")]
-    assert names[-6:] == [*wanted, "CheckMemoryd"]
+    assert names[-7:] == [*wanted, "CheckMemoryd"]
     assert parser.get_parsed_content("dataset_dir") == "./sample_data/ct/truth"
 
 
