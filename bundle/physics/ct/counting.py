@@ -10,7 +10,7 @@ Few photons       p = p0 + 1 - y / m0,      m0 the mean of n neighbours,   p0 = 
     one step of Fisher's scoring of the likelihood from p0: linear in y, so that no logarithm of zero is taken, readings
     below zero count as they are, and the mean is p - (p - p0)^2 / 2 + ... (the quadratic of Sauer and Bouman, "A local
     update strategy for iterative reconstruction from projections", IEEE Trans. Signal Process. 1993, about p0).
-Variance          v = (m0 + s^2) / m0^2     of both; m0 of neighbours, as weights made of a ray's own count favour counts
+Variance          v = (m0 + s^2) / m0^2     of both; m0 of neighbours, as weights made of a ray's own count favour those
                                             that are high by chance, which draws results down by 1 / m
 
 Neighbours are those along columns and rows of one view: as few as have `ENOUGH` photons together.

@@ -40,7 +40,9 @@ class WeightedRays(RayTransform):
 
     def __init__(self, rays: RayTransform, rows: torch.Tensor, deviation: float | None = None) -> None:
         if tuple(rows.shape) != rays.range_shape:
-            raise ValueError(f"there are weights for {tuple(rows.shape)} rays, and {rays.range_shape} rays are measured")
+            raise ValueError(
+                f"there are weights for {tuple(rows.shape)} rays, and {rays.range_shape} rays are measured"
+            )
         if not bool((rows > 0).all()):
             raise ValueError("the weights of rays must be positive: give rays that tell nothing a small one")
         super().__init__(rays.geometry, rays.grid, rays.background)
