@@ -115,7 +115,7 @@ class CorrectHardeningd(MapTransform):
                 if not slope[q > 0].min(initial=1.0) > 0:
                     raise ValueError(
                         f"{meta.get('filename_or_obj', 'the projections')}: the polynomial of beam_hardening falls "
-                        f"within the line integrals of this scan, up to {q.max():.3g}: its coefficients are not for them"
+                        f"within the line integrals of this scan, up to {q.max():.3g}: it is not for them"
                     )
                 if "noise" in meta:
                     meta["noise"] = meta["noise"].changed(slope[0])

@@ -84,7 +84,7 @@ def far_above_neighbours(p: np.ndarray, still: np.ndarray) -> np.ndarray:
 
 
 def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Projections (views, columns, rows) with dead elements interpolated along the columns; which; and sentences on them.
+    """Projections (views, columns, rows) with dead elements interpolated along the columns; which; and what to say.
 
     Args:
         still: bool (columns,) of `may_stay`; by default a shadow may stay anywhere.
@@ -104,15 +104,8 @@ def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np
             f"{names} {why}, up to {gap} beside each other: the detector is dead there, and at "
             f"most {WIDEST_GAP} are filled in; leave those columns out, or repair them"
         )
-    return (
-        interpolated(p, dead),
-        dead,
-        [
-            *said,
-            f"{names} {why}: the detector is dead there, and they are interpolated from their neighbours; better repair "
-            "them",
-        ],
-    )
+    mended = f"{names} {why}: the detector is dead there, and they are interpolated from their neighbours; repair them"
+    return interpolated(p, dead), dead, [*said, mended]
 
 
 def interpolated(p: np.ndarray, lost: np.ndarray) -> np.ndarray:
