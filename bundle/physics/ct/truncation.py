@@ -137,7 +137,7 @@ class MendTruncationd(MapTransform):
             on a grid that holds what the extended projections would show.
     """
 
-    def __init__(self, keys, scanner: Scanner, scale: HounsfieldScale, truncation: str = "leave") -> None:
+    def __init__(self, keys, scanner: Scanner, scale: HounsfieldScale, truncation: str = "extrapolate") -> None:
         super().__init__(keys)
         self.scanner, self.scale, self.truncation = scanner, scale, choice("truncation", truncation, CHOICES)
 
@@ -146,15 +146,13 @@ class MendTruncationd(MapTransform):
         for key in self.key_iterator(d):
             p = d[key].as_tensor()[0].numpy()
             if (share := share_cut_off(p)) > SHARE:
-                d[key] = self._mended(d[key], f"{share:.0%} of the views do not come to air at the detector's edge: the "
-                                              "body is cut off, and near the border values are ")  # fmt: skip
+                said = f"{share:.0%} of the views do not come to air at the detector's edge: the body is cut off"
+                d[key] = self._mended(d[key], f"{said}, and near the border values are ")
         return d
 
     def _mended(self, projections: MetaTensor, said: str) -> MetaTensor:
         if self.truncation == "leave":
-            add_doubts(
-                projections, f"{said}too high, with a bright rim; --truncation extrapolate guesses what is missing"
-            )
+            add_doubts(projections, f"{said}too high, with a bright rim (--truncation extrapolate guesses the rest)")
             return projections
         operator, p = self.scanner.for_measurement(projections), projections.as_tensor()[0].numpy()
         if self.truncation == "grid":
