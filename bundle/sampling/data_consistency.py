@@ -142,7 +142,7 @@ class TotalVariationProximal(_Weighted):
     """
 
     def __init__(self, rho: float | str, weight: float | str, iterations: int = 60, tolerance: float = 1e-5,
-                 scale_by_noise: bool = False, error: float = 0.1) -> None:  # fmt: skip
+                 scale_by_noise: bool = False, error: float = 0.05) -> None:  # fmt: skip
         super().__init__(rho, scale_by_noise, error)
         fix = "without total variation use Proximal"
         self.tv_weight = weight if weight == "auto" else number("weight", weight, above=0, fix=fix)

@@ -92,7 +92,9 @@ class CorrectHardeningd(MapTransform):
         if hardening is None:
             self.coefficients: tuple[float, ...] = ()
         elif isinstance(hardening, Sequence) and not isinstance(hardening, str):
-            self.coefficients = tuple(number("beam_hardening", c, kind="numbers") for c in hardening)
+            if not all(isinstance(c, Real) and np.isfinite(c) for c in hardening):
+                raise UsageError(f"beam_hardening must be numbers, the coefficients of q, q^2, ..., got {hardening!r}")
+            self.coefficients = tuple(map(float, hardening))
         elif isinstance(hardening, Real):
             kilovolts = number("beam_hardening", hardening, *TUBES, kind="a tube voltage in kV")
             self.coefficients = water_polynomial(kilovolts, scale.water)
