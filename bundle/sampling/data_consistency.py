@@ -62,20 +62,19 @@ class NullSpace:
         return operator.solving_bytes()
 
 
-UNKNOWN_NOISE = 0.01
-"""rho where the noise of a measurement is not known."""
-
-
 class _Weighted:
     """The weight rho of the proximal problem, in units of |A|^2.
 
     Args:
         rho: weight of the denoised volume against the data; constant, or divided by the noise ratio. "auto": (s / (r
-            |A|))^2, with s the standard deviation of the measurement, where the operator knows it, else UNKNOWN_NOISE.
+            |A|))^2, with s the standard deviation of the measurement, where the operator knows it, else `unknown`.
         error: r, of the denoised volume, in the prior's units, for "auto".
         scale_by_noise: divide rho by (1 - ab_t) / ab_t, so that the prior's word counts more as its noise falls
             (DiffPIR's rho_t = lambda sigma_n^2 / sigma_t^2, with rho = lambda sigma_n^2).
     """
+
+    unknown = 0.01
+    """rho where the noise of a measurement is not known."""
 
     def __init__(self, rho: float | str, scale_by_noise: bool = False, error: float = 0.1) -> None:
         self.rho = rho if rho == "auto" else number("rho", rho, above=0, fix="for rho -> 0 use NullSpace")
@@ -89,7 +88,7 @@ class _Weighted:
         if self.rho != "auto":
             return self
         fitted, noise = copy.copy(self), operator.noise_deviation(y) / (self.error * operator.norm)
-        fitted.rho = noise**2 or UNKNOWN_NOISE
+        fitted.rho = noise**2 or self.unknown
         return fitted
 
 
@@ -140,6 +139,8 @@ class TotalVariationProximal(_Weighted):
             `bundle.physics.baselines.TotalVariation`.
         iterations, tolerance: see `bundle.physics.total_variation.minimise_total_variation`.
     """
+
+    unknown = 0.03
 
     def __init__(self, rho: float | str, weight: float | str, iterations: int = 60, tolerance: float = 1e-5,
                  scale_by_noise: bool = False, error: float = 0.05) -> None:  # fmt: skip

@@ -72,7 +72,7 @@ def test_a_simulated_scan_is_reconstructed_where_the_volume_was(views, beam, run
     assert beam in record["scan"] and record["scan"].startswith(f"{VIEWS[views].get('num_views', 30)} ")
     assert 0 <= record["relative_residual"] < 1
     assert record["settings"]["photons"] == 1e5
-    assert record["settings"]["finish"].startswith("TotalVariationProximal(rho=0.03, ")
+    assert record["settings"]["finish"].startswith("TotalVariationProximal(rho='auto', ")
 
 
 @pytest.mark.slow
