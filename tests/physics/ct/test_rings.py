@@ -12,8 +12,8 @@ from tests.physics.ct.test_plausible import measured
 
 
 def scan(views=48, photons=1e5, offsets=0.0, seed=0):
-    """The body of test_plausible, with an offset in some elements of the detector."""
-    y = measured(num_views=views, photons=photons)
+    """The body of test_plausible on a fine detector, with an offset in some of its elements."""
+    y = measured(num_views=views, photons=photons, column_size=0.75)
     random = np.random.default_rng(seed)
     wrong = np.where(random.random(y.shape[2:]) < 0.1, random.normal(0, 1, y.shape[2:]), 0.0) * offsets
     return y, MetaTensor((y.as_tensor() + torch.from_numpy(wrong).float()), meta=dict(y.meta)), wrong
