@@ -41,7 +41,9 @@ share of the largest one that it has, too, where that is more."""
 SHARE = 0.05
 """Of the views: fewer that are cut off are passed over."""
 WIDEST = 1.5
-"""Half a detector's width, times which an extended projection reaches from the middle, at most."""
+"""Times half a detector's width that an extended projection reaches from the middle, at most."""
+THIN = 0.1
+"""Of water: what is thinner, streaks, is taken for air where it lies outside."""
 
 
 def edges(p: np.ndarray) -> np.ndarray:
@@ -91,8 +93,8 @@ def outside(p: np.ndarray, operator: RayTransform, water: float) -> torch.Tensor
     longer, more = extended(p, geometry.column_size / geometry.magnification, water)
     wider = replace(geometry, num_columns=geometry.num_columns + 2 * more)
     large, inner = around(grid, wider)
-    seen = Seen(wider, large)
-    x = filtered_back_projection(torch.from_numpy(longer), seen).clamp_min(0.0)
+    x = filtered_back_projection(torch.from_numpy(longer), Seen(wider, large))
+    x[x < THIN * water] = 0.0
     x[inner] = 0.0
     return on_grid(operator, large).forward(x)
 
