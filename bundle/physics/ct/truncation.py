@@ -159,7 +159,12 @@ class MendTruncationd(MapTransform):
         operator, p = self.scanner.for_measurement(projections), projections.as_tensor()[0].numpy()
         if self.truncation == "grid":
             wider = replace(operator.geometry, num_columns=2 * math.ceil(WIDEST * operator.geometry.num_columns / 2))
-            projections.meta["grid"] = around(operator.grid, wider)[0]
+            projections.meta["grid"] = grid = around(operator.grid, wider)[0]
+            if self.scanner.for_measurement(projections).grid != grid:
+                raise ValueError(
+                    f"{projections.meta.get('filename_or_obj', 'the projections')}: truncation grid enlarges the grid, "
+                    "and operator#shape, #spacing or #center state it: leave out one of them"
+                )
             add_doubts(projections, f"{said}uncertain; the grid is enlarged to hold it")
             return projections
         rest = projections.as_tensor() - outside(p, operator, self.scale.water)[None]

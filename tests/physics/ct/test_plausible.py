@@ -232,3 +232,17 @@ def test_lengths_far_too_long_are_doubted():
 def test_decadic_logarithms_are_doubted(beam):
     right = measured(beam=beam)
     assert "as if logarithms were decadic" in said(MetaTensor(right.as_tensor() / np.log(10), meta=right.meta))
+
+
+@pytest.mark.parametrize(("radius", "attenuation"), [(7.0, 15.0), (10.0, 8.0)])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (30.0, -20.0)])
+def test_metal_is_named_as_not_modelled(radius, attenuation, place):
+    volume = body()
+    u, v = np.meshgrid(*[(np.arange(64) - 31.5) * SIZE] * 2, indexing="ij")
+    volume[:, torch.from_numpy(np.hypot(u - place[0], v - place[1]) < radius)] = attenuation * WATER
+    assert "as metal does: metal is not modelled" in said(measured(volume))
+
+
+@pytest.mark.parametrize("photons", [None, 2e3])
+def test_bone_and_noise_are_no_metal(photons):
+    assert "metal" not in said(measured(photons=photons))

@@ -135,3 +135,10 @@ def test_nothing_outside_is_nothing():
 def test_other_words_are_refused():
     with pytest.raises(ValueError, match="truncation must be one of leave, extrapolate, grid"):
         MendTruncationd("image", Tomography(), SCALE, "mirror")
+
+
+def test_a_larger_grid_and_one_that_is_stated_are_refused():
+    projections, _ = measured("parallel")
+    scanner = Tomography(background=0.0, shape=(64, 64, 2))
+    with pytest.raises(ValueError, match="scan.npz: truncation grid enlarges the grid, and operator#shape"):
+        MendTruncationd("image", scanner, SCALE, "grid")({"image": projections})
