@@ -14,6 +14,7 @@ from tests.support.scans import ROOT
 INFERENCE = ["inference"]
 EVALUATE = ["inference", "evaluate"]
 CT = ["inference", "task_svct", "evaluate"]
+SVCT = ["inference", "task_svct"]
 KSPACE = ["inference", "task_csmri", "evaluate"]
 STACKS = ["inference", "task_stacks"]
 TRAIN, TRAIN_CT, ADAPT = ["train"], ["train", "train_ct"], ["train", "adapt"]
@@ -123,6 +124,10 @@ TABLE = [
     (CT, "photons", [0, -1, "x"], "photons must be a number above 0"),
     (CT, "electronic_noise", [-1, "x"], "electronic_noise"),
     (CT, "total_variation_weight", [0, -1, "x"], "weight must be a number above 0"),
+    (CT, "ray_weights", ["counts", 1, []], "ray_weights must be one of auto, transmission, none"),
+    (SVCT, "remove_rings", ["x", 2], "remove_rings is on or off"),
+    (SVCT, "beam_hardening", ["x", 20, 300, [0.0], [-1.0, 2.0], ["x"]], "beam_hardening must be"),
+    (SVCT, "truncation", ["x", 1], "truncation must be one of leave, extrapolate, grid"),
     (CT, "hounsfield#low", [1000, "x"], "HU"),
     (CT, "operator#shape", ["x", 5, 1e-30, [8, 8], [8, 8, 0]], "whole numbers of voxels"),
     (CT, "operator#spacing", ["x", 0, -1, [1, 1], [1, 1, "x"]], "voxel sizes|spacing"),

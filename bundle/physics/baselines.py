@@ -31,6 +31,14 @@ PER_NOISE = 0.3
 """Weight of total variation over the noise's standard deviation, a share of the volume's maximum: the best in the mean
 of several heads and levels of noise (scripts.studies.tune_total_variation, docs/tuning_total_variation.json)."""
 
+PER_VARIANCE = 3.0
+"""Weight of total variation over (s / |A|)^2, s the standard deviation of rays that are weighted by their noise, in the
+prior's units: best within 0.1 dB for 1e3 to 1e6 photons (scripts.studies.ct_noise, docs/ct_noise.json). It goes with
+the square, as that of a fixed prior against a likelihood does."""
+
+UNKNOWN_NOISE = 3e-4
+"""Weight of total variation where the noise of rays is not known."""
+
 LEAST_WEIGHT = 5e-4
 """Of total variation in the prior's units, where no noise is found: it then only decides what nothing has measured."""
 
@@ -96,21 +104,23 @@ class TotalVariation:
     With the operator's guide, where it has one.
 
     Args:
-        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2. "auto":
+            `weight_by_noise`.
         iterations: at most this many.
         tolerance: stop when an iteration changes x by less than this share.
 
     The last result is kept: a comparison asks for it as a baseline and as the start of every sampler.
     """
 
-    weight: float
+    weight: float | str
     iterations: int = 300
     tolerance: float = 1e-5
     label: str = ""
     _last: tuple | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        number("weight", self.weight, above=0, fix="--total_variation_weight sets it")
+        if self.weight != "auto":
+            number("weight", self.weight, above=0, fix="--total_variation_weight sets it")
         whole_number("iterations", self.iterations, 1)
         number("tolerance", self.tolerance, 0)
 
@@ -133,13 +143,21 @@ class TotalVariation:
         return self._last[2].clone()
 
     def _minimise(self, y: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+        start, weight, variation = operator.linear_reconstruction(y), self._weight(y, operator), operator.variation
+        operator, y, weights = operator.unweighted(y)
         return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, operator.linear_reconstruction(y),
-            self._weight(y, operator), self.iterations, self.tolerance, variation=operator.variation,
+            operator.forward, operator.adjoint, operator.norm, y, start, weight, self.iterations, self.tolerance,
+            variation=variation, weights=weights,
         )  # fmt: skip
 
     def _weight(self, y: torch.Tensor, operator: LinearOperator) -> float:
-        return self.weight
+        return weight_by_noise(y, operator) if self.weight == "auto" else self.weight
+
+
+def weight_by_noise(y: torch.Tensor, operator: LinearOperator) -> float:
+    """Of total variation, for the noise of the measurement y (*range_shape), where the operator knows it."""
+    noise = operator.noise_deviation(y) / operator.norm
+    return PER_VARIANCE * noise**2 or UNKNOWN_NOISE
 
 
 @dataclass

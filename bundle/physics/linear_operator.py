@@ -165,6 +165,10 @@ class LinearOperator(ABC):
         """A quick reconstruction to start from; the pseudo-inverse unless a subclass knows better."""
         return self.pseudo_inverse(y)
 
+    def unweighted(self, y: torch.Tensor) -> tuple[LinearOperator, torch.Tensor, torch.Tensor | None]:
+        """(A, y, W) with |self x - y|^2 / |self|^2 = sum W (A x - y)^2 / |A|^2; W None where all values count alike."""
+        return self, y, None
+
     def noise_norm(self, y: torch.Tensor) -> float:
         """|n| of the noise n in y (*range_shape), estimated from y alone; 0 where it is not known how."""
         return 0.0

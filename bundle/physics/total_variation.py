@@ -3,9 +3,12 @@
     argmin_x  1/2 |A x - y|^2 / |A|^2  +  (rho / 2) |x - x0|^2  +  w TV(x)
     TV(x) = sum over voxels of |D x|                       D, the differences of a `Variation` (variation.py)
 
-    p <- (p + s (A xbar - y) / |A|) / (1 + s)              dual of the data term
+    p <- (p + s (A xbar - y) / |A|) / (1 + s)              dual of the data term; 1 + s / W with weights
     q <- project(q + s D xbar) onto |q| <= w               dual of TV
     x <- (x - t (A^T p / |A| + D^T q) + t rho x0) / (1 + t rho),       xbar = 2 x - x_old
+
+With weights W of the measurement's values, |A x - y|^2 is sum W (A x - y)^2. They do not change the steps of x and p as
+rows of A would, times W^(1/2): rows that count little would be followed slowly.
 
 Where the proximal step of the data term f is closed form, it needs no dual (`minimise_with_proximal_step`):
 
@@ -57,6 +60,7 @@ def minimise_total_variation(
     rho: float = 0.0,
     variation: Variation = Variation(),  # noqa: B008  a value
     scale: float = 1.0,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Solve the problem above.
 
@@ -70,6 +74,7 @@ def minimise_total_variation(
         rho: weight of the quadratic term, in units of |A|^2.
         variation: whose sum is TV.
         scale: half the range of the values, for which the step sizes are balanced.
+        weights: W, positive, of the measurement's shape; all 1 without.
     """
     if not (weight > 0 and norm > 0):
         raise ValueError(f"weight and norm must be positive, got {weight} and {norm}")
@@ -79,10 +84,10 @@ def minimise_total_variation(
     s, t = weight / (bound * BALANCE * scale), BALANCE * scale / (bound * weight)
     x0, x = x, x.clone()
     average = x.clone()
-    p = torch.zeros_like(y)
+    p, shrink = torch.zeros_like(y), 1 + s if weights is None else 1 + s / weights
     q = x.new_zeros(3, *x.shape)
     for _ in range(iterations):
-        p = p.add_(forward(average) - y, alpha=s / norm).div_(1 + s)
+        p = p.add_(forward(average) - y, alpha=s / norm).div_(shrink)
         q.add_(variation.of(average), alpha=s)
         q.div_((q.square().sum(0).sqrt_() / weight).clamp_min_(1))
         old = x

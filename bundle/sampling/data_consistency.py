@@ -14,11 +14,14 @@ Data steps that need more of the step than its noise level are in posterior_step
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from bundle.files.memory import array_bytes
 from bundle.files.switch import is_on
 from bundle.files.values import number, whole_number
+from bundle.physics.baselines import weight_by_noise
 from bundle.physics.linear_operator import LinearOperator
 from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
 from bundle.sampling.step import Step
@@ -63,17 +66,30 @@ class _Weighted:
     """The weight rho of the proximal problem, in units of |A|^2.
 
     Args:
-        rho: weight of the denoised volume against the data; constant, or divided by the noise ratio.
+        rho: weight of the denoised volume against the data; constant, or divided by the noise ratio. "auto": (s / (r
+            |A|))^2, with s the standard deviation of the measurement, where the operator knows it, else `unknown`.
+        error: r, of the denoised volume, in the prior's units, for "auto".
         scale_by_noise: divide rho by (1 - ab_t) / ab_t, so that the prior's word counts more as its noise falls
             (DiffPIR's rho_t = lambda sigma_n^2 / sigma_t^2, with rho = lambda sigma_n^2).
     """
 
-    def __init__(self, rho: float, scale_by_noise: bool = False) -> None:
-        self.rho = number("rho", rho, above=0, fix="for rho -> 0 use NullSpace")
-        self.scale_by_noise = is_on(scale_by_noise, "scale_by_noise")
+    unknown = 0.01
+    """rho where the noise of a measurement is not known."""
+
+    def __init__(self, rho: float | str, scale_by_noise: bool = False, error: float = 0.1) -> None:
+        self.rho = rho if rho == "auto" else number("rho", rho, above=0, fix="for rho -> 0 use NullSpace")
+        self.scale_by_noise, self.error = is_on(scale_by_noise, "scale_by_noise"), number("error", error, above=0)
 
     def weight(self, operator: LinearOperator, step: Step) -> float:
         return self.rho * operator.norm**2 / (step.noise_ratio if self.scale_by_noise else 1.0)
+
+    def fit(self, y: torch.Tensor, operator: LinearOperator) -> _Weighted:
+        """The same step with the rho of the measurement y (*range_shape)."""
+        if self.rho != "auto":
+            return self
+        fitted, noise = copy.copy(self), operator.noise_deviation(y) / (self.error * operator.norm)
+        fitted.rho = noise**2 or self.unknown
+        return fitted
 
 
 class Proximal(_Weighted):
@@ -83,21 +99,21 @@ class Proximal(_Weighted):
     leave the directions that are weakly measured to the prior.
 
     Args:
-        rho, scale_by_noise: the weight of the prior.
+        rho, scale_by_noise, error: the weight of the prior.
         iterations: of conjugate gradients; None leaves the solution to the operator, whose closed form has none.
         tolerance: see `bundle.physics.linear_solvers.conjugate_gradient`.
     """
 
     by_parts = True
 
-    def __init__(self, rho: float, scale_by_noise: bool = False, iterations: int | None = None,
-                 tolerance: float = 1e-5) -> None:  # fmt: skip
-        super().__init__(rho, scale_by_noise)
+    def __init__(self, rho: float | str, scale_by_noise: bool = False, iterations: int | None = None,
+                 tolerance: float = 1e-5, error: float = 0.1) -> None:  # fmt: skip
+        super().__init__(rho, scale_by_noise, error)
         self.iterations = iterations if iterations is None else whole_number("iterations", iterations, 1)
         self.tolerance = number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
-        rho = self.weight(operator, step)
+        rho = self.fit(y, operator).weight(operator, step)
         if self.iterations is None:
             return operator.prox(x0, y, rho)
         return operator.conjugate_gradient(x0, y, rho, self.iterations, self.tolerance)
@@ -119,21 +135,28 @@ class TotalVariationProximal(_Weighted):
     With the operator's guide, where it has one.
 
     Args:
-        weight: of total variation, in the prior's units; the data term counts relative to |A|^2.
+        weight: of total variation, in the prior's units; the data term counts relative to |A|^2. "auto": as
+            `bundle.physics.baselines.TotalVariation`.
         iterations, tolerance: see `bundle.physics.total_variation.minimise_total_variation`.
     """
 
-    def __init__(self, rho: float, weight: float, iterations: int = 60, tolerance: float = 1e-5,
-                 scale_by_noise: bool = False) -> None:  # fmt: skip
-        super().__init__(rho, scale_by_noise)
-        self.tv_weight = number("weight", weight, above=0, fix="without total variation use Proximal")
+    unknown = 0.03
+
+    def __init__(self, rho: float | str, weight: float | str, iterations: int = 60, tolerance: float = 1e-5,
+                 scale_by_noise: bool = False, error: float = 0.05) -> None:  # fmt: skip
+        super().__init__(rho, scale_by_noise, error)
+        fix = "without total variation use Proximal"
+        self.tv_weight = weight if weight == "auto" else number("weight", weight, above=0, fix=fix)
         self.iterations, self.tolerance = whole_number("iterations", iterations, 1), number("tolerance", tolerance, 0)
 
     def __call__(self, x0: torch.Tensor, y: torch.Tensor, operator: LinearOperator, step: Step) -> torch.Tensor:
-        rho = self.rho / step.noise_ratio if self.scale_by_noise else self.rho
+        rho = self.fit(y, operator).rho / (step.noise_ratio if self.scale_by_noise else 1.0)
+        weight = weight_by_noise(y, operator) if self.tv_weight == "auto" else self.tv_weight
+        variation = operator.variation
+        operator, y, weights = operator.unweighted(y)
         return minimise_total_variation(
-            operator.forward, operator.adjoint, operator.norm, y, x0, self.tv_weight, self.iterations, self.tolerance,
-            rho, operator.variation,
+            operator.forward, operator.adjoint, operator.norm, y, x0, weight, self.iterations, self.tolerance,
+            rho, variation, weights=weights,
         )  # fmt: skip
 
     def working_bytes(self, operator: LinearOperator) -> float:

@@ -83,8 +83,8 @@ def far_above_neighbours(p: np.ndarray, still: np.ndarray) -> np.ndarray:
     return found
 
 
-def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np.ndarray, list[str]]:
-    """Projections (views, columns, rows) with dead elements interpolated along the columns, and sentences on them.
+def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Projections (views, columns, rows) with dead elements interpolated along the columns; which; and what to say.
 
     Args:
         still: bool (columns,) of `may_stay`; by default a shadow may stay anywhere.
@@ -95,7 +95,7 @@ def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np
     still = np.ones(p.shape[1], bool) if still is None else still
     dead, said = dead_elements(p, still), starvation(p, still)
     if not dead.any():
-        return p, said
+        return p, dead, said
     names = listed(dead)
     why = "have one value in all views" if one_value(p)[dead].all() else "are far above their neighbours in all views"
     gap = max(longest_run(row) for row in dead.T)
@@ -104,16 +104,18 @@ def with_dead_filled(p: np.ndarray, still: np.ndarray | None = None) -> tuple[np
             f"{names} {why}, up to {gap} beside each other: the detector is dead there, and at "
             f"most {WIDEST_GAP} are filled in; leave those columns out, or repair them"
         )
+    mended = f"{names} {why}: the detector is dead there, and they are interpolated from their neighbours; repair them"
+    return interpolated(p, dead), dead, [*said, mended]
+
+
+def interpolated(p: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Projections (views, columns, rows) with lost elements, bool (columns, rows), interpolated along the columns."""
     filled, index = p.copy(), np.arange(p.shape[1])
-    for row in np.flatnonzero(dead.any(0)):
-        lost = dead[:, row]
+    for row in np.flatnonzero(lost.any(0)):
+        here = lost[:, row]
         for view in filled:
-            view[lost, row] = np.interp(index[lost], index[~lost], view[~lost, row])
-    return filled, [
-        *said,
-        f"{names} {why}: the detector is dead there, and they are interpolated from their neighbours; better repair "
-        "them",
-    ]
+            view[here, row] = np.interp(index[here], index[~here], view[~here, row])
+    return filled
 
 
 def starvation(p: np.ndarray, still: np.ndarray) -> list[str]:

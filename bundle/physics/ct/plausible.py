@@ -40,6 +40,8 @@ SUBSTANCE = 0.5
 """Share of the 98th percentile above which a voxel of the quick reconstruction is the object."""
 DENSE, THIN = 5.0, 0.1
 """Times the attenuation of water: nothing in a body that most of it could be."""
+METAL, SPOT = 4.0, 4
+"""Times the attenuation of water that no bone reaches, and voxels of a quick reconstruction that do, for metal."""
 TEN = 1 / math.log(10)
 """Decadic logarithms are so many times the natural ones."""
 QUICK = 96
@@ -71,7 +73,7 @@ class CheckProjectionsd(MapTransform):
             geometry = d[key].meta["geometry"]
             try:
                 said = check_angles(geometry)
-                p, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
+                p, dead, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
                 said += more
                 said += check_air(p, d[key].meta.get("air_counts"))
                 said += check_offset(p, geometry)
@@ -79,6 +81,8 @@ class CheckProjectionsd(MapTransform):
             except ValueError as error:
                 raise ValueError(f"{d[key].meta.get('filename_or_obj', 'the projections')}: {error}") from None
             d[key] = MetaTensor(torch.from_numpy(p)[None], meta=d[key].meta)
+            if dead.any() and "noise" in d[key].meta:
+                d[key].meta["noise"] = d[key].meta["noise"].without(dead)
             add_doubts(d[key], *said)
         return d
 
@@ -210,7 +214,7 @@ def quick_slice(p: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
 
 
 def check_attenuation(p: np.ndarray, geometry: ScanGeometry, water: float) -> list[str]:
-    """A sentence if the object is no body by its attenuation; raises ValueError if lengths must be wrong.
+    """Sentences if the object is no body by its attenuation, or holds metal; raises ValueError if lengths must be wrong.
 
     Args:
         water: attenuation in 1/mm.
@@ -222,6 +226,12 @@ def check_attenuation(p: np.ndarray, geometry: ScanGeometry, water: float) -> li
     if not (len(dense) and (typical := float(np.median(dense))) > 0):
         return []
     ratio = typical / water
+    said = []
+    if ratio < DENSE and (spots := int((mu > METAL * max(water, typical)).sum())) >= SPOT:
+        said = [
+            f"{spots} of {mu.size} voxels of a quick reconstruction attenuate more than {METAL:g} times as much as "
+            "water, as metal does: metal is not modelled, and streaks and shadows beside it are to be expected"
+        ]
     what = f"most of the object attenuates {typical:.3g}/mm in a quick reconstruction, {ratio:.2g} times water"
     if ratio > DENSE:
         unit = "cm" if ratio < 50 else "m"
@@ -230,10 +240,10 @@ def check_attenuation(p: np.ndarray, geometry: ScanGeometry, water: float) -> li
             f"{unit}? They are in mm. For an object so dense, state hounsfield#water"
         )
     if ratio < THIN:
-        return [f"{what} ({water:g}/mm): are lengths in mm, and values natural logarithms?"]
+        return [*said, f"{what} ({water:g}/mm): are lengths in mm, and values natural logarithms?"]
     # With part of a turn, or few views, quick reconstructions are too low by themselves.
     turn = 180.0 if geometry.beam == "parallel" else 360.0
     arc = (max(geometry.angles) - min(geometry.angles)) * len(geometry.angles) / (len(geometry.angles) - 1)
     if abs(ratio - TEN) < 0.1 * TEN and arc > 0.95 * turn:
-        return [f"{what} ({water:g}/mm), as if logarithms were decadic: take natural ones, -log(I / I0)"]
-    return []
+        return [*said, f"{what} ({water:g}/mm), as if logarithms were decadic: take natural ones, -log(I / I0)"]
+    return said

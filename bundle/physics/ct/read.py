@@ -4,9 +4,8 @@
     an ITK-readable stack                           with  <case>.xml     (the Reconstruction Toolkit's geometry)
 
 With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
-image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states
-`air_counts`, the count through air: then p = -log(counts / air_counts); transmission has the count 1 through air. The
-file may also state the `grid` to reconstruct on.
+image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states what is
+counted through air (counted.py). It may also state the `grid` to reconstruct on.
 """
 
 from __future__ import annotations
@@ -23,22 +22,19 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from bundle.files.doubts import add_doubts
 from bundle.files.find import case_name
 from bundle.files.limits import Limits, read_text
 from bundle.files.npz import check_npz
 from bundle.files.scan import Refusal, unreadable
 from bundle.files.volume_read import check_image
 from bundle.physics.ct import Grid, ScanGeometry
-from bundle.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
+from bundle.physics.ct.counted import Counted, read_field
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
 SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 LARGEST_LINE_INTEGRAL = 20.0
 """exp(-20): no detector counts that; larger values are not line integrals."""
-SATURATED = 0.001
-"""Share of the counts at the maximum from which a detector is called saturated."""
-TOO_SMALL = 0.01
-"""Share of the counts between 0 and a half from which they are hardly counts."""
 
 
 class LoadProjectionsd(MapTransform):
@@ -52,7 +48,7 @@ class LoadProjectionsd(MapTransform):
         FileNotFoundError: no file, or no geometry beside it.
         ValueError: a damaged file, another size than the geometry's, NaN, values that are no line integrals.
 
-    Warns of counts that are zero or saturated and of views that are empty.
+    Warns of counts that are zero or saturated and of views that are empty (counted.py).
     """
 
     suffixes = SUFFIXES
@@ -76,11 +72,12 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
         raise FileNotFoundError(f"{path} does not exist: name a file of projections ({', '.join(SUFFIXES)})")
     folder, case = path.parent, case_name(path, SUFFIXES)
     described, rtk = folder / f"{case}.json", folder / f"{case}.xml"
-    air_counts, grid = None, None
+    counted, grid, noise, mended = None, None, None, []
     try:
         if described.is_file():
             fields = _read_fields(described)
-            air_counts, grid = fields.pop("air_counts", None), fields.pop("grid", None)
+            counted = Counted.taken_from(fields, folder, lambda field: read_field(field, limits, _read_array))
+            grid = fields.pop("grid", None)
             geometry = ScanGeometry.from_json(json.dumps(fields))
             values = _readable(_read_array, path, limits)
         elif rtk.is_file():
@@ -90,8 +87,8 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
         if grid is not None:
             grid = Grid.from_fields(grid)
         _check_size(values, geometry)
-        if air_counts is not None:
-            values = _from_counts(values, air_counts, path)
+        if counted is not None:
+            values, noise, mended = counted.read(values, path)
         _check_line_integrals(values, path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: {error}") from None
@@ -100,9 +97,13 @@ def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTens
     meta = {"filename_or_obj": str(path), "case": case, "geometry": geometry}
     if grid is not None:
         meta["grid"] = grid
-    if air_counts is not None:
-        meta["air_counts"] = float(air_counts)
-    return MetaTensor(torch.from_numpy(values)[None], meta=meta)
+    if counted is not None and counted.air_counts is not None:
+        meta["air_counts"] = float(counted.air_counts)
+    if noise is not None:
+        meta["noise"] = noise
+    projections = MetaTensor(torch.from_numpy(values)[None], meta=meta)
+    add_doubts(projections, *mended)
+    return projections
 
 
 def _readable(read: Callable, path: Path, *others):
@@ -176,38 +177,6 @@ def _check_size(values: np.ndarray, geometry: ScanGeometry) -> None:
             f"the projections are {values.shape} (views, columns, rows), the geometry says {geometry.range_shape}: "
             "correct one of them"
         )
-
-
-def _from_counts(counts: np.ndarray, air_counts: float, path: Path) -> np.ndarray:
-    if not isinstance(air_counts, (int, float)) or not air_counts > 0:
-        raise Refusal(f"air_counts must be a positive number, got {air_counts!r}")
-    if not np.isfinite(counts).all():
-        raise Refusal(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
-    empty = int((counts <= 0).sum())
-    if empty == counts.size:
-        raise Refusal("every count is zero")
-    lowest = lowest_of(air_counts)
-    taken = "half a count" if lowest == LOWEST_COUNT else f"{lowest:g}"
-    if empty:
-        warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as {taken}", stacklevel=4)
-    small = float(((counts > 0) & (counts < lowest)).mean())
-    if small > TOO_SMALL:
-        warnings.warn(
-            f"{path}: {small:.1%} of the counts lie between 0 and {lowest:g} and are taken as {taken}: for "
-            "transmission on another scale than counts, divide by air_counts and state air_counts 1",
-            stacklevel=4,
-        )
-    highest = counts.max()
-    clipped = int((counts == highest).sum())
-    share = clipped / counts.size
-    # Through air, counts reach air_counts and scatter about it; a detector that stops below has met its limit.
-    if share > SATURATED and clipped >= 10 and highest < 0.98 * air_counts:
-        warnings.warn(
-            f"{path}: {share:.1%} of the counts are at the maximum, {highest:g}: the detector looks saturated, and "
-            "what lies behind is thicker than it seems",
-            stacklevel=4,
-        )
-    return line_integrals_of(torch.from_numpy(counts), float(air_counts)).numpy()
 
 
 def _check_line_integrals(values: np.ndarray, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Projections of a known volume, with the noise of counted photons: what `read` gives of a measured scan.
 
-N  ~ Poisson(I0 exp(-p)) + electronic noise,   p_measured = -log(max(N, 1/2) / I0)          p = A mu
+N  ~ Poisson(I0 exp(-p)) + electronic noise,     p = A mu;      what N says of p is in counting.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.files.values import number, whole_number
-from bundle.physics.ct.attenuation import HounsfieldScale, line_integrals_of
+from bundle.physics.ct.attenuation import HounsfieldScale
+from bundle.physics.ct.counting import rays_of
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.measurement import Scanner, origin_of
 from bundle.usage import UsageError
@@ -50,17 +51,22 @@ class SimulateProjectionsd(MapTransform):
         volume = d[key]
         operator = self.scanner.for_volume(volume)
         projections = operator.forward(self.scale.attenuation(volume.as_tensor().float()))
+        noise = {}
         if self.photons is not None:
-            projections = count_photons(projections, self.photons, self.electronic_noise, self.seed)
+            counts = count_photons(projections, self.photons, self.electronic_noise, self.seed)
+            p, noise["noise"] = rays_of(counts[0].numpy(), self.photons, self.electronic_noise)
+            projections = torch.from_numpy(p)[None]
         d[key] = with_scan(projections, operator.geometry, operator.grid, volume)
+        d[key].meta |= noise
         d[self.label_key] = volume
         return d
 
 
 def count_photons(line_integrals: torch.Tensor, photons: float, electronic_noise: float, seed: int) -> torch.Tensor:
-    """Line integrals as a detector sees them that receives `photons` photons per element through air.
+    """Counts, float64, of a detector that receives `photons` photons per element through air.
 
     Args:
+        line_integrals: of any shape.
         photons: I0, positive.
         electronic_noise: standard deviation of the read-out, in counts.
         seed: of the random draws.
@@ -73,7 +79,7 @@ def count_photons(line_integrals: torch.Tensor, photons: float, electronic_noise
     counts = random.poisson(photons * np.exp(-line_integrals.double().numpy())).astype(np.float64)
     if electronic_noise:
         counts += random.normal(0, electronic_noise, counts.shape)
-    return line_integrals_of(torch.from_numpy(counts), photons).to(line_integrals.dtype)
+    return torch.from_numpy(counts)
 
 
 def with_scan(projections: torch.Tensor, geometry: ScanGeometry, grid: Grid, source: MetaTensor) -> MetaTensor:

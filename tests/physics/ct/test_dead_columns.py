@@ -35,7 +35,7 @@ def test_dead_elements_are_interpolated_and_the_others_untouched(dead, rows, val
         with pytest.raises(ValueError, match=r"up to \d+ beside each other: .* at most 8 are filled in"):
             with_dead_filled(broken)
         return
-    filled, sentences = with_dead_filled(broken)
+    filled, _, sentences = with_dead_filled(broken)
     np.testing.assert_allclose(filled, right, atol=1e-4)
     assert bool(sentences) == bool(dead) and np.array_equal(
         broken[:, place], np.full((10, place.sum()), np.float32(value))
@@ -53,10 +53,11 @@ def test_dead_columns_of_counts_cost_little():
     right = measured(photons=3e4)
     broken = right.clone()
     broken[:, :, 30:34] = np.log(6e4)
-    filled, sentences = with_dead_filled(broken.as_tensor()[0].numpy())
+    filled, dead, sentences = with_dead_filled(broken.as_tensor()[0].numpy())
     assert sentences[0].startswith("4 columns (30, 31, 32, 33) have one value in all views") and sentences[0] in said(
         broken
     )
+    assert np.flatnonzero(dead.all(1)).tolist() == [30, 31, 32, 33] and dead.sum() == 4 * dead.shape[1]
     error = filled - right.as_tensor()[0].numpy()
     assert np.sqrt(np.square(error[:, 30:34]).mean()) < 0.1 * right.as_tensor()[0, :, 30:34].square().mean().sqrt()
 

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 
 from bundle.files.doubts import doubts_of
 from bundle.physics.ct import CheckProjectionsd, Grid, HounsfieldScale, ScanGeometry, Tomography
+from bundle.physics.ct.attenuation import line_integrals_of
 from bundle.physics.ct.plausible import check_angles, check_attenuation, missing_offset
 from bundle.physics.ct.read import read_projections
 from bundle.physics.ct.simulate import count_photons
@@ -42,7 +43,7 @@ def measured(volume=None, photons=None, **scan):
     operator = Tomography(background=0.0, **{"num_views": 48} | scan).for_volume(volume)
     p = operator.forward(volume.as_tensor()[0])
     if photons is not None:
-        p = count_photons(p, photons, 0.0, seed=3)
+        p = line_integrals_of(count_photons(p, photons, 0.0, seed=3), photons).float()
     return MetaTensor(p[None], meta={"geometry": operator.geometry, "filename_or_obj": "scan.npz"})
 
 
@@ -231,3 +232,17 @@ def test_lengths_far_too_long_are_doubted():
 def test_decadic_logarithms_are_doubted(beam):
     right = measured(beam=beam)
     assert "as if logarithms were decadic" in said(MetaTensor(right.as_tensor() / np.log(10), meta=right.meta))
+
+
+@pytest.mark.parametrize(("radius", "attenuation"), [(7.0, 15.0), (10.0, 8.0)])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (30.0, -20.0)])
+def test_metal_is_named_as_not_modelled(radius, attenuation, place):
+    volume = body()
+    u, v = np.meshgrid(*[(np.arange(64) - 31.5) * SIZE] * 2, indexing="ij")
+    volume[:, torch.from_numpy(np.hypot(u - place[0], v - place[1]) < radius)] = attenuation * WATER
+    assert "as metal does: metal is not modelled" in said(measured(volume))
+
+
+@pytest.mark.parametrize("photons", [None, 2e3])
+def test_bone_and_noise_are_no_metal(photons):
+    assert "metal" not in said(measured(photons=photons))
