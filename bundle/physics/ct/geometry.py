@@ -7,8 +7,10 @@ The scanner frame has its origin at the isocenter and turns about its third axis
 
     parallel        the ray of column coordinate a is      a u + t d
     fan, cone       source  s = -D_iso d + (offsets),      detector point  p = (D_det - D_iso) d + a u + b v
+    curved          p = (D_det - D_iso - R) d + R (sin(a / R) u + cos(a / R) d) + b v
 
-with a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
+with R the radius of the detector's cylinder, D_det unless stated, so that columns are at equal fan angles a / D_det, and
+a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
 the isocenter and D_det to the detector. Fan and parallel beams have one row per slice: the row is the slice.
 Lengths are in mm, angles in degrees. Projections are (views, columns, rows), volumes (X, Y, Z).
 """
@@ -25,12 +27,13 @@ from bundle.files.carried import carried
 from bundle.files.scan import Refusal
 
 BEAMS = ("parallel", "fan", "cone")
+DETECTORS = ("flat", "curved")
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 LARGEST = 1e9
 """No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
 PER_VIEW = (
     "source_to_isocenter", "source_to_detector", "column_offset", "row_offset",
-    "source_column_offset", "source_row_offset",
+    "source_column_offset", "source_row_offset", "detector_radius",
 )  # fmt: skip
 """What may change from view to view."""
 
@@ -49,6 +52,9 @@ class ScanGeometry:
         column_offset, row_offset: position of the detector's centre along u and v.
         source_column_offset, source_row_offset: position of the source along u and v; cone and fan beam only.
         world: 4 x 4 matrix from the scanner frame to world coordinates (RAS+, mm).
+        detector: "flat" or "curved"; a curved one has its columns at equal steps of arc, `column_size`, on a cylinder
+            whose axis runs along v; fan and cone beam only. `column_offset` is a length of arc, too.
+        detector_radius: of that cylinder; by default source_to_detector: its axis then runs through the source.
 
     Those in `PER_VIEW` are numbers, or one number per view.
 
@@ -70,6 +76,8 @@ class ScanGeometry:
     source_column_offset: float | tuple[float, ...] = 0.0
     source_row_offset: float | tuple[float, ...] = 0.0
     world: tuple[tuple[float, ...], ...] = field(default=IDENTITY)
+    detector: str = "flat"
+    detector_radius: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
@@ -89,7 +97,7 @@ class ScanGeometry:
         for name in PER_VIEW:
             if self.beam == "parallel" and name in distances:
                 object.__setattr__(self, name, None)
-            else:
+            elif name != "detector_radius" or self.detector_radius is not None:
                 object.__setattr__(self, name, self._one_per_view(name))
         if self.beam != "parallel":
             for name in distances:
@@ -100,6 +108,7 @@ class ScanGeometry:
                     f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
                     f"({self.source_to_isocenter} mm): are the two distances swapped?"
                 )
+        self._check_detector()
         try:
             world = torch.tensor(self.world, dtype=torch.float64)
         except (TypeError, ValueError):
@@ -107,6 +116,24 @@ class ScanGeometry:
         if world.shape != (4, 4) or not torch.isfinite(world).all() or abs(float(torch.linalg.det(world))) < 1e-9:
             raise Refusal(f"world must be an invertible 4 x 4 matrix, got {self.world}")
         object.__setattr__(self, "world", tuple(tuple(float(v) for v in row) for row in self.world))
+
+    def _check_detector(self) -> None:
+        if self.detector not in DETECTORS:
+            raise Refusal(f"detector must be one of {DETECTORS}, got {self.detector!r}")
+        if self.detector == "flat":
+            if self.detector_radius is not None:
+                raise Refusal(f"detector_radius is {self.detector_radius}, but the detector is flat: leave it out")
+            return
+        if self.beam == "parallel":
+            raise Refusal('a parallel beam has no curved detector: state detector "flat", and rays at equal distances')
+        if not (self.radius > 0).all():
+            raise Refusal(f"detector_radius must be positive (mm), got {self.detector_radius}")
+        widest = float((self.columns.abs().amax(1) / self.radius).max())
+        if widest >= math.pi / 2:
+            raise Refusal(
+                f"the curved detector reaches {math.degrees(widest):.0f} degrees from its middle, 90 are too many: "
+                "column_size and column_offset are lengths of arc in mm, not angles"
+            )
 
     def _one_per_view(self, name: str) -> float | tuple[float, ...]:
         value = getattr(self, name)
@@ -158,6 +185,20 @@ class ScanGeometry:
         return centred(self.num_rows, self.row_size) + self.per_view("row_offset")[:, None]
 
     @property
+    def radius(self) -> torch.Tensor:
+        """(views,) radius in mm of a curved detector's cylinder."""
+        return self.per_view("source_to_detector" if self.detector_radius is None else "detector_radius")
+
+    def in_plane(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where detector coordinates a (views, ...) lie: along u from the isocenter, and along d from the source's
+        nominal place, in mm."""
+        det = self.per_view("source_to_detector").view(-1, *[1] * (a.ndim - 1))
+        if self.detector == "flat":
+            return a, det.expand_as(a)
+        radius = self.radius.view_as(det)
+        return radius * torch.sin(a / radius), det - radius * (1 - torch.cos(a / radius))
+
+    @property
     def magnification(self) -> float:
         """Size on the detector of a unit length at the isocenter (mean over views)."""
         if self.beam == "parallel":
@@ -171,11 +212,10 @@ class ScanGeometry:
         right, left = self.per_view("column_offset") + half, self.per_view("column_offset") - half
         if self.beam == "parallel":
             return max(0.0, float(torch.minimum(right, -left).min()))
-        iso, det, source = (
-            self.per_view(n) for n in ("source_to_isocenter", "source_to_detector", "source_column_offset")
-        )
+        iso, source = (self.per_view(n) for n in ("source_to_isocenter", "source_column_offset"))
         # Signed distance of the isocenter from the ray to either edge of the detector.
-        ends = [(source * det + iso * (edge - source)) / torch.hypot(det, edge - source) for edge in (right, left)]
+        places = [self.in_plane(edge) for edge in (right, left)]
+        ends = [(source * det + iso * (across - source)) / torch.hypot(det, across - source) for across, det in places]
         return max(0.0, float(torch.minimum(ends[0], -ends[1]).min()))
 
     def to_json(self) -> str:
