@@ -9,9 +9,15 @@ The scanner frame has its origin at the isocenter and turns about its third axis
     fan, cone       source  s = -D_iso d + (offsets),      detector point  p = (D_det - D_iso) d + a u + b v
     curved          p = (D_det - D_iso - R) d + R (sin(a / R) u + cos(a / R) d) + b v
 
-with R the radius of the detector's cylinder, D_det unless stated, so that columns are at equal fan angles a / D_det, and
-a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
-the isocenter and D_det to the detector. Fan and parallel beams have one row per slice: the row is the slice.
+with a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
+the isocenter and D_det to the detector. R is the radius of a curved detector's cylinder, D_det unless stated: its
+columns are then at equal fan angles a / D_det. Fan and parallel beams have one row per slice: the row is the slice.
+
+A cone beam may be tilted, as in the Reconstruction Toolkit: source and detector turn by theta, then by the out-of-plane
+angle o about u, which lowers the source for o > 0, then by the in-plane angle i about d. With u, v, d from above
+
+    v' = cos o v - sin o d      d' = cos o d + sin o v      u'' = cos i u + sin i v'      v'' = cos i v' - sin i u
+
 Lengths are in mm, angles in degrees. Projections are (views, columns, rows), volumes (X, Y, Z).
 """
 
@@ -33,9 +39,11 @@ LARGEST = 1e9
 """No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
 PER_VIEW = (
     "source_to_isocenter", "source_to_detector", "column_offset", "row_offset",
-    "source_column_offset", "source_row_offset", "detector_radius",
+    "source_column_offset", "source_row_offset",
 )  # fmt: skip
-"""What may change from view to view."""
+"""What may change from view to view, in mm."""
+TILTS = ("out_of_plane_angle", "in_plane_angle")
+"""Degrees; of a cone beam, and per view, too."""
 
 
 @carried
@@ -55,8 +63,9 @@ class ScanGeometry:
         detector: "flat" or "curved"; a curved one has its columns at equal steps of arc, `column_size`, on a cylinder
             whose axis runs along v; fan and cone beam only. `column_offset` is a length of arc, too.
         detector_radius: of that cylinder; by default source_to_detector: its axis then runs through the source.
+        out_of_plane_angle, in_plane_angle: tilts in degrees, cone beam only.
 
-    Those in `PER_VIEW` are numbers, or one number per view.
+    Those in `PER_VIEW` and `TILTS` are numbers, or one number per view.
 
     Raises:
         ValueError: an unknown beam, fewer than two views, values that are not finite or not positive where they must
@@ -77,7 +86,9 @@ class ScanGeometry:
     source_row_offset: float | tuple[float, ...] = 0.0
     world: tuple[tuple[float, ...], ...] = field(default=IDENTITY)
     detector: str = "flat"
-    detector_radius: float | tuple[float, ...] | None = None
+    detector_radius: float | None = None
+    out_of_plane_angle: float | tuple[float, ...] = 0.0
+    in_plane_angle: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
@@ -94,10 +105,10 @@ class ScanGeometry:
             if not _is_number(value) or not value > 0:
                 raise Refusal(f"{name} must be a positive number of mm, got {value!r}")
         distances = ("source_to_isocenter", "source_to_detector")
-        for name in PER_VIEW:
+        for name in (*PER_VIEW, *TILTS):
             if self.beam == "parallel" and name in distances:
                 object.__setattr__(self, name, None)
-            elif name != "detector_radius" or self.detector_radius is not None:
+            else:
                 object.__setattr__(self, name, self._one_per_view(name))
         if self.beam != "parallel":
             for name in distances:
@@ -108,6 +119,8 @@ class ScanGeometry:
                     f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
                     f"({self.source_to_isocenter} mm): are the two distances swapped?"
                 )
+        if self.beam != "cone" and self.tilted:
+            raise Refusal(f"a {self.beam} beam cannot be tilted, its slices are detector rows: set both tilts to 0")
         self._check_detector()
         try:
             world = torch.tensor(self.world, dtype=torch.float64)
@@ -126,8 +139,8 @@ class ScanGeometry:
             return
         if self.beam == "parallel":
             raise Refusal('a parallel beam has no curved detector: state detector "flat", and rays at equal distances')
-        if not (self.radius > 0).all():
-            raise Refusal(f"detector_radius must be positive (mm), got {self.detector_radius}")
+        if self.detector_radius is not None and not (_is_number(self.detector_radius) and self.detector_radius > 0):
+            raise Refusal(f"detector_radius must be a positive number of mm, got {self.detector_radius!r}")
         widest = float((self.columns.abs().amax(1) / self.radius).max())
         if widest >= math.pi / 2:
             raise Refusal(
@@ -187,7 +200,24 @@ class ScanGeometry:
     @property
     def radius(self) -> torch.Tensor:
         """(views,) radius in mm of a curved detector's cylinder."""
-        return self.per_view("source_to_detector" if self.detector_radius is None else "detector_radius")
+        name = "source_to_detector" if self.detector_radius is None else "detector_radius"
+        return self.per_view(name)
+
+    @property
+    def tilted(self) -> bool:
+        """Whether a view is tilted: rows do not lie in the plane of rotation, or columns not along its axis."""
+        return any(bool((self.per_view(name) != 0).any()) for name in TILTS)
+
+    @property
+    def frames(self) -> torch.Tensor:
+        """(views, 3, 3) float64: u, v and d of each view, tilts included."""
+        theta, (out, turn) = self.radians, (torch.deg2rad(self.per_view(name)) for name in TILTS)
+        zero, one = torch.zeros_like(theta), torch.ones_like(theta)
+        u, v = torch.stack([theta.cos(), theta.sin(), zero], 1), torch.stack([zero, zero, one], 1)
+        d = torch.stack([-theta.sin(), theta.cos(), zero], 1)
+        out, turn = out[:, None], turn[:, None]
+        v, d = v * out.cos() - d * out.sin(), d * out.cos() + v * out.sin()
+        return torch.stack([u * turn.cos() + v * turn.sin(), v * turn.cos() - u * turn.sin(), d], 1)
 
     def in_plane(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where detector coordinates a (views, ...) lie: along u from the isocenter, and along d from the source's

@@ -49,7 +49,8 @@ def test_a_plain_geometry(tmp_path):
         "beam": "cone", "angles": (0.0, 90.5, 270.0), "num_columns": 40, "column_size": 2.0,
         "num_rows": 30, "row_size": 3.0,
         "source_to_isocenter": 300.0, "source_to_detector": 500.0, "column_offset": 0.0, "row_offset": 0.0,
-        "source_column_offset": 0.0, "source_row_offset": 0.0, "world": RAS_FROM_SCANNER,
+        "source_column_offset": 0.0, "source_row_offset": 0.0, "world": RAS_FROM_SCANNER, "detector": "flat",
+        "detector_radius": None, "out_of_plane_angle": 0.0, "in_plane_angle": 0.0,
     }  # fmt: skip
     assert asdict(geometry) == expected
 
