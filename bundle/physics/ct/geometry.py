@@ -188,6 +188,24 @@ class ScanGeometry:
         return torch.deg2rad(torch.tensor(self.angles, dtype=torch.float64))
 
     @property
+    def unwrapped(self) -> torch.Tensor:
+        """(views,) angles in radians that go on from view to view, as those of a helix do: steps of at most 180."""
+        steps = self.radians.diff()
+        steps = torch.where(steps.abs() > math.pi, torch.remainder(steps + math.pi, 2 * math.pi) - math.pi, steps)
+        return self.radians[0] + torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+
+    @property
+    def helical(self) -> bool:
+        """Whether the source of a cone beam moves along the axis, by more than a row, as it turns one way."""
+        heights = self.per_view("source_row_offset")
+        if self.beam != "cone" or float(heights.max() - heights.min()) <= self.row_size / self.magnification:
+            return False
+        # Not where it hovers about one height: a flying focal spot moves to and fro, by far less than all in all.
+        turn, (first, last) = self.unwrapped.diff(), (heights[0], heights[-1])
+        one_way = bool((turn >= 0).all() or (turn <= 0).all()) and float(turn.abs().sum()) > 0
+        return one_way and float((last - first).abs()) > 0.5 * float(heights.max() - heights.min())
+
+    @property
     def columns(self) -> torch.Tensor:
         """(views, columns) coordinates a, in mm, of the column centres on the detector."""
         return centred(self.num_columns, self.column_size) + self.per_view("column_offset")[:, None]

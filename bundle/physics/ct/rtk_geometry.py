@@ -5,8 +5,9 @@ RTK turns about the world's y axis: with the scanner frame (x, y, z) of bundle.p
     (X, Y, Z) of RTK = (x, z, -y),      the same gantry, out-of-plane and in-plane angles
 
 and RTK's world is ITK's (LPS), so that RAS+ world coordinates are (-x, -z, -y). A detector element of the image has
-the coordinates origin + index * spacing on the detector, to which a view adds its ProjectionOffsetX and Y. A cylindrical
-detector of RadiusCylindricalDetector has its axis along the rows' direction, at that distance before the middle.
+the coordinates origin + index * spacing on the detector, to which a view adds its ProjectionOffsetX and Y. A
+cylindrical detector of RadiusCylindricalDetector has its axis along the rows' direction, at that distance before the
+middle.
 """
 
 from __future__ import annotations
