@@ -185,8 +185,9 @@ class ConeBeam(RayTransform):
         return y.view(-1, views * columns * rows, 1) if self.geometry.tilted else y.view(-1, views * columns, rows)
 
     def working_bytes(self) -> float:
-        """A few curtains at a time."""
-        return 12 * FLOAT * cone_beam_torch.CHUNK
+        """A few curtains at a time, and of the volume a copy with empty slices; if tilted, another with turned axes."""
+        copies = 2 if self.geometry.tilted else 1
+        return 12 * FLOAT * cone_beam_torch.CHUNK + copies * array_bytes(self.domain_shape)
 
     def kept_bytes(self) -> float:
         """Of rise and length of each ray, in double precision; if tilted, of all that `Fans` has."""

@@ -88,16 +88,21 @@ def mirrored(y: torch.Tensor, geometry: ScanGeometry) -> tuple[torch.Tensor, Sca
     """
     beyond = geometry.columns[:, 0] + geometry.columns[:, -1]  # how far further the detector reaches along u
     before, after = (max(0, math.ceil(float((sign * beyond / geometry.column_size).max()))) for sign in (1, -1))
-    if max(before, after) <= 1 or not (geometry.helical or _arcs(geometry.radians) is None):
+    if max(before, after) <= 1 or not (geometry.helical or whole_turn(geometry)):
         return y, geometry
     offset = geometry.per_view("column_offset") + (after - before) / 2 * geometry.column_size
     wide = replace(geometry, num_columns=geometry.num_columns + before + after, column_offset=tuple(offset.tolist()))
     return F.pad(y, (0, 0, before, after)), wide
 
 
+def whole_turn(geometry: ScanGeometry) -> bool:
+    """Whether views lie all around, without a gap."""
+    return _arcs(geometry.radians) is None
+
+
 def _half_turn_is_whole(geometry: ScanGeometry) -> bool:
     """Whether parallel views half a turn apart are taken for the same: all but a whole turn of a shifted detector."""
-    return geometry.beam == "parallel" and (not _shifted(geometry) or _arcs(geometry.radians) is not None)
+    return geometry.beam == "parallel" and not (_shifted(geometry) and whole_turn(geometry))
 
 
 def _shifted(geometry: ScanGeometry) -> bool:
