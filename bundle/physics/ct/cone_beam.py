@@ -208,7 +208,9 @@ class ConeBeam(RayTransform):
 
 def table_of(volume: torch.Tensor, along: int) -> torch.Tensor:
     """A volume (X, Y, Z) as a table [X * Y, Z]; if z is followed, a copy as [X * Z, Y]."""
-    return volume.transpose(1, 2).flatten(0, 1).contiguous() if along == 2 else volume.flatten(0, 1)
+    if along != 2:
+        return volume.flatten(0, 1)
+    return volume.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def has(package: str) -> bool:
