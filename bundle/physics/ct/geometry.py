@@ -35,6 +35,8 @@ from bundle.files.scan import Refusal
 BEAMS = ("parallel", "fan", "cone")
 DETECTORS = ("flat", "curved")
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+CLIMBING = 0.9
+"""Correlation of height and angle from which a scan is a helix; that of a whole sine is 0.78."""
 LARGEST = 1e9
 """No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
 PER_VIEW = (
@@ -196,14 +198,18 @@ class ScanGeometry:
 
     @property
     def helical(self) -> bool:
-        """Whether the source of a cone beam moves along the axis, by more than a row, as it turns one way."""
-        heights = self.per_view("source_row_offset")
-        if self.beam != "cone" or float(heights.max() - heights.min()) <= self.row_size / self.magnification:
+        """Whether the source of a cone beam climbs by more than a row as it turns one way, evenly but for small moves.
+
+        A flying focal spot moves to and fro, which is no climb.
+        """
+        heights, angles = self.per_view("source_row_offset"), self.unwrapped
+        steps = angles.diff()
+        if self.beam != "cone" or not (bool((steps >= 0).all()) or bool((steps <= 0).all())) or not steps.any():
             return False
-        # Not where it hovers about one height: a flying focal spot moves to and fro, by far less than all in all.
-        turn, (first, last) = self.unwrapped.diff(), (heights[0], heights[-1])
-        one_way = bool((turn >= 0).all() or (turn <= 0).all()) and float(turn.abs().sum()) > 0
-        return one_way and float((last - first).abs()) > 0.5 * float(heights.max() - heights.min())
+        heights, angles = heights - heights.mean(), angles - angles.mean()
+        climb = (heights @ angles).abs() / angles.norm()
+        risen = float(heights.max() - heights.min()) > self.row_size / self.magnification
+        return risen and float(climb) > CLIMBING * float(heights.norm())
 
     @property
     def columns(self) -> torch.Tensor:
