@@ -1,11 +1,13 @@
-"""Circular cone-beam CT with a flat detector: the physics that ties slices together.
+"""Cone-beam CT: the physics that ties slices together.
 
     y_ray = length * sum over lines of voxels  x(interpolated where the ray meets the line)           (Joseph, 1982)
 
 Every ray is followed along the steeper of its two in-plane axes, one voxel at a time, with bilinear interpolation
 between the four nearest voxels across it; `length` is the ray's path per step, in mm. All rays of one detector column
 lie in one upright plane, a fan. So the volume is first interpolated onto that plane (a curtain of [lines, slices]), and
-the rays of the rows then read the curtain; the adjoint does the same in reverse order, hence it is exact.
+the rays of the rows then read the curtain; the adjoint does the same in reverse order, hence it is exact. That holds
+for flat and curved detectors, on a circle and on a helix. In tilted views a column's rays lie in no upright plane:
+there each ray is a fan of its own, and one that is steepest along z is followed along z.
 
 Three modules compute the same numbers: cone_beam_torch on any device and in any float type; in float32 and where they
 are installed, cone_beam_numba on CPUs, several times faster, and cone_beam_triton on GPUs. Volumes are (..., X, Y, Z),
@@ -36,18 +38,22 @@ BACKENDS = ("auto", "torch", "numba", "triton")
 class Fans:
     """The upright planes of rays, one per view and column, that are followed along one axis; float64 tensors.
 
-    A ray starts at the source and reaches its detector element at t = 1; `F` counts fans, `R` rows.
+    A ray starts at the source and reaches its detector element at t = 1; `F` counts fans, `R` rows. In a tilted scan
+    every ray is a fan, and R is 1.
 
-    ray: (F,) flat index view * columns + column.
+    along: the axis that is followed: 0, 1, or 2. The volume is a table [lines and voxels across, voxels up]: up is z,
+        and if z is followed, y.
+    ray: (F,) flat index view * columns + column, or that of the ray.
     start, step: (F,) position of the source along the followed axis, and the way to the detector.
-    start_across, step_across: (F,) the same along the other in-plane axis.
-    start_up: (F,) height of the source;  rise: (F, R) the way up to each row.
+    start_across, step_across: (F,) the same along the axis across.
+    start_up: (F,) the source along the axis up;  rise: (F, R) the way up to each row.
     length: (F, R) path per voxel line, in mm.
     lines: positions of the voxel lines along the followed axis.
-    scale: (4,) position of the first voxel across and of the first slice, and the spacing of voxels and of slices.
-    stride, stride_across: rows of the [X * Y, Z] table between lines, and between voxels across.
+    scale: (4,) position of the first voxel across and of the first one up, and the spacing of both.
+    stride, stride_across: rows of the table between lines, and between voxels across.
     """
 
+    along: int
     ray: torch.Tensor
     start: torch.Tensor
     step: torch.Tensor
@@ -68,30 +74,57 @@ class Fans:
         return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)})
 
 
+AXES = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
+"""The axes across and up for each that is followed."""
+
+
 def fans_along(along: int, geometry: ScanGeometry, grid: Grid) -> Fans:
-    """The fans whose in-plane direction is steeper along axis `along` (0 or 1), counted in voxels."""
-    starts, steps = (torch.cat(part) for part in zip(*rays_in_plane(geometry)))
-    pace = steps.abs() / torch.tensor(grid.spacing[:2], dtype=torch.float64)
-    steep = pace[:, 0] >= pace[:, 1]
-    ray = (steep if along == 0 else ~steep).nonzero().flatten()
-    start, step = starts[ray], steps[ray]
-    view = ray // geometry.num_columns
-    start_up = geometry.per_view("source_row_offset")[view]
-    rise = geometry.rows[view] - start_up[:, None]
-    whole = torch.sqrt(step.square().sum(1, keepdim=True) + rise.square())
-    across = 1 - along
-    z = grid.coordinates(2)
+    """The fans that are steepest along axis `along`, counted in voxels: of the axes 0 and 1, and if tilted of all."""
+    source, way = (tilted_rays if geometry.tilted else upright_fans)(geometry)
+    sideways = way[:, :, 0]  # the same in all rows of an upright fan
+    pace = sideways.abs() / torch.tensor(grid.spacing, dtype=torch.float64)
+    if not geometry.tilted:
+        pace[:, 2] = -1.0
+    ray = (pace.argmax(1) == along).nonzero().flatten()
+    source, way, sideways = source[ray], way[ray], sideways[ray]
+    across, up = AXES[along]
+    first, second = grid.coordinates(across), grid.coordinates(up)
+    stride, stride_across = {0: (grid.shape[1], 1), 1: (1, grid.shape[1]), 2: (1, grid.shape[2])}[along]
     return Fans(
-        ray=ray, start=start[:, along].clone(), step=step[:, along].clone(), start_across=start[:, across].clone(),
-        step_across=step[:, across].clone(), start_up=start_up.clone(), rise=rise,
-        length=grid.spacing[along] * whole / step[:, along, None].abs(), lines=grid.coordinates(along),
-        scale=torch.stack([grid.coordinates(across)[0], z[0], *z.new_tensor([grid.spacing[across], grid.spacing[2]])]),
-        num_across=grid.shape[across], stride=(grid.shape[1], 1)[along], stride_across=(1, grid.shape[1])[along],
+        along=along, ray=ray, start=source[:, along].clone(), step=sideways[:, along].clone(),
+        start_across=source[:, across].clone(), step_across=sideways[:, across].clone(),
+        start_up=source[:, up].clone(), rise=way[:, up].clone(),
+        length=grid.spacing[along] * way.norm(dim=1) / sideways[:, along, None].abs(), lines=grid.coordinates(along),
+        scale=torch.stack([first[0], second[0], *first.new_tensor([grid.spacing[across], grid.spacing[up]])]),
+        num_across=grid.shape[across], stride=stride, stride_across=stride_across,
     )  # fmt: skip
 
 
+def upright_fans(geometry: ScanGeometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources (F, 3), and ways to the elements (F, 3, R), of every view and column."""
+    starts, steps = (torch.cat(part) for part in zip(*rays_in_plane(geometry)))
+    view = torch.arange(len(geometry.angles)).repeat_interleave(geometry.num_columns)
+    height = geometry.per_view("source_row_offset")[view]
+    rise = geometry.rows[view] - height[:, None]
+    way = torch.cat([steps[:, :, None].expand(-1, 2, rise.shape[1]), rise[:, None]], 1)
+    return torch.cat([starts, height[:, None]], 1), way
+
+
+def tilted_rays(geometry: ScanGeometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for every ray: sources (F, 3), ways (F, 3, 1)."""
+    frames, iso = geometry.frames, geometry.per_view("source_to_isocenter")
+    offsets = [geometry.per_view(name) for name in ("source_column_offset", "source_row_offset")]
+    source = torch.einsum("vk,vkx->vx", torch.stack([*offsets, -iso], 1), frames)
+    across, depth = geometry.in_plane(geometry.columns)
+    shape = geometry.range_shape
+    place = torch.stack([across[:, :, None].expand(shape), geometry.rows[:, None].expand(shape),
+                         (depth - iso[:, None])[:, :, None].expand(shape)], -1)  # fmt: skip
+    way = torch.einsum("vcrk,vkx->vcrx", place, frames) - source[:, None, None]
+    return source[:, None, None].expand_as(way).reshape(-1, 3), way.reshape(-1, 3, 1)
+
+
 class ConeBeam(RayTransform):
-    """Line integrals (mm) of a volume along the rays of a circular cone-beam scan.
+    """Line integrals (mm) of a volume along the rays of a cone-beam scan: circular, helical, or tilted view by view.
 
     Args:
         geometry: beam "cone".
@@ -121,34 +154,44 @@ class ConeBeam(RayTransform):
             )
         super().__init__(geometry, grid, background)
         self.backend = backend
-        self._fans = [fans_along(axis, geometry, grid) for axis in (0, 1)]
+        self._fans = [fans_along(axis, geometry, grid) for axis in ((0, 1, 2) if geometry.tilted else (0, 1))]
         self._placed: dict[torch.device, list[Fans]] = {torch.device("cpu"): self._fans}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check(x, self.domain_shape, "volume")
         y, implementation = x.new_zeros(*x.shape[:-3], *self.range_shape), self._implementation(x)
-        tables = x.contiguous().view(-1, self.domain_shape[0] * self.domain_shape[1], self.domain_shape[2])
-        for table, rays in zip(tables, y.view(-1, self.range_shape[0] * self.range_shape[1], self.range_shape[2])):
+        for volume, rays in zip(x.contiguous().view(-1, *self.domain_shape), self._rays(y)):
             for fans in self._on(x.device):
-                implementation.project(fans, table, rays)
+                if len(fans.ray):
+                    implementation.project(fans, table_of(volume, fans.along), rays)
         return y
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.range_shape, "set of projections")
         x, implementation = y.new_zeros(*y.shape[:-3], *self.domain_shape), self._implementation(y)
-        stacks = y.contiguous().view(-1, self.range_shape[0] * self.range_shape[1], self.range_shape[2])
-        for table, rays in zip(x.view(-1, self.domain_shape[0] * self.domain_shape[1], self.domain_shape[2]), stacks):
+        for volume, rays in zip(x.view(-1, *self.domain_shape), self._rays(y.contiguous())):
             for fans in self._on(y.device):
+                if not len(fans.ray):
+                    continue
+                table = table_of(volume, fans.along)
                 implementation.back_project(fans, rays, table)
+                if fans.along == 2:  # the table is a copy
+                    volume.copy_(table.view(volume.shape[0], volume.shape[2], volume.shape[1]).transpose(1, 2))
         return x
 
+    def _rays(self, y: torch.Tensor) -> torch.Tensor:
+        """Projections as tables [fans, rows], with one row each where every ray is a fan."""
+        views, columns, rows = self.range_shape
+        return y.view(-1, views * columns * rows, 1) if self.geometry.tilted else y.view(-1, views * columns, rows)
+
     def working_bytes(self) -> float:
-        """A few curtains at a time."""
-        return 12 * FLOAT * cone_beam_torch.CHUNK
+        """A few curtains at a time, and of the volume a copy with empty slices; if tilted, another with turned axes."""
+        copies = 2 if self.geometry.tilted else 1
+        return 12 * FLOAT * cone_beam_torch.CHUNK + copies * array_bytes(self.domain_shape)
 
     def kept_bytes(self) -> float:
-        """Of rise and length of each ray, in double precision."""
-        return 4 * array_bytes(self.range_shape)
+        """Of rise and length of each ray, in double precision; if tilted, of all that `Fans` has."""
+        return (16 if self.geometry.tilted else 4) * array_bytes(self.range_shape)
 
     def _on(self, device: torch.device) -> list[Fans]:
         if device not in self._placed:
@@ -161,6 +204,13 @@ class ConeBeam(RayTransform):
             return cone_beam_torch
         module = importlib.import_module(f"bundle.physics.ct.cone_beam_{package}")
         return module if package == "numba" or module.works(x.device) else cone_beam_torch
+
+
+def table_of(volume: torch.Tensor, along: int) -> torch.Tensor:
+    """A volume (X, Y, Z) as a table [X * Y, Z]; if z is followed, a copy as [X * Z, Y]."""
+    if along != 2:
+        return volume.flatten(0, 1)
+    return volume.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def has(package: str) -> bool:

@@ -65,6 +65,14 @@ def _meet(f, i, start, step, start_across, step_across, start_up, lines, scale):
     return across, (start_up[f] - scale[1]) / scale[3], t / scale[3]
 
 
+@numba.njit(inline="always")
+def _reached(f, up0, per_rise, rise, num_slices):
+    """First slice, and the one after the last, that the rows of fan f read on a line: few, if the volume is long."""
+    one, other = up0 + per_rise * rise[f, 0], up0 + per_rise * rise[f, rise.shape[1] - 1]
+    low, high = max(min(one, other), -1.0), min(max(one, other), float(num_slices))
+    return max(int(math.floor(low)), 0), min(int(math.floor(high)) + 2, num_slices)
+
+
 @numba.njit(nogil=True, fastmath=True, cache=True)
 def _project(
     begin, end, ray, start, step, start_across, step_across, start_up, rise, length, lines, scale, counts, table, rays
@@ -80,16 +88,19 @@ def _project(
             lower = int(math.floor(across))
             if lower < -1 or lower >= num_across:
                 continue
+            begin_slice, end_slice = _reached(f, up0, per_rise, rise, num_slices)
+            if begin_slice >= end_slice:
+                continue
             share = np.float32(across - lower)
             first = i * stride + lower * stride_across
             if lower < 0:
-                for k in range(num_slices):
+                for k in range(begin_slice, end_slice):
                     curtain[k + 1] = share * table[first + stride_across, k]
             elif lower == num_across - 1:
-                for k in range(num_slices):
+                for k in range(begin_slice, end_slice):
                     curtain[k + 1] = (np.float32(1) - share) * table[first, k]
             else:
-                for k in range(num_slices):
+                for k in range(begin_slice, end_slice):
                     curtain[k + 1] = (np.float32(1) - share) * table[first, k] + share * table[first + stride_across, k]
             for r in range(num_rows):
                 up = min(max(up0 + per_rise * rise[f, r], -1.0), float(num_slices))
@@ -113,8 +124,11 @@ def _back_project(
             lower = int(math.floor(across))
             if lower < -1 or lower >= num_across:
                 continue
+            begin_slice, end_slice = _reached(f, up0, per_rise, rise, num_slices)
+            if begin_slice >= end_slice:
+                continue
             share = np.float32(across - lower)
-            curtain[:] = 0
+            curtain[begin_slice : end_slice + 2] = 0
             for r in range(num_rows):
                 up = min(max(up0 + per_rise * rise[f, r], -1.0), float(num_slices))
                 below = min(int(math.floor(up)), num_slices - 1)
@@ -124,8 +138,8 @@ def _back_project(
                 curtain[below + 2] += s * g
             first = i * stride + lower * stride_across
             if lower >= 0:
-                for k in range(num_slices):
+                for k in range(begin_slice, end_slice):
                     table[first, k] += (np.float32(1) - share) * curtain[k + 1]
             if lower < num_across - 1:
-                for k in range(num_slices):
+                for k in range(begin_slice, end_slice):
                     table[first + stride_across, k] += share * curtain[k + 1]

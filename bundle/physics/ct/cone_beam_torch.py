@@ -14,28 +14,47 @@ CHUNK = 2**22
 
 def project(fans, table: torch.Tensor, rays: torch.Tensor) -> None:
     """rays += A table, for the rays of `fans`."""
-    for part in _parts(fans):
+    padded = F.pad(table, (1, 1)).flatten()  # an empty slice on either side
+    for part in _parts(fans, table):
         pixel, weight, lower, share = _samples(fans, part, table)
-        curtain = (table[pixel] * weight[..., None]).sum(0)  # (fans, lines, slices)
-        curtain = F.pad(curtain, (1, 1))
-        read = torch.lerp(curtain.gather(2, lower), curtain.gather(2, lower + 1), share)
+        if _direct(fans, table):
+            place = pixel[..., None] * (table.shape[1] + 2) + lower
+            near = torch.lerp(padded[place], padded[place + 1], share)
+            read = (near * weight[..., None]).sum(0)
+        else:
+            curtain = (table[pixel] * weight[..., None]).sum(0)  # (fans, lines, slices)
+            curtain = F.pad(curtain, (1, 1))
+            read = torch.lerp(curtain.gather(2, lower), curtain.gather(2, lower + 1), share)
         rays.index_add_(0, fans.ray[part], read.sum(1) * fans.length[part].to(rays))
 
 
 def back_project(fans, rays: torch.Tensor, table: torch.Tensor) -> None:
     """table += A^T rays, for the rays of `fans`."""
-    for part in _parts(fans):
+    padded = table.new_zeros(table.shape[0], table.shape[1] + 2)
+    for part in _parts(fans, table):
         pixel, weight, lower, share = _samples(fans, part, table)
         written = (rays[fans.ray[part]] * fans.length[part].to(rays))[:, None]
-        curtain = table.new_zeros(*lower.shape[:2], table.shape[1] + 2)
-        curtain.scatter_add_(2, lower, written * (1 - share)).scatter_add_(2, lower + 1, written * share)
-        curtain = curtain[..., 1:-1]
-        for p, w in zip(pixel, weight):
-            table.index_add_(0, p.flatten(), (curtain * w[..., None]).flatten(0, 1))
+        if _direct(fans, table):
+            place = pixel[..., None] * padded.shape[1] + lower
+            written = written * weight[..., None]
+            for p, w in ((place, written * (1 - share)), (place + 1, written * share)):
+                padded.view(-1).index_add_(0, p.flatten(), w.flatten())
+        else:
+            curtain = table.new_zeros(*lower.shape[:2], padded.shape[1])
+            curtain.scatter_add_(2, lower, written * (1 - share)).scatter_add_(2, lower + 1, written * share)
+            for p, w in zip(pixel, weight):
+                padded.index_add_(0, p.flatten(), (curtain * w[..., None]).flatten(0, 1))
+    table.add_(padded[:, 1:-1])
 
 
-def _parts(fans):
-    step = max(1, CHUNK // (len(fans.lines) * fans.rise.shape[1]))
+def _direct(fans, table: torch.Tensor) -> bool:
+    """Whether rays read voxels themselves: where a curtain would be far taller than the rows that read it."""
+    return table.shape[1] > 3 * fans.rise.shape[1]
+
+
+def _parts(fans, table: torch.Tensor):
+    height = 4 * fans.rise.shape[1] if _direct(fans, table) else max(fans.rise.shape[1], table.shape[1])
+    step = max(1, CHUNK // (len(fans.lines) * height))
     return (slice(i, i + step) for i in range(0, len(fans.ray), step))
 
 

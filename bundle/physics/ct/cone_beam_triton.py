@@ -19,7 +19,7 @@ import triton.language as tl
 from bundle.physics.ct.cone_beam import Fans
 
 BLOCK = 128
-"""Rows of one program."""
+"""Rows of one program, or fewer for a detector with few: a power of two."""
 COUNTS = ("num_lines", "num_rows", "num_slices", "num_across", "stride", "stride_across")
 
 
@@ -35,14 +35,15 @@ def back_project(fans: Fans, rays: torch.Tensor, table: torch.Tensor) -> None:
 
 def _run(kernel, fans: Fans, table: torch.Tensor, rays: torch.Tensor) -> None:
     num_rows = rays.shape[1]
+    block = min(BLOCK, triton.next_power_of_2(num_rows))
     if not len(fans.ray):
         return
     # Triton launches where torch is, which need not be where the tensors are.
     with torch.cuda.device(table.device) if table.is_cuda else nullcontext():
-        kernel[(len(fans.ray), triton.cdiv(num_rows, BLOCK))](
+        kernel[(len(fans.ray), triton.cdiv(num_rows, block))](
             fans.ray, fans.start, fans.step, fans.start_across, fans.step_across, fans.start_up, fans.rise, fans.length,
             fans.lines, fans.scale, table, rays, len(fans.lines), num_rows, table.shape[1], fans.num_across,
-            fans.stride, fans.stride_across, BLOCK=BLOCK, enable_fp_fusion=False,
+            fans.stride, fans.stride_across, BLOCK=block, num_warps=max(1, block // 32), enable_fp_fusion=False,
         )  # fmt: skip
 
 
@@ -54,9 +55,9 @@ def works(device: torch.device) -> bool:
     """
     one = torch.ones(1, dtype=torch.float64, device=device)
     fans = Fans(
-        ray=one.long() - 1, start=one - 1, step=one, start_across=one - 1, step_across=one - 1, start_up=one - 1,
-        rise=one[:, None], length=one[:, None], lines=one, scale=one.new_tensor([0.0, 0.0, 1.0, 1.0]), num_across=1,
-        stride=1, stride_across=1,
+        along=0, ray=one.long() - 1, start=one - 1, step=one, start_across=one - 1, step_across=one - 1,
+        start_up=one - 1, rise=one[:, None], length=one[:, None], lines=one,
+        scale=one.new_tensor([0.0, 0.0, 1.0, 1.0]), num_across=1, stride=1, stride_across=1,
     )  # fmt: skip
     table, rays = one[:, None].float(), one[:, None].float()
     try:

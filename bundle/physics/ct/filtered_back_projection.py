@@ -1,12 +1,14 @@
 """Direct reconstruction: filtered back-projection, and FDK for the cone beam.
 
-    x(r) = sum over views of  dtheta (D_iso / L)^2  q(a(r), b(r)),      q = ramp * (y cos gamma)
+    x(r) = sum over views of  dtheta (D_iso / L)^2  q(a(r), b(r)),      q = ramp * (y w cos gamma)
 
 L is the depth of the voxel r seen from the source, a(r) and b(r) where its ray meets the detector, cos gamma the
-cosine of the ray's angle to the central one; for a parallel beam both factors are 1. The ramp is the band-limited one
-(Kak and Slaney, "Principles of Computerized Tomographic Imaging", 1988, ch. 3), under a Hann window. Cone beam after
-Feldkamp, Davis, Kress, "Practical cone-beam algorithm", J. Opt. Soc. Am. A 1984. Each view counts for the
-angle that it stands for, so angles may be uneven and in any order; lines seen from both ends count half.
+cosine of the ray's angle to the central one; for a parallel beam both factors are 1. On a curved detector about the
+source L is the distance from the source, and the ramp is multiplied by (gamma / sin gamma)^2. The ramp is the
+band-limited one (Kak and Slaney, "Principles of Computerized Tomographic Imaging", 1988, ch. 3), under a Hann window.
+Cone beam after Feldkamp, Davis, Kress, "Practical cone-beam algorithm", J. Opt. Soc. Am. A 1984. Each view counts for
+the angle dtheta that it stands for, so angles may be uneven and in any order; w shares a line between the rays that
+measure it: redundancy.py, and for a helix, where the result is approximate, helix.py.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from bundle.physics.ct.flattened import concentric, flattened
 from bundle.physics.ct.geometry import Grid, ScanGeometry
+from bundle.physics.ct.helix import Helix
+from bundle.physics.ct.redundancy import angular_steps, mirrored, ray_shares
 
 WINDOWS = ("ramp", "hann", "cosine")
-MISSING = 3.0
-"""Steps of the golden angle differ by less than this."""
 
 
 class Scanner(Protocol):
@@ -50,27 +53,15 @@ def filtered_back_projection(y: torch.Tensor, operator: Scanner, window: str = "
     geometry, grid, air = operator.geometry, operator.grid, operator.background
     if air:
         y = y - operator.forward(torch.full(grid.shape, air, dtype=y.dtype, device=y.device))
+    if geometry.detector == "curved" and not concentric(geometry):
+        y, geometry = flattened(y, geometry)
     volume = torch.zeros(grid.shape, dtype=y.dtype, device=y.device)
-    for view, weight in enumerate(angular_weights(geometry).tolist()):
-        _back_project(volume, _filter(y[view], geometry, view, window) * weight, geometry, grid, view)
+    helix = Helix(geometry) if geometry.helical else None
+    shares = ray_shares(geometry) * angular_steps(geometry)[:, None] * (2.0 if helix else 1.0)
+    y, geometry = mirrored(y * shares.to(y)[..., None], geometry)
+    for view in range(len(y)):
+        _back_project(volume, _filter(y[view], geometry, view, window), geometry, grid, view, helix)
     return volume.add_(air)
-
-
-def angular_weights(geometry: ScanGeometry) -> torch.Tensor:
-    """(views,) the angle in radians that each view stands for, together at most half a turn.
-
-    It is half the way to either neighbour; a gap of more than `MISSING` usual steps is a missing wedge, and no view's.
-    """
-    period = math.pi if geometry.beam == "parallel" else 2 * math.pi
-    angles, order = (geometry.radians % period).sort()
-    # Views at one angle share its step.
-    gaps = torch.cat([angles[1:], angles[:1] + period]) - angles
-    usual = gaps[gaps > 1e-6].median()
-    gaps = gaps.where(gaps <= MISSING * usual, usual)
-    weights = torch.empty_like(gaps)
-    weights[order] = (gaps + gaps.roll(1)) / 2
-    # Beyond half a turn lines are seen twice, each view then counts less; exactly so for a full turn only.
-    return weights * min(1.0, math.pi / float(weights.sum()))
 
 
 def ramp_kernel(size: int, spacing: float) -> torch.Tensor:
@@ -88,15 +79,21 @@ def _filter(projection: torch.Tensor, geometry: ScanGeometry, view: int, window:
     spacing = geometry.column_size
     if geometry.beam != "parallel":
         iso, det = (float(geometry.per_view(n)[view]) for n in ("source_to_isocenter", "source_to_detector"))
-        a = geometry.columns[view] - geometry.per_view("source_column_offset")[view]
+        across, depth = (place[view] for place in geometry.in_plane(geometry.columns))
+        a = across - geometry.per_view("source_column_offset")[view]
         b = geometry.rows[view] - geometry.per_view("source_row_offset")[view]
         b = b if geometry.beam == "cone" else torch.zeros_like(b)
-        cosine = det / torch.sqrt(det**2 + a[:, None].square() + b.square())
+        cosine = depth[:, None] / torch.sqrt((depth.square() + a.square())[:, None] + b.square())
         projection = projection * cosine.to(projection)
         spacing *= iso / det
     count = len(projection)
     size = 2 ** math.ceil(math.log2(2 * count))
-    response = torch.fft.rfft(ramp_kernel(size, spacing)).real
+    kernel = ramp_kernel(size, spacing)
+    if geometry.detector == "curved":
+        steps = torch.arange(size, dtype=torch.float64)
+        gamma = torch.minimum(steps, size - steps) * geometry.column_size / det
+        kernel = kernel / torch.sinc(gamma.clamp(max=math.pi / 2) / math.pi).square()
+    response = torch.fft.rfft(kernel).real
     f = torch.fft.rfftfreq(size, dtype=torch.float64)
     if window == "hann":
         response = response * (0.5 + 0.5 * torch.cos(2 * math.pi * f))
@@ -106,26 +103,28 @@ def _filter(projection: torch.Tensor, geometry: ScanGeometry, view: int, window:
     return torch.fft.irfft(spectrum, size, dim=0)[:count]
 
 
-def _back_project(volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int) -> None:
+def _back_project(
+    volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int, helix: Helix | None
+) -> None:
     """Add one filtered view (columns, rows) to the volume."""
+    if geometry.tilted:
+        return _back_project_tilted(volume, filtered, geometry, grid, view)
     x, y, z = (grid.coordinates(a).to(volume) for a in range(3))
     theta = float(geometry.radians[view])
-    along_u = x[:, None] * math.cos(theta) + y * math.sin(theta)
+    along_u = (x[:, None] * math.cos(theta) + y * math.sin(theta)).flatten()
+    along_d = (y * math.cos(theta) - x[:, None] * math.sin(theta)).flatten()
+    position, distance, weight = _seen(geometry, view, along_u, along_d)
+    slices = slice(None)
+    if helix:
+        slices = helix.slices(view, z, float(distance.min()), float(distance.max()))
+        if slices.start == slices.stop:
+            return
+        z = z[slices]
     columns = geometry.columns[view]
-    if geometry.beam == "parallel":
-        position, weight = along_u, None
-    else:
-        iso, det, offset = (
-            float(geometry.per_view(n)[view])
-            for n in ("source_to_isocenter", "source_to_detector", "source_column_offset")
-        )
-        depth = -x[:, None] * math.sin(theta) + y * math.cos(theta) + iso
-        position, weight = offset + (along_u - offset) / depth * det, (iso / depth).square()
-    index = ((position - float(columns[0])) / geometry.column_size).flatten()
-    curtain = interpolate_rows(filtered, index)  # (pixels, rows)
+    curtain = interpolate_rows(filtered, (position - float(columns[0])) / geometry.column_size)  # (pixels, rows)
     if geometry.beam == "cone":
-        source_row = float(geometry.per_view("source_row_offset")[view])
-        b = source_row + (z - source_row) * (det / depth.flatten())[:, None]
+        iso, det, source_column, source_row = _distances(geometry, view)
+        b = source_row + (z - source_row) * (det / distance)[:, None]
         index = (b - float(geometry.rows[view][0])) / geometry.row_size
         lower = index.floor()
         share = index - lower
@@ -133,8 +132,44 @@ def _back_project(volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: 
         lower = (lower + 1).clamp(0, padded.shape[1] - 2).long()
         inside = (index > -1) & (index < geometry.num_rows)
         curtain = torch.lerp(padded.gather(1, lower), padded.gather(1, lower + 1), share) * inside
-    curtain = curtain.view(*grid.shape[:2], -1)
-    volume.add_(curtain if weight is None else curtain * weight[..., None])
+        if helix:
+            curtain *= helix.shares(view, along_u - source_column, along_d + iso, z)
+    if weight is not None:
+        curtain = curtain * weight[:, None]
+    volume[..., slices] += curtain.view(*grid.shape[:2], -1)
+
+
+def _back_project_tilted(volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int) -> None:
+    """The same where depth and column change with the height."""
+    x, y, z = (grid.coordinates(a).to(volume) for a in range(3))
+    u, v, d = geometry.frames[view].tolist()
+    iso, det, _, source_row = _distances(geometry, view)
+    for k, height in enumerate(z.tolist()):
+        along_u, along_v, along_d = (axis[0] * x[:, None] + axis[1] * y + axis[2] * height for axis in (u, v, d))
+        a, distance, weight = _seen(geometry, view, along_u, along_d)
+        b = source_row + (along_v - source_row) * det / distance
+        places = zip((b, a), (geometry.rows, geometry.columns), (geometry.row_size, geometry.column_size))
+        index = [(p - float(first[view][0])) / size for p, first, size in places]
+        scaled = [2 * i / max(1, n - 1) - 1 for i, n in zip(index, (geometry.num_rows, geometry.num_columns))]
+        read = F.grid_sample(filtered[None, None], torch.stack(scaled, -1)[None], align_corners=True)
+        volume[..., k] += read[0, 0] * weight
+
+
+def _distances(geometry: ScanGeometry, view: int) -> list[float]:
+    names = ("source_to_isocenter", "source_to_detector", "source_column_offset", "source_row_offset")
+    return [float(geometry.per_view(name)[view]) for name in names]
+
+
+def _seen(geometry: ScanGeometry, view: int, along_u: torch.Tensor, along_d: torch.Tensor):
+    """Detector coordinates a of points, their L, and (D_iso / L)^2; None for both in a parallel beam."""
+    if geometry.beam == "parallel":
+        return along_u, None, None
+    iso, det, offset, _ = _distances(geometry, view)
+    across, depth = along_u - offset, along_d + iso
+    if geometry.detector == "flat":
+        return offset + across / depth * det, depth, (iso / depth).square()
+    distance = torch.hypot(across, depth)  # the cylinder's axis is the source
+    return det * torch.atan2(across, depth), distance, (iso / distance).square()
 
 
 def interpolate_rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

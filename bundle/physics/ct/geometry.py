@@ -7,9 +7,17 @@ The scanner frame has its origin at the isocenter and turns about its third axis
 
     parallel        the ray of column coordinate a is      a u + t d
     fan, cone       source  s = -D_iso d + (offsets),      detector point  p = (D_det - D_iso) d + a u + b v
+    curved          p = (D_det - D_iso - R) d + R (sin(a / R) u + cos(a / R) d) + b v
 
 with a_i = (i - (columns - 1) / 2) column_size + column_offset, b alike for rows, D_iso the distance from the source to
-the isocenter and D_det to the detector. Fan and parallel beams have one row per slice: the row is the slice.
+the isocenter and D_det to the detector. R is the radius of a curved detector's cylinder, D_det unless stated: its
+columns are then at equal fan angles a / D_det. Fan and parallel beams have one row per slice: the row is the slice.
+
+A cone beam may be tilted, as in the Reconstruction Toolkit: source and detector turn by theta, then by the out-of-plane
+angle o about u, which lowers the source for o > 0, then by the in-plane angle i about d. With u, v, d from above
+
+    v' = cos o v - sin o d      d' = cos o d + sin o v      u'' = cos i u + sin i v'      v'' = cos i v' - sin i u
+
 Lengths are in mm, angles in degrees. Projections are (views, columns, rows), volumes (X, Y, Z).
 """
 
@@ -25,14 +33,19 @@ from bundle.files.carried import carried
 from bundle.files.scan import Refusal
 
 BEAMS = ("parallel", "fan", "cone")
+DETECTORS = ("flat", "curved")
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+CLIMBING = 0.9
+"""Correlation of height and angle from which a scan is a helix; that of a whole sine is 0.78."""
 LARGEST = 1e9
 """No length in mm and no angle in degrees is larger; NaN and infinity are not smaller either."""
 PER_VIEW = (
     "source_to_isocenter", "source_to_detector", "column_offset", "row_offset",
     "source_column_offset", "source_row_offset",
 )  # fmt: skip
-"""What may change from view to view."""
+"""What may change from view to view, in mm."""
+TILTS = ("out_of_plane_angle", "in_plane_angle")
+"""Degrees; of a cone beam, and per view, too."""
 
 
 @carried
@@ -49,8 +62,12 @@ class ScanGeometry:
         column_offset, row_offset: position of the detector's centre along u and v.
         source_column_offset, source_row_offset: position of the source along u and v; cone and fan beam only.
         world: 4 x 4 matrix from the scanner frame to world coordinates (RAS+, mm).
+        detector: "flat" or "curved"; a curved one has its columns at equal steps of arc, `column_size`, on a cylinder
+            whose axis runs along v; fan and cone beam only. `column_offset` is a length of arc, too.
+        detector_radius: of that cylinder; by default source_to_detector: its axis then runs through the source.
+        out_of_plane_angle, in_plane_angle: tilts in degrees, cone beam only.
 
-    Those in `PER_VIEW` are numbers, or one number per view.
+    Those in `PER_VIEW` and `TILTS` are numbers, or one number per view.
 
     Raises:
         ValueError: an unknown beam, fewer than two views, values that are not finite or not positive where they must
@@ -70,6 +87,10 @@ class ScanGeometry:
     source_column_offset: float | tuple[float, ...] = 0.0
     source_row_offset: float | tuple[float, ...] = 0.0
     world: tuple[tuple[float, ...], ...] = field(default=IDENTITY)
+    detector: str = "flat"
+    detector_radius: float | None = None
+    out_of_plane_angle: float | tuple[float, ...] = 0.0
+    in_plane_angle: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
@@ -86,7 +107,7 @@ class ScanGeometry:
             if not _is_number(value) or not value > 0:
                 raise Refusal(f"{name} must be a positive number of mm, got {value!r}")
         distances = ("source_to_isocenter", "source_to_detector")
-        for name in PER_VIEW:
+        for name in (*PER_VIEW, *TILTS):
             if self.beam == "parallel" and name in distances:
                 object.__setattr__(self, name, None)
             else:
@@ -100,6 +121,9 @@ class ScanGeometry:
                     f"the detector ({self.source_to_detector} mm from the source) must lie behind the isocenter "
                     f"({self.source_to_isocenter} mm): are the two distances swapped?"
                 )
+        if self.beam != "cone" and self.tilted:
+            raise Refusal(f"a {self.beam} beam cannot be tilted, its slices are detector rows: set both tilts to 0")
+        self._check_detector()
         try:
             world = torch.tensor(self.world, dtype=torch.float64)
         except (TypeError, ValueError):
@@ -107,6 +131,24 @@ class ScanGeometry:
         if world.shape != (4, 4) or not torch.isfinite(world).all() or abs(float(torch.linalg.det(world))) < 1e-9:
             raise Refusal(f"world must be an invertible 4 x 4 matrix, got {self.world}")
         object.__setattr__(self, "world", tuple(tuple(float(v) for v in row) for row in self.world))
+
+    def _check_detector(self) -> None:
+        if self.detector not in DETECTORS:
+            raise Refusal(f"detector must be one of {DETECTORS}, got {self.detector!r}")
+        if self.detector == "flat":
+            if self.detector_radius is not None:
+                raise Refusal(f"detector_radius is {self.detector_radius}, but the detector is flat: leave it out")
+            return
+        if self.beam == "parallel":
+            raise Refusal('a parallel beam has no curved detector: state detector "flat", and rays at equal distances')
+        if self.detector_radius is not None and not (_is_number(self.detector_radius) and self.detector_radius > 0):
+            raise Refusal(f"detector_radius must be a positive number of mm, got {self.detector_radius!r}")
+        widest = float((self.columns.abs().amax(1) / self.radius).max())
+        if widest >= math.pi / 2:
+            raise Refusal(
+                f"the curved detector reaches {math.degrees(widest):.0f} degrees from its middle, 90 are too many: "
+                "column_size and column_offset are lengths of arc in mm, not angles"
+            )
 
     def _one_per_view(self, name: str) -> float | tuple[float, ...]:
         value = getattr(self, name)
@@ -148,6 +190,28 @@ class ScanGeometry:
         return torch.deg2rad(torch.tensor(self.angles, dtype=torch.float64))
 
     @property
+    def unwrapped(self) -> torch.Tensor:
+        """(views,) angles in radians that go on from view to view, as those of a helix do: steps of at most 180."""
+        steps = self.radians.diff()
+        steps = torch.where(steps.abs() > math.pi, torch.remainder(steps + math.pi, 2 * math.pi) - math.pi, steps)
+        return self.radians[0] + torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+
+    @property
+    def helical(self) -> bool:
+        """Whether the source of a cone beam climbs by more than a row as it turns one way, evenly but for small moves.
+
+        A flying focal spot moves to and fro, which is no climb.
+        """
+        heights, angles = self.per_view("source_row_offset"), self.unwrapped
+        steps = angles.diff()
+        if self.beam != "cone" or not (bool((steps >= 0).all()) or bool((steps <= 0).all())) or not steps.any():
+            return False
+        heights, angles = heights - heights.mean(), angles - angles.mean()
+        climb = (heights @ angles).abs() / angles.norm()
+        risen = float(heights.max() - heights.min()) > self.row_size / self.magnification
+        return risen and float(climb) > CLIMBING * float(heights.norm())
+
+    @property
     def columns(self) -> torch.Tensor:
         """(views, columns) coordinates a, in mm, of the column centres on the detector."""
         return centred(self.num_columns, self.column_size) + self.per_view("column_offset")[:, None]
@@ -156,6 +220,37 @@ class ScanGeometry:
     def rows(self) -> torch.Tensor:
         """(views, rows) coordinates b, in mm, of the row centres on the detector."""
         return centred(self.num_rows, self.row_size) + self.per_view("row_offset")[:, None]
+
+    @property
+    def radius(self) -> torch.Tensor:
+        """(views,) radius in mm of a curved detector's cylinder."""
+        name = "source_to_detector" if self.detector_radius is None else "detector_radius"
+        return self.per_view(name)
+
+    @property
+    def tilted(self) -> bool:
+        """Whether a view is tilted: rows do not lie in the plane of rotation, or columns not along its axis."""
+        return any(bool((self.per_view(name) != 0).any()) for name in TILTS)
+
+    @property
+    def frames(self) -> torch.Tensor:
+        """(views, 3, 3) float64: u, v and d of each view, tilts included."""
+        theta, (out, turn) = self.radians, (torch.deg2rad(self.per_view(name)) for name in TILTS)
+        zero, one = torch.zeros_like(theta), torch.ones_like(theta)
+        u, v = torch.stack([theta.cos(), theta.sin(), zero], 1), torch.stack([zero, zero, one], 1)
+        d = torch.stack([-theta.sin(), theta.cos(), zero], 1)
+        out, turn = out[:, None], turn[:, None]
+        v, d = v * out.cos() - d * out.sin(), d * out.cos() + v * out.sin()
+        return torch.stack([u * turn.cos() + v * turn.sin(), v * turn.cos() - u * turn.sin(), d], 1)
+
+    def in_plane(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where detector coordinates a (views, ...) lie: along u from the isocenter, and along d from the source's
+        nominal place, in mm."""
+        det = self.per_view("source_to_detector").view(-1, *[1] * (a.ndim - 1))
+        if self.detector == "flat":
+            return a, det.expand_as(a)
+        radius = self.radius.view_as(det)
+        return radius * torch.sin(a / radius), det - radius * (1 - torch.cos(a / radius))
 
     @property
     def magnification(self) -> float:
@@ -171,11 +266,10 @@ class ScanGeometry:
         right, left = self.per_view("column_offset") + half, self.per_view("column_offset") - half
         if self.beam == "parallel":
             return max(0.0, float(torch.minimum(right, -left).min()))
-        iso, det, source = (
-            self.per_view(n) for n in ("source_to_isocenter", "source_to_detector", "source_column_offset")
-        )
+        iso, source = (self.per_view(n) for n in ("source_to_isocenter", "source_column_offset"))
         # Signed distance of the isocenter from the ray to either edge of the detector.
-        ends = [(source * det + iso * (edge - source)) / torch.hypot(det, edge - source) for edge in (right, left)]
+        places = [self.in_plane(edge) for edge in (right, left)]
+        ends = [(source * det + iso * (across - source)) / torch.hypot(det, across - source) for across, det in places]
         return max(0.0, float(torch.minimum(ends[0], -ends[1]).min()))
 
     def to_json(self) -> str:

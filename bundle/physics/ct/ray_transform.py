@@ -44,8 +44,8 @@ class RayTransform(LinearOperator):
 
     def starting_bytes(self) -> float:
         """The result, and of each view its values at all voxels, with what interpolates them."""
-        arrays = 12 if self.geometry.beam == "cone" else 6
-        return arrays * array_bytes(self.domain_shape) + 2 * array_bytes(self.range_shape)
+        arrays = (20 if self.geometry.helical else 12) if self.geometry.beam == "cone" else 6
+        return arrays * array_bytes(self.domain_shape) + 3 * array_bytes(self.range_shape)
 
     def noise_norm(self, y: torch.Tensor) -> float:
         """From differences of neighbouring columns."""

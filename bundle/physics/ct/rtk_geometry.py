@@ -1,11 +1,13 @@
-"""Geometry files of the Reconstruction Toolkit (RTK, openrtk.org): circular cone-beam trajectories in XML.
+"""Geometry files of the Reconstruction Toolkit (RTK, openrtk.org): cone-beam trajectories in XML, view by view.
 
 RTK turns about the world's y axis: with the scanner frame (x, y, z) of bundle.physics.ct.geometry,
 
-    (X, Y, Z) of RTK = (x, z, -y),      the same gantry angle
+    (X, Y, Z) of RTK = (x, z, -y),      the same gantry, out-of-plane and in-plane angles
 
 and RTK's world is ITK's (LPS), so that RAS+ world coordinates are (-x, -z, -y). A detector element of the image has
-the coordinates origin + index * spacing on the detector, to which a view adds its ProjectionOffsetX and Y.
+the coordinates origin + index * spacing on the detector, to which a view adds its ProjectionOffsetX and Y. A
+cylindrical detector of RadiusCylindricalDetector has its axis along the rows' direction, at that distance before the
+middle.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ FIELDS = {
     "ProjectionOffsetY": "row_offset",
     "SourceOffsetX": "source_column_offset",
     "SourceOffsetY": "source_row_offset",
+    "OutOfPlaneAngle": "out_of_plane_angle",
+    "InPlaneAngle": "in_plane_angle",
 }
-REFUSED = ("OutOfPlaneAngle", "InPlaneAngle", "RadiusCylindricalDetector")
-"""What RTK can describe and a flat detector on a circle has not."""
+RADIUS = "RadiusCylindricalDetector"
 
 
 def read_rtk_geometry(
@@ -37,7 +40,7 @@ def read_rtk_geometry(
     """Read an RTK geometry file for projections of `size` (columns, rows), with their spacing and origin in mm.
 
     Raises:
-        ValueError: not an RTK geometry, a missing or damaged value, or a tilted or curved detector.
+        ValueError: not an RTK geometry, a missing or damaged value, or detectors of several curvatures.
     """
     path = Path(path)
     try:
@@ -53,9 +56,9 @@ def read_rtk_geometry(
     views = [{**common, **_values(p, path)} for p in root.findall("Projection")]
     if not views:
         raise Refusal(f"{path.name} describes no projection")
-    for name in REFUSED:
-        if any(v.get(name, 0.0) for v in views):
-            raise Refusal(f"{path.name}: {name} is not 0; only flat, upright detectors on a circle are supported")
+    radii = {v.get(RADIUS, 0.0) for v in views}
+    if len(radii) > 1:
+        raise Refusal(f"{path.name}: {RADIUS} is {sorted(radii)}; a scan has one detector, and one radius")
     for name in ("GantryAngle", "SourceToIsocenterDistance", "SourceToDetectorDistance"):
         if missing := [i for i, v in enumerate(views) if name not in v]:
             raise Refusal(f"{path.name}: projection {missing[0]} has no {name}")
@@ -71,6 +74,8 @@ def read_rtk_geometry(
         num_rows=size[1],
         row_size=spacing[1],
         world=RAS_FROM_SCANNER,
+        detector="curved" if any(radii) else "flat",
+        detector_radius=max(radii) if any(radii) else None,
         **{name: values[0] if len(set(values)) == 1 else values for name, values in per_view.items()},
     )
 
@@ -79,7 +84,7 @@ def _values(element: ElementTree.Element, path: Path) -> dict[str, float]:
     """The numbers directly below an element."""
     values = {}
     for child in element:
-        if child.tag in (*FIELDS, *REFUSED, "GantryAngle"):
+        if child.tag in (*FIELDS, RADIUS, "GantryAngle"):
             try:
                 values[child.tag] = float(child.text)
             except (TypeError, ValueError):

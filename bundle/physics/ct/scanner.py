@@ -13,12 +13,16 @@ from monai.data import MetaTensor
 from bundle.files.scan import Refusal
 from bundle.files.values import number, whole_number
 from bundle.physics.ct.cone_beam import ConeBeam
-from bundle.physics.ct.geometry import BEAMS, Grid, ScanGeometry
+from bundle.physics.ct.field_of_view import heights_seen, radius_seen
+from bundle.physics.ct.geometry import BEAMS, DETECTORS, Grid, ScanGeometry
 from bundle.physics.ct.sparse_radon import SparseRadon
 from bundle.usage import UsageError
 
 MULTIPLE = 8
 """Derived grids have a multiple of this many voxels in-plane."""
+MOST_TURNS = 1000
+OVERLAP = 1.2
+"""Height of a helix's detector at the isocenter, in pitches."""
 
 
 @dataclass
@@ -30,11 +34,14 @@ class Tomography:
     Args:
         beam: "parallel", "fan" or "cone".
         num_views: views, evenly spaced from `start_angle` (degrees) over `arc`.
-        arc: degrees; by default a half turn for parallel beams and a full turn for the others.
+        arc: degrees; by default a half turn for parallel beams, a full turn for the others, and as many turns as cover
+            the volume for a helix.
+        pitch: mm along the axis in each turn, which makes a cone beam a helix; centred on the volume.
+        detector: "flat" or "curved", about the source; fan and cone beam.
         angles: explicit list of angles in degrees, instead of the three above.
         source_to_isocenter, source_to_detector: mm, fan and cone beam.
         column_size, row_size: detector elements in mm; by default a voxel, magnified.
-        num_columns, num_rows: by default as many as cover the volume.
+        num_columns, num_rows: by default as many as cover the volume; on a helix, rows for `OVERLAP` pitches.
         column_offset, row_offset: position of the detector's centre in mm.
 
     The grid, for `for_measurement`:
@@ -55,6 +62,8 @@ class Tomography:
     num_views: int = 30
     start_angle: float = 0.0
     arc: float | None = None
+    pitch: float | None = None
+    detector: str = "flat"
     angles: Sequence[float] | None = None
     source_to_isocenter: float = 575.0
     source_to_detector: float = 1050.0
@@ -74,6 +83,15 @@ class Tomography:
     def __post_init__(self) -> None:
         if self.beam not in BEAMS:
             raise UsageError(f"beam must be one of {BEAMS}, got {self.beam!r}")
+        if self.detector not in DETECTORS:
+            raise UsageError(f"detector must be one of {DETECTORS}, got {self.detector!r}")
+        if self.detector == "curved" and self.beam == "parallel":
+            raise UsageError('detector "curved" is for fan and cone beams: set beam, or detector "flat"')
+        if self.pitch is not None:
+            if self.beam != "cone":
+                raise UsageError(f'pitch makes a helix of a cone beam, the beam is {self.beam!r}: set beam to "cone"')
+            if number("pitch", self.pitch, kind="a number of mm in each turn") == 0:
+                raise UsageError("pitch is 0 mm in each turn: leave it out for a circle")
         sizes = ["column_size", "row_size"]
         if self.beam != "parallel":
             sizes += ["source_to_isocenter", "source_to_detector"]
@@ -96,9 +114,10 @@ class Tomography:
         if self.angles is None:
             whole_number("num_views", self.num_views, 2)
             number("start_angle", self.start_angle, kind="a number of degrees")
-            arc = (180.0 if self.beam == "parallel" else 360.0) if self.arc is None else self.arc
-            number("arc", arc, above=0, most=360, kind="a number of degrees")
-            self.angles = [self.start_angle + arc * i / self.num_views for i in range(self.num_views)]
+            if self.arc is not None:
+                number(
+                    "arc", self.arc, above=0, most=360 * (MOST_TURNS if self.pitch else 1), kind="a number of degrees"
+                )
 
     def for_measurement(self, projections) -> SparseRadon | ConeBeam:
         """The operator of projections (1, views, columns, rows) with their ScanGeometry in `meta["geometry"]`.
@@ -134,40 +153,64 @@ class Tomography:
         half_width, half_height, magnification, distances = grid.radius, 0.0, 1.0, {}
         if self.beam != "parallel":
             iso, det = self.source_to_isocenter, self.source_to_detector
-            distances = {"source_to_isocenter": iso, "source_to_detector": det}
+            distances = {"source_to_isocenter": iso, "source_to_detector": det, "detector": self.detector}
             magnification = det / iso
             if grid.radius >= iso:
                 raise ValueError(
                     f"the volume reaches {grid.radius:.0f} mm from the isocenter and the source is {iso:g} mm away: "
                     "set a larger source_to_isocenter"
                 )
-            half_width = det * math.tan(math.asin(grid.radius / iso))
+            fan = math.asin(grid.radius / iso)
+            half_width = det * (fan if self.detector == "curved" else math.tan(fan))
             half_height = grid.shape[2] * slice_distance / 2 * det / (iso - grid.radius)
+            if self.pitch:
+                half_height = OVERLAP * abs(self.pitch) / 2 * magnification
         column_size = chosen(self.column_size, pixel * magnification)
         columns = chosen(self.num_columns, 2 * math.ceil((half_width + abs(self.column_offset)) / column_size))
-        row_size, rows = slice_distance, grid.shape[2]
+        row_size, rows, row_offset = slice_distance, grid.shape[2], 0.0
         if self.beam == "cone":
-            row_size = chosen(self.row_size, slice_distance * magnification)
+            row_size, row_offset = chosen(self.row_size, slice_distance * magnification), self.row_offset
             rows = chosen(self.num_rows, 2 * math.ceil((half_height + abs(self.row_offset)) / row_size))
+        angles = self._angles(grid.shape[2] * slice_distance + rows * row_size / magnification)
+        if self.pitch:
+            middle = (min(angles) + max(angles)) / 2
+            heights = tuple(self.pitch * (angle - middle) / 360 for angle in angles)
+            distances["source_row_offset"], row_offset = heights, tuple(row_offset + h for h in heights)
         return ScanGeometry(
-            beam=self.beam, angles=tuple(self.angles), num_columns=columns, column_size=column_size, num_rows=rows,
-            row_size=row_size, column_offset=self.column_offset, world=world, **distances,
-            row_offset=self.row_offset if self.beam == "cone" else 0.0,
+            beam=self.beam, angles=angles, num_columns=columns, column_size=column_size, num_rows=rows,
+            row_size=row_size, column_offset=self.column_offset, row_offset=row_offset, world=world, **distances,
         )  # fmt: skip
+
+    def _angles(self, travel: float) -> tuple[float, ...]:
+        """Of the views, in degrees; a helix goes on until source and detector have travelled so many mm."""
+        if self.angles is not None:
+            return tuple(self.angles)
+        arc = self.arc
+        if arc is None:
+            arc = 180.0 if self.beam == "parallel" else 360.0
+            if self.pitch:
+                arc *= travel / abs(self.pitch)
+                if arc > 360 * MOST_TURNS:
+                    raise ValueError(f"{travel:.0f} mm take {arc / 360:.0f} turns with a pitch of {self.pitch:g} mm")
+        return tuple(self.start_angle + arc * i / self.num_views for i in range(self.num_views))
 
     def _chosen_grid(self, geometry: ScanGeometry) -> Grid:
         """The grid that the user chose; what was not chosen follows from the field of view."""
         size = geometry.column_size / geometry.magnification
         height = geometry.row_size / (geometry.magnification if geometry.beam == "cone" else 1.0)
         spacing = tuple(cube(chosen(self.spacing, (size, size, height))))
-        middle = float(geometry.rows.mean()) * height / geometry.row_size
+        middle, extent = float(geometry.rows.mean()), geometry.num_rows * height
+        if geometry.beam == "cone":
+            low, high = heights_seen(geometry)
+            middle = (low + high) / 2
+            extent = high - low if geometry.helical else extent
         center = (0.0, 0.0, middle) if self.center is None else tuple(self.center)
         if geometry.beam != "cone":  # the rows are the slices
             spacing, center = (*spacing[:2], geometry.row_size), (*center[:2], middle)
         shape = self.shape
         if shape is None:
-            across = [MULTIPLE * max(1, round(2 * geometry.field_radius / s / MULTIPLE)) for s in spacing[:2]]
-            shape = (*across, max(1, round(geometry.num_rows * height / spacing[2])))
+            across = [MULTIPLE * max(1, round(2 * radius_seen(geometry) / s / MULTIPLE)) for s in spacing[:2]]
+            shape = (*across, max(1, round(extent / spacing[2])))
         return Grid(tuple(shape), spacing, center)
 
 
@@ -206,13 +249,11 @@ def shortfall(geometry: ScanGeometry, grid: Grid) -> tuple[float, float]:
     """How far, in mm, a grid reaches past the field of view: in-plane (half width), and along the rotation axis."""
     half = max(abs(grid.center[a]) + grid.shape[a] * grid.spacing[a] / 2 for a in (0, 1))
     # A derived grid is rounded to whole voxels, which is no shortfall.
-    across = max(0.0, half - geometry.field_radius - MULTIPLE / 2 * max(grid.spacing[:2]))
+    across = max(0.0, half - radius_seen(geometry) - MULTIPLE / 2 * max(grid.spacing[:2]))
     if geometry.beam != "cone":
         return across, 0.0
     low, high = (grid.center[2] + sign * grid.shape[2] * grid.spacing[2] / 2 for sign in (-1, 1))
-    half = geometry.num_rows * geometry.row_size / 2
-    offsets = geometry.per_view("row_offset")
-    seen_low, seen_high = (float(v) / geometry.magnification for v in ((offsets - half).max(), (offsets + half).min()))
+    seen_low, seen_high = heights_seen(geometry)
     return across, max(0.0, seen_low - low - grid.spacing[2] / 2, high - seen_high - grid.spacing[2] / 2)
 
 

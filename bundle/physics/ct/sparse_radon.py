@@ -191,6 +191,8 @@ def _joseph(geometry: ScanGeometry, grid: Grid):
 
 def rays_in_plane(geometry: ScanGeometry):
     """Per view: points (columns, 2) on the rays of the columns, and their directions (columns, 2)."""
+    if geometry.beam != "parallel":
+        across, depth = geometry.in_plane(geometry.columns)
     for view, theta in enumerate(geometry.radians):
         u = torch.stack([torch.cos(theta), torch.sin(theta)])
         d = torch.stack([-torch.sin(theta), torch.cos(theta)])
@@ -198,9 +200,10 @@ def rays_in_plane(geometry: ScanGeometry):
         if geometry.beam == "parallel":
             yield a * u, d.expand(len(a), 2)
         else:
-            iso, det = (geometry.per_view(n)[view] for n in ("source_to_isocenter", "source_to_detector"))
+            iso = geometry.per_view("source_to_isocenter")[view]
             source = -iso * d + geometry.per_view("source_column_offset")[view] * u
-            yield source.expand(len(a), 2), (det - iso) * d + a * u - source
+            element = (depth[view][:, None] - iso) * d + across[view][:, None] * u
+            yield source.expand(len(a), 2), element - source
 
 
 def _strip(geometry: ScanGeometry, grid: Grid):
@@ -240,7 +243,21 @@ def project(geometry: ScanGeometry, view: int, x: torch.Tensor, y: torch.Tensor)
     across, depth = along_u - offset, along_d + iso
     norm = torch.hypot(across, depth)
     direction = torch.stack([(across * c - depth * s), (across * s + depth * c)]) / norm
-    return offset + across / depth * det, direction
+    if geometry.detector == "flat":
+        return offset + across / depth * det, direction
+    return arc(across / norm, depth / norm, offset, det, geometry.radius[view]), direction
+
+
+def arc(sine, cosine, offset, det, radius):
+    """Where rays from the source meet a curved detector: a in mm, for the sine and cosine of their angles to d.
+
+    The ray leaves the source `offset` beside and `det - radius` before the axis of the cylinder, and meets the cylinder
+    where its distance from that axis, (offset + t sine, radius - det + t cosine), is `radius`.
+    """
+    before = det - radius
+    middle = before * cosine - offset * sine
+    t = middle + torch.sqrt(middle.square() + radius**2 - before**2 - offset**2)
+    return radius * torch.atan2(offset + t * sine, t * cosine - before)
 
 
 def trapezoid_integral(corners: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -45,13 +45,17 @@ def backend(request):
 
 @st.composite
 def scans(draw):
-    """Any geometry and any small grid, with numbers that change from view to view."""
+    """Any geometry and any small grid, with numbers that change from view to view; flat, curved, upright or tilted."""
     angles = draw(st.lists(st.floats(-400, 400), min_size=2, max_size=4))
 
     def moving(low, high):
         return draw(per_view(low, high, len(angles)))
 
     offsets = {name: moving(-6, 6) for name in list(MOVING)[2:]}
+    if draw(st.booleans()):
+        offsets |= {"detector": "curved", "detector_radius": draw(st.sampled_from([None, 90.0]))}
+    if draw(st.booleans()):
+        offsets |= {"out_of_plane_angle": moving(-80, 80), "in_plane_angle": moving(-90, 90)}
     geometry = scan(
         angles,
         columns=draw(st.integers(1, 9)),

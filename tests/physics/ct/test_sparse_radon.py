@@ -64,6 +64,10 @@ def rays(geometry):
     def value(name):
         return torch.as_tensor(getattr(geometry, name), dtype=torch.float64).expand(len(theta)).view(-1, 1, 1, 1)
 
+    out, turn = (torch.deg2rad(value(name)) for name in ("out_of_plane_angle", "in_plane_angle"))
+    v, d = out.cos() * v - out.sin() * d, out.cos() * d + out.sin() * v
+    u, v = turn.cos() * u + turn.sin() * v, turn.cos() * v - turn.sin() * u
+
     def positions(count, size):
         return torch.tensor([(i - (count - 1) / 2) * size for i in range(count)], dtype=torch.float64)
 
@@ -74,7 +78,11 @@ def rays(geometry):
     iso, det = value("source_to_isocenter"), value("source_to_detector")
     height = value("source_row_offset") if geometry.beam == "cone" else b  # a fan lies in the plane of its slice
     source = -iso * d + value("source_column_offset") * u + height * v
-    way = (det - iso) * d + a * u + b * v - source
+    element = (det - iso) * d + a * u
+    if geometry.detector == "curved":
+        radius = det if geometry.detector_radius is None else geometry.detector_radius
+        element = (det - iso - radius) * d + radius * ((a / radius).sin() * u + (a / radius).cos() * d)
+    way = element + b * v - source
     return source.expand_as(way), way / way.norm(dim=-1, keepdim=True)
 
 
