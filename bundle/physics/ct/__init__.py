@@ -17,6 +17,6 @@ from bundle.physics.ct.weighted_rays import WeighRaysd
 
 __all__ = [
     "CheckHounsfieldd", "CheckProjectionsd", "ConeBeam", "CorrectHardeningd", "Grid", "HounsfieldScale",
-    "LoadProjectionsd", "MendTruncationd", "RawData", "RemoveRingsd", "ScaleProjectionsd", "ScanGeometry", "SimulateProjectionsd",
-    "SparseRadon", "Tomography", "WeighRaysd",
+    "LoadProjectionsd", "MendTruncationd", "RawData", "RemoveRingsd", "ScaleProjectionsd", "ScanGeometry",
+    "SimulateProjectionsd", "SparseRadon", "Tomography", "WeighRaysd",
 ]  # fmt: skip
