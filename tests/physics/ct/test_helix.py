@@ -168,7 +168,7 @@ def test_what_a_helix_is():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam": "fan", "pitch": 10.0}, "pitch makes a helix of a cone beam, the beam is 'fan'"),
+        ({"beam": "fan", "pitch": 10.0}, "pitch 10.0 makes a helix of a cone beam, the beam is 'fan'"),
         ({"pitch": 0}, "pitch is 0 mm in each turn: leave it out for a circle"),
         ({"pitch": "x"}, "pitch must be a number of mm in each turn"),
         ({"arc": 720.0}, "arc must be a number of degrees above 0, up to 360, got 720"),
