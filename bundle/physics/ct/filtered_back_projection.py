@@ -162,8 +162,11 @@ def _back_project_tilted(
     b = source_row + (along_v - source_row) * det / distance
     places = zip((b, a), (geometry.rows, geometry.columns), (geometry.row_size, geometry.column_size))
     index = [(p - float(first[view][0])) / size for p, first, size in places]
-    scaled = [2 * i / max(1, n - 1) - 1 for i, n in zip(index, (geometry.num_rows, geometry.num_columns))]
-    read = F.grid_sample(filtered[None, None], torch.stack(scaled, -1)[None], align_corners=True)[0, 0]
+    # One empty row and column on either side, between which a detector of one row has a place, too.
+    scaled = [2 * (i + 1) / (n + 1) - 1 for i, n in zip(index, (geometry.num_rows, geometry.num_columns))]
+    read = F.grid_sample(F.pad(filtered, (1, 1, 1, 1))[None, None], torch.stack(scaled, -1)[None], align_corners=True)[
+        0, 0
+    ]
     volume += (read * weight if weighted else read).view(volume.shape)
 
 
