@@ -27,7 +27,7 @@ def volume_of(grid=GRID):
 
 def helix(**options):
     """The operator of a simulated helix, and its exact projections."""
-    operator = Tomography(**SCANNER | {"pitch": 40.0, "num_views": 360} | options).for_volume(volume_of())
+    operator = Tomography(**SCANNER | {"pitch": 40.0, "num_views": 240} | options).for_volume(volume_of())
     return operator, line_integrals(operator.geometry, ELLIPSOIDS).float()
 
 
@@ -40,8 +40,8 @@ def inside(grid=GRID):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"detector": "curved"}, {"pitch": -25.0}, {"pitch": 80.0, "num_views": 200}, {"start_angle": 77.0}],
-    ids=["flat", "curved", "backwards", "fast", "turned"],
+    [{}, {"detector": "curved"}, {"pitch": -25.0}, {"pitch": 80.0, "num_views": 200}],
+    ids=["flat", "curved", "backwards", "fast"],
 )
 def test_the_direct_reconstruction_of_a_helix_has_the_right_values(options):
     operator, y = helix(**options)
@@ -66,7 +66,7 @@ def test_a_tilted_helix_is_not_too_bright_or_dark():
 
 
 def test_least_squares_and_total_variation_come_nearer():
-    operator, y = helix(num_views=200)
+    operator, y = helix(num_views=160)
     truth = volume_of()[0]
     errors = [float((x - truth).square().mean().sqrt()) for x in (
         operator.linear_reconstruction(y),
@@ -81,7 +81,7 @@ def test_the_slices_of_a_view_are_those_that_it_sees():
     geometry, z = operator.geometry, GRID.coordinates(2)
     turns = Helix(geometry)
     only = torch.zeros_like(y)
-    for view in (0, 100, 200):
+    for view in (0, 70, 140):
         only.zero_()[view] = 1.0
         touched = operator.adjoint(only).amax((0, 1)) > 0
         part = turns.slices(view, z, 300.0 - GRID.radius, 300.0 + GRID.radius)
@@ -106,7 +106,7 @@ def test_the_simulated_helix_covers_the_volume_and_travels_the_pitch_in_each_tur
     operator, _ = helix()
     geometry = operator.geometry
     heights, angles = geometry.per_view("source_row_offset"), torch.tensor(geometry.angles, dtype=torch.float64)
-    torch.testing.assert_close(heights.diff() / angles.diff() * 360, torch.full((359,), 40.0, dtype=torch.float64))
+    torch.testing.assert_close(heights.diff() / angles.diff() * 360, torch.full((239,), 40.0, dtype=torch.float64))
     assert float(heights[0] + heights[-1]) == pytest.approx(0, abs=1e-9)
     assert torch.equal(geometry.per_view("row_offset"), heights)
     low, high = heights_seen(geometry)
