@@ -19,6 +19,7 @@ run by run, and the same command goes on.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -62,8 +63,10 @@ METHODS = {"alone": ("cubic_consistent", "total_variation"), "several": ("input"
 class Heads:
     """Runs of the study: person, case, method, seed."""
 
-    def __init__(self, files: dict[str, Path], size: tuple[int, ...], work_dir: Path, ids: dict) -> None:
+    def __init__(self, files: dict[str, Path], size: tuple[int, ...], work_dir: Path, ids: dict,
+                 order: Iterable[str] = PEOPLE) -> None:  # fmt: skip
         self.files, self.size, self.work_dir, self.ids = files, size, work_dir, ids
+        self.seeds = {person: seed for seed, person in enumerate(order)}
         self.head, self.bench = lru_cache(maxsize=1)(self._head), lru_cache(maxsize=1)(self._bench)
 
     def _head(self, person: str) -> tuple[np.ndarray, np.ndarray, tuple[slice, ...]]:
@@ -83,7 +86,7 @@ class Heads:
 
     def stacks(self, person: str, moved: bool) -> list[Stack]:
         """The geometry of the three scans, the true poses in them."""
-        motion = {"turn": TURN, "shift": SHIFT, "seed": list(PEOPLE).index(person)} if moved else {}
+        motion = {"turn": TURN, "shift": SHIFT, "seed": self.seeds[person]} if moved else {}
         scanner = Stacks(orientations=SEVERAL["three"], ratio=THICKNESS, **motion)
         return list(scanner.for_volume(self.truth(person)).stacks)
 
@@ -123,7 +126,7 @@ class Heads:
         if method == REGISTRATION:
             return self._registration(person, bench)
         x = bench.sample(seed=seed) if method == DIFFUSION else bench.reconstruct(method)
-        return self._compared(person, bench, x)
+        return self.compared(person, bench, x)
 
     def _registration(self, person: str, bench: Measured) -> dict:
         truth = self.truth(person)
@@ -147,7 +150,7 @@ class Heads:
         low, high = (bench.item["image"].applied_operations[-1]["extra_info"][k] for k in ("lower", "upper"))
         return low + (x + 1) / 2 * (high - low)
 
-    def _compared(self, person: str, bench: Measured, x: torch.Tensor) -> dict:
+    def compared(self, person: str, bench: Measured, x: torch.Tensor) -> dict:
         """Metrics in the truth's intensities; full scale is that of the whole head."""
         x, truth = self.restored(bench, x), self.truth(person).as_tensor()[0]
         shape = [min(a, b) for a, b in zip(x.shape, truth.shape)]

@@ -94,12 +94,12 @@ def tuning_text(record: Mapping) -> str:
     best, rows = record["best"], []
     for what, title in ((BASELINE, "total variation: weight over noise"), ("sampler", "error, start, steps")):
         for setting, psnr in best[what]["mean_psnr"].items():
-            chosen = " (chosen)" if setting == best[what]["chosen"] else ""
+            chosen = " (best)" if setting == best[what]["chosen"] else ""
             rows.append([title, f"{setting}{chosen}", f"{psnr:.2f}"])
     lead = cell(best["lead"], 2, "+")
     note = (
-        f"Mean PSNR over {len(best['lead'])} pairs of a volume and a level of noise; the chosen settings lead total "
-        f"variation with its best weight by {lead} dB. Made by `python -m scripts.studies.tune_stacks`."
+        f"Mean PSNR over {len(best['lead'])} people; the best settings lead total variation with its best weight by "
+        f"{lead} dB. Made by `python -m scripts.studies.tune_stacks`."
     )
     return f"{note}\n\n{table(['what', 'setting', 'PSNR (dB)'], rows)}"
 
