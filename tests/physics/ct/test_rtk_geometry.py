@@ -352,7 +352,6 @@ def test_our_projections_are_those_of_rtk(tmp_path, view):
 
 
 def short(i):
-    """220 degrees."""
     return {"GantryAngle": 10 + 220 * i / (VIEWS - 1)}
 
 
@@ -364,13 +363,10 @@ def fdk_by_rtk(path, weights):
     """RTK's own direct reconstruction of scan.mha and scan.xml, on the balls' voxels, as an array (X, Y, Z)."""
     itk, rtk = toolkit()
     image_type = itk.Image[itk.F, 3]
-    reader = rtk.ThreeDCircularProjectionGeometryXMLFileReader.New()
-    reader.SetFilename(str(path.with_suffix(".xml")))
+    reader = rtk.ThreeDCircularProjectionGeometryXMLFileReader.New(Filename=str(path.with_suffix(".xml")))
     reader.GenerateOutputInformation()
     geometry = reader.GetOutputObject()
-    weigh = getattr(rtk, weights)[image_type].New()
-    weigh.SetInput(itk.imread(str(path), itk.F))
-    weigh.SetGeometry(geometry)
+    weigh = getattr(rtk, weights)[image_type].New(Input=itk.imread(str(path), itk.F), Geometry=geometry)
     balls = ball_image(itk)
     empty = rtk.ConstantImageSource[image_type].New()
     empty.SetOrigin(balls.GetOrigin())
@@ -388,9 +384,7 @@ def fdk_by_rtk(path, weights):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("view", "weights"),
-    [(short, "ParkerShortScanImageFilter"), (shifted, "DisplacedDetectorImageFilter")],
-    ids=["short", "shifted"],
+    ("view", "weights"), [(short, "ParkerShortScanImageFilter"), (shifted, "DisplacedDetectorImageFilter")]
 )
 def test_direct_reconstructions_are_those_of_rtk(tmp_path, view, weights):
     """Parker's and Wang's weights, each toolkit with its own."""
@@ -401,7 +395,6 @@ def test_direct_reconstructions_are_those_of_rtk(tmp_path, view, weights):
     ours = operator.linear_reconstruction(y.as_tensor()[0])
     itk, _ = toolkit()
     balls = torch.from_numpy(itk.array_from_image(ball_image(itk)).T.copy()).permute(0, 2, 1).flip(1)
-    for _, _, value in BALLS:
-        inside = balls == value
+    for inside in (balls == value for _, _, value in BALLS):
         assert float(ours[inside].mean()) == pytest.approx(float(theirs[inside].mean()), rel=0.01)
     assert (ours - theirs).square().mean().sqrt() < 0.001 * theirs.max()
