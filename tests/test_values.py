@@ -140,7 +140,7 @@ TABLE = [
     (CT, "baselines#least_squares#iterations", [0, -1], "iterations must be a whole number from 1"),
     (CT, "operator#num_columns", [0, 2.5], "num_columns must be a whole number from 1"),
     (CT, "operator#column_offset", ["x"], "column_offset must be a number of mm"),
-    (CT, "operator#pitch", [10, -3.5], "pitch makes a helix of a cone beam, the beam is 'parallel'"),
+    (CT, "operator#pitch", [10, -3.5], "makes a helix of a cone beam, the beam is 'parallel'"),
     (CT, "operator#detector", ["x", 1], "detector must be one of"),
     (KSPACE, "acceleration", [0.5, 0, -4, "x"], "acceleration must be a number from 1"),
     (KSPACE, "num_coils", [0, -1, 2.5, "x"], "num_coils must be a whole number from 1"),

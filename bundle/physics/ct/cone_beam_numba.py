@@ -93,15 +93,19 @@ def _project(
                 continue
             share = np.float32(across - lower)
             first = i * stride + lower * stride_across
+            count = end_slice - begin_slice
+            read = curtain[begin_slice + 1 : end_slice + 1]  # views from 0, which compilers make vectors of
+            near = table[max(first, 0), begin_slice:end_slice]
+            far = table[min(first + stride_across, len(table) - 1), begin_slice:end_slice]
             if lower < 0:
-                for k in range(begin_slice, end_slice):
-                    curtain[k + 1] = share * table[first + stride_across, k]
+                for k in range(count):
+                    read[k] = share * far[k]
             elif lower == num_across - 1:
-                for k in range(begin_slice, end_slice):
-                    curtain[k + 1] = (np.float32(1) - share) * table[first, k]
+                for k in range(count):
+                    read[k] = (np.float32(1) - share) * near[k]
             else:
-                for k in range(begin_slice, end_slice):
-                    curtain[k + 1] = (np.float32(1) - share) * table[first, k] + share * table[first + stride_across, k]
+                for k in range(count):
+                    read[k] = (np.float32(1) - share) * near[k] + share * far[k]
             for r in range(num_rows):
                 up = min(max(up0 + per_rise * rise[f, r], -1.0), float(num_slices))
                 below = min(int(math.floor(up)), num_slices - 1)
@@ -137,9 +141,13 @@ def _back_project(
                 curtain[below + 1] += (np.float32(1) - s) * g
                 curtain[below + 2] += s * g
             first = i * stride + lower * stride_across
+            count = end_slice - begin_slice
+            written = curtain[begin_slice + 1 : end_slice + 1]
             if lower >= 0:
-                for k in range(begin_slice, end_slice):
-                    table[first, k] += (np.float32(1) - share) * curtain[k + 1]
+                near = table[first, begin_slice:end_slice]
+                for k in range(count):
+                    near[k] += (np.float32(1) - share) * written[k]
             if lower < num_across - 1:
-                for k in range(begin_slice, end_slice):
-                    table[first + stride_across, k] += share * curtain[k + 1]
+                far = table[first + stride_across, begin_slice:end_slice]
+                for k in range(count):
+                    far[k] += share * written[k]

@@ -25,6 +25,8 @@ from bundle.physics.ct.helix import Helix
 from bundle.physics.ct.redundancy import angular_steps, mirrored, ray_shares
 
 WINDOWS = ("ramp", "hann", "cosine")
+COVERED = 0.5
+"""Radians of views from which a voxel of a tilted helix is reconstructed as if they were half a turn."""
 
 
 class Scanner(Protocol):
@@ -56,11 +58,20 @@ def filtered_back_projection(y: torch.Tensor, operator: Scanner, window: str = "
     if geometry.detector == "curved" and not concentric(geometry):
         y, geometry = flattened(y, geometry)
     volume = torch.zeros(grid.shape, dtype=y.dtype, device=y.device)
-    helix = Helix(geometry) if geometry.helical else None
+    helix = Helix(geometry) if geometry.helical and not geometry.tilted else None
     shares = ray_shares(geometry) * angular_steps(geometry)[:, None] * (2.0 if helix else 1.0)
+    covered = torch.zeros_like(volume) if geometry.helical and geometry.tilted else None
     y, geometry = mirrored(y * shares.to(y)[..., None], geometry)
     for view in range(len(y)):
-        _back_project(volume, _filter(y[view], geometry, view, window), geometry, grid, view, helix)
+        filtered = _filter(y[view], geometry, view, window)
+        if geometry.tilted:
+            _back_project_tilted(volume, filtered, geometry, grid, view)
+        else:
+            _back_project(volume, filtered, geometry, grid, view, helix)
+        if covered is not None:
+            _back_project_tilted(covered, shares[view].mean().to(y).expand_as(filtered), geometry, grid, view, False)
+    if covered is not None:  # by as much as the views that see a voxel are more than half a turn
+        volume *= math.pi / covered.clamp_min(COVERED)
     return volume.add_(air)
 
 
@@ -107,8 +118,6 @@ def _back_project(
     volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int, helix: Helix | None
 ) -> None:
     """Add one filtered view (columns, rows) to the volume."""
-    if geometry.tilted:
-        return _back_project_tilted(volume, filtered, geometry, grid, view)
     x, y, z = (grid.coordinates(a).to(volume) for a in range(3))
     theta = float(geometry.radians[view])
     along_u = (x[:, None] * math.cos(theta) + y * math.sin(theta)).flatten()
@@ -139,20 +148,26 @@ def _back_project(
     volume[..., slices] += curtain.view(*grid.shape[:2], -1)
 
 
-def _back_project_tilted(volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int) -> None:
-    """The same where depth and column change with the height."""
+def _back_project_tilted(
+    volume, filtered: torch.Tensor, geometry: ScanGeometry, grid: Grid, view: int, weighted: bool = True
+) -> None:
+    """The same where depth and column change with the height; without weights, where a view sees."""
     x, y, z = (grid.coordinates(a).to(volume) for a in range(3))
     u, v, d = geometry.frames[view].tolist()
-    iso, det, _, source_row = _distances(geometry, view)
-    for k, height in enumerate(z.tolist()):
-        along_u, along_v, along_d = (axis[0] * x[:, None] + axis[1] * y + axis[2] * height for axis in (u, v, d))
-        a, distance, weight = _seen(geometry, view, along_u, along_d)
-        b = source_row + (along_v - source_row) * det / distance
-        places = zip((b, a), (geometry.rows, geometry.columns), (geometry.row_size, geometry.column_size))
-        index = [(p - float(first[view][0])) / size for p, first, size in places]
-        scaled = [2 * i / max(1, n - 1) - 1 for i, n in zip(index, (geometry.num_rows, geometry.num_columns))]
-        read = F.grid_sample(filtered[None, None], torch.stack(scaled, -1)[None], align_corners=True)
-        volume[..., k] += read[0, 0] * weight
+    _, det, _, source_row = _distances(geometry, view)
+    along_u, along_v, along_d = (
+        (axis[0] * x[:, None] + axis[1] * y).flatten()[:, None] + axis[2] * z for axis in (u, v, d)
+    )
+    a, distance, weight = _seen(geometry, view, along_u, along_d)
+    b = source_row + (along_v - source_row) * det / distance
+    places = zip((b, a), (geometry.rows, geometry.columns), (geometry.row_size, geometry.column_size))
+    index = [(p - float(first[view][0])) / size for p, first, size in places]
+    # One empty row and column on either side, between which a detector of one row has a place, too.
+    scaled = [2 * (i + 1) / (n + 1) - 1 for i, n in zip(index, (geometry.num_rows, geometry.num_columns))]
+    read = F.grid_sample(F.pad(filtered, (1, 1, 1, 1))[None, None], torch.stack(scaled, -1)[None], align_corners=True)[
+        0, 0
+    ]
+    volume += (read * weight if weighted else read).view(volume.shape)
 
 
 def _distances(geometry: ScanGeometry, view: int) -> list[float]:

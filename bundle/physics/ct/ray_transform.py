@@ -44,7 +44,7 @@ class RayTransform(LinearOperator):
 
     def starting_bytes(self) -> float:
         """The result, and of each view its values at all voxels, with what interpolates them."""
-        arrays = (20 if self.geometry.helical else 12) if self.geometry.beam == "cone" else 6
+        arrays = (20 if self.geometry.helical or self.geometry.tilted else 12) if self.geometry.beam == "cone" else 6
         return arrays * array_bytes(self.domain_shape) + 3 * array_bytes(self.range_shape)
 
     def noise_norm(self, y: torch.Tensor) -> float:

@@ -88,9 +88,12 @@ class Tomography:
         if self.detector == "curved" and self.beam == "parallel":
             raise UsageError('detector "curved" is for fan and cone beams: set beam, or detector "flat"')
         if self.pitch is not None:
+            number("pitch", self.pitch, kind="a number of mm in each turn")
             if self.beam != "cone":
-                raise UsageError(f'pitch makes a helix of a cone beam, the beam is {self.beam!r}: set beam to "cone"')
-            if number("pitch", self.pitch, kind="a number of mm in each turn") == 0:
+                raise UsageError(
+                    f"pitch {self.pitch} makes a helix of a cone beam, the beam is {self.beam!r}: set beam cone"
+                )
+            if self.pitch == 0:
                 raise UsageError("pitch is 0 mm in each turn: leave it out for a circle")
         sizes = ["column_size", "row_size"]
         if self.beam != "parallel":

@@ -27,7 +27,7 @@ def volume_of(grid=GRID):
 
 def helix(**options):
     """The operator of a simulated helix, and its exact projections."""
-    operator = Tomography(**SCANNER | {"pitch": 40.0, "num_views": 360} | options).for_volume(volume_of())
+    operator = Tomography(**SCANNER | {"pitch": 40.0, "num_views": 240} | options).for_volume(volume_of())
     return operator, line_integrals(operator.geometry, ELLIPSOIDS).float()
 
 
@@ -40,8 +40,8 @@ def inside(grid=GRID):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"detector": "curved"}, {"pitch": -25.0}, {"pitch": 80.0, "num_views": 200}, {"start_angle": 77.0}],
-    ids=["flat", "curved", "backwards", "fast", "turned"],
+    [{}, {"detector": "curved"}, {"pitch": -25.0}, {"pitch": 80.0, "num_views": 200}],
+    ids=["flat", "curved", "backwards", "fast"],
 )
 def test_the_direct_reconstruction_of_a_helix_has_the_right_values(options):
     operator, y = helix(**options)
@@ -58,8 +58,15 @@ def test_a_shifted_detector_on_a_helix_stays_near():
     assert x[inside()].mean() == pytest.approx(1.0, abs=0.01) and x[inside()].std() < 0.05
 
 
+def test_a_tilted_helix_is_not_too_bright_or_dark():
+    """As with a tilted gantry: each voxel counts the views that see it."""
+    geometry = replace(helix(num_views=180)[0].geometry, in_plane_angle=3.0, out_of_plane_angle=2.0)
+    x = ConeBeam(geometry, GRID).linear_reconstruction(line_integrals(geometry, ELLIPSOIDS).float())
+    assert x[inside()].mean() == pytest.approx(1.0, abs=0.03) and x[inside()].std() < 0.1
+
+
 def test_least_squares_and_total_variation_come_nearer():
-    operator, y = helix(num_views=200)
+    operator, y = helix(num_views=160)
     truth = volume_of()[0]
     errors = [float((x - truth).square().mean().sqrt()) for x in (
         operator.linear_reconstruction(y),
@@ -74,7 +81,7 @@ def test_the_slices_of_a_view_are_those_that_it_sees():
     geometry, z = operator.geometry, GRID.coordinates(2)
     turns = Helix(geometry)
     only = torch.zeros_like(y)
-    for view in (0, 100, 200):
+    for view in (0, 70, 140):
         only.zero_()[view] = 1.0
         touched = operator.adjoint(only).amax((0, 1)) > 0
         part = turns.slices(view, z, 300.0 - GRID.radius, 300.0 + GRID.radius)
@@ -99,7 +106,7 @@ def test_the_simulated_helix_covers_the_volume_and_travels_the_pitch_in_each_tur
     operator, _ = helix()
     geometry = operator.geometry
     heights, angles = geometry.per_view("source_row_offset"), torch.tensor(geometry.angles, dtype=torch.float64)
-    torch.testing.assert_close(heights.diff() / angles.diff() * 360, torch.full((359,), 40.0, dtype=torch.float64))
+    torch.testing.assert_close(heights.diff() / angles.diff() * 360, torch.full((239,), 40.0, dtype=torch.float64))
     assert float(heights[0] + heights[-1]) == pytest.approx(0, abs=1e-9)
     assert torch.equal(geometry.per_view("row_offset"), heights)
     low, high = heights_seen(geometry)
@@ -168,7 +175,7 @@ def test_what_a_helix_is():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam": "fan", "pitch": 10.0}, "pitch makes a helix of a cone beam, the beam is 'fan'"),
+        ({"beam": "fan", "pitch": 10.0}, "pitch 10.0 makes a helix of a cone beam, the beam is 'fan'"),
         ({"pitch": 0}, "pitch is 0 mm in each turn: leave it out for a circle"),
         ({"pitch": "x"}, "pitch must be a number of mm in each turn"),
         ({"arc": 720.0}, "arc must be a number of degrees above 0, up to 360, got 720"),
