@@ -214,7 +214,7 @@ def quick_slice(p: torch.Tensor, geometry: ScanGeometry) -> torch.Tensor:
 
 
 def check_attenuation(p: np.ndarray, geometry: ScanGeometry, water: float) -> list[str]:
-    """Sentences if the object is no body by its attenuation, or holds metal; raises ValueError if lengths must be wrong.
+    """Sentences if the object is no body by its attenuation, or holds metal; ValueError if lengths must be wrong.
 
     Args:
         water: attenuation in 1/mm.
