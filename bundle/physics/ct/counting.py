@@ -85,6 +85,7 @@ def rays_of(counts: np.ndarray, air: float | np.ndarray, read_out: float = 0.0) 
             p = np.where(here, scored(p0, y, m0) - own * (1 + read_out**2 / m0) / (2 * m0), p)
     # Neighbours do not know of dead elements, which have one value in all views, nor of edges where few meet many.
     alone = (np.abs(y - mean) > ASTRAY * np.sqrt(mean + read_out**2)) | (np.ptp(y, axis=0) == 0)
+    alone |= (size == 1) & (y < ENOUGH / 4)
     p[alone] = -np.log(np.maximum(y, LEAST) / photons)[alone]
     mean, *_ = neighbours(y, photons, read_out, ENOUGH_TO_WEIGH, others=True)
     return p.astype(np.float32), RayNoise(((mean + read_out**2) / np.square(mean)).astype(np.float32))
