@@ -16,6 +16,7 @@ def test_the_best_weight_is_found(at):
     assert abs(math.log(weight / at)) < 0.4 and error < 1.2
 
 
+@pytest.mark.slow
 def test_weights_of_few_photons_gain_by_the_rule_too():
     x = torch.linspace(-1, 1, 32)
     volume = torch.where(x[:, None] ** 2 / 0.9 + x**2 / 0.5 < 1, 30.0, -1000.0)[..., None].repeat(1, 1, 2) * 1.0
