@@ -85,10 +85,11 @@ def run_ct(work_dir: Path) -> None:
     for name, ((views, beam), photons, seeds, others) in CT_RUNS.items():
         noise = "no noise" if photons is None else f"{photons:g} photons"
         weights = tuned[f"{views}, {beam}, {noise}"]
+        # With counts, the weights follow from their noise.
+        tuned_here = {"total_variation_weight": weights["total_variation"], "data_consistency#rho": weights["rho"]}
         overrides = {
-            "total_variation_weight": weights["total_variation"],
+            **(tuned_here if photons is None else {}),
             "tv_weight": weights["smoothing"],
-            "data_consistency#rho": weights["rho"],
             "photons": photons,
             "beam": beam,
             **VIEWS[views],

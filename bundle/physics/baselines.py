@@ -33,8 +33,8 @@ of several heads and levels of noise (scripts.studies.tune_total_variation, docs
 
 PER_VARIANCE = 3.0
 """Weight of total variation over (s / |A|)^2, s the standard deviation of rays that are weighted by their noise, in the
-prior's units: best within 0.1 dB for 1e3 to 1e6 photons (scripts.studies.ct_noise, docs/ct_noise.json). It goes with
-the square, as that of a fixed prior against a likelihood does."""
+prior's units: within 0.4 dB of the best for 1e3 to 1e6 photons (scripts.studies.ct_noise, docs/ct_noise.json). It goes
+with the square, as that of a fixed prior against a likelihood does."""
 
 UNKNOWN_NOISE = 3e-4
 """Weight of total variation where the noise of rays is not known."""

@@ -186,8 +186,8 @@ def warn_of(counts: np.ndarray, air: float, path: Path) -> float:
     lowest = lowest_of(air)
     taken = "half a count" if lowest == LOWEST_COUNT else f"{lowest:g}"
     if empty:
-        what = f"{empty} counts are zero or negative and are taken as {taken}"
-        warnings.warn(f"{path}: {what}", stacklevel=6)
+        where = ", where their neighbours do not tell better" if lowest == LOWEST_COUNT else ""
+        warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as {taken}{where}", stacklevel=6)
     small = float(((counts > 0) & (counts < lowest)).mean())
     if small > TOO_SMALL:
         warnings.warn(

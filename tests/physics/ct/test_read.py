@@ -368,7 +368,10 @@ def test_counts_of_zero_are_counted_and_become_half_a_count(tmp_path, values):
     counts = noisy_counts(values)
     counts[2, 5, :3], counts[4, 4, 0] = 0, -3
     message, y = warned(write(tmp_path, counts, air_counts=1e4))
-    assert message == "4 counts are zero or negative and are taken as half a count"
+    assert (
+        message
+        == "4 counts are zero or negative and are taken as half a count, where their neighbours do not tell better"
+    )
     np.testing.assert_allclose(y.as_tensor()[0, 2, 5, :3], np.log(2e4), rtol=1e-6)
     assert float(y[0, 4, 4, 0]) == float(y[0, 2, 5, 0]) == float(y.max())
 

@@ -195,7 +195,7 @@ def test_line_integrals_are_weighted_where_it_is_asked_for():
     operator = operator_of(measured("transmission", None))
     assert isinstance(operator, WeightedRays) and operator.deviation is None
     counted = operator_of(measured("auto", 1e6)).rows
-    assert np.corrcoef(operator.rows.flatten(), counted.flatten())[0, 1] > 0.9
+    assert np.corrcoef(operator.rows.flatten(), counted.flatten())[0, 1] > 0.8
 
 
 def test_total_variation_and_rho_follow_the_noise():
