@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from bundle.files.limits import Limits
 from bundle.files.machine import GIGA, in_gigabytes
@@ -30,6 +29,8 @@ def read_helix2fan(path: Path, limits: Limits | None = None) -> RawScan:
     Raises:
         Refusal: the file is damaged, too large, lacks what a fan beam needs, or is another of its stacks.
     """
+    import tifffile  # asked for by these files alone
+
     most = (limits or Limits()).max_gigabytes * GIGA
     try:
         with tifffile.TiffFile(path) as file:

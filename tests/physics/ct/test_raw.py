@@ -242,7 +242,7 @@ def test_what_cannot_be_rebinned_is_refused():
     values = np.ones(geometry.range_shape, np.float32)
     for other, words in (
         (replace(geometry, source_column_offset=tuple(float(n % 2) for n in range(300))), "focal spot moves"),
-        (replace(geometry, angles=tuple(a + 0.5 * (n % 5) for n, a in enumerate(geometry.angles))), "not evenly spaced"),
+        (replace(geometry, angles=tuple(a + n % 5 / 2 for n, a in enumerate(geometry.angles))), "not evenly spaced"),
         (replace(geometry, row_offset=0.0, source_row_offset=0.0), "takes a helix"),
         (helix(pitch=200.0), "the pitch is too large"),
     ):
