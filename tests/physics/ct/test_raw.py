@@ -3,7 +3,9 @@
 import struct
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import torch
@@ -15,7 +17,7 @@ from bundle.files.fingerprint import fingerprint
 from bundle.files.limits import Limits
 from bundle.files.scan import Refusal
 from bundle.physics.ct import Grid, LoadProjectionsd, ScanGeometry, SparseRadon
-from bundle.physics.ct.ct_pd import is_ct_pd, read_ct_pd, value_of
+from bundle.physics.ct.ct_pd import RawScan, geometry_of, is_ct_pd, read_ct_pd, value_of, view_of
 from bundle.physics.ct.helix2fan import read_helix2fan
 from bundle.physics.ct.raw import RawData
 from bundle.physics.ct.rebin import rebinned
@@ -181,8 +183,6 @@ def test_water_in_1_per_cm_and_numbers_as_text():
 
 
 def _scan(geometry, water):
-    from bundle.physics.ct.ct_pd import RawScan
-
     return RawScan(np.ones(geometry.range_shape, np.float32), geometry, water)
 
 
@@ -317,3 +317,36 @@ def test_pictures_and_damaged_files_are_refused(tmp_path):
     (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:300])
     with pytest.raises(ValueError, match="cut.tif: "):
         LoadProjectionsd("image")({"image": str(tmp_path / "cut.tif")})
+
+
+# -- whole runs ---------------------------------------------------------------------------------------------
+def write_body(folder, views):
+    """Views of ELLIPSOIDS, as a scanner would have seen them."""
+    folder.mkdir(parents=True)
+    write_view(folder / "0.dcm", views[0], np.zeros((COLUMNS, ROWS)), 1)
+    write_view(folder / "1.dcm", views[1], np.zeros((COLUMNS, ROWS)), 2)
+    headers = [view_of(pydicom.dcmread(folder / f"{n}.dcm"), "") for n in (0, 1)]
+    geometry = geometry_of([headers[0] | view for view in views])
+    values = line_integrals(geometry, ELLIPSOIDS).numpy()
+    for n, view in enumerate(views):
+        write_view(folder / f"{n}.dcm", view, values[n, ::-1], n + 1)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rebin", ["none", "fan"])
+def test_a_scanner_s_folder_becomes_a_volume_where_the_patient_lay(rebin, run_here, tiny_overrides, tmp_path):
+    views = trajectory(3.0, d_z=1.5) if rebin == "none" else trajectory(3.0)
+    write_body(tmp_path / "in" / "Doe", views)
+    grid = {"operator#spacing": 3.0} if rebin == "none" else {}
+    quick = {"num_steps": 1, "baselines#total_variation#iterations": 20, "raw#rebin": rebin, "deidentify": True, **grid}
+    run_here(
+        "inference", ["configs/inference.json", "configs/task_svct.json"], tiny_overrides(tmp_path / "in", **quick)
+    )
+    (path,) = (tmp_path / "results").glob("case_*/*_recon.nii.gz")
+    assert not any(b"Doe" in p.read_bytes() for p in path.parent.iterdir())
+    recon = nib.load(path)
+    values = recon.get_fdata()
+    places = nib.affines.apply_affine(recon.affine, np.stack(np.nonzero(values > 400), 1))
+    # The ball lies to the right of who stands at the table, which is the left of who lies on the back, head first.
+    assert np.abs(np.median(places, 0) - np.array([-BALL[0], BALL[1], BALL[2]])).max() < 3.0
