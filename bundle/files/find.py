@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -105,15 +105,14 @@ class Found:
 
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                 dicom: bool = True, deep: bool = False, one: Callable[[Path], bool] | None = None
-                 ) -> Found:  # fmt: skip
+                 dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
     """The volumes of a file, a DICOM series folder, a folder of volumes and of DICOM series at any depth, or a list.
 
     A list is a .txt file of paths to such files and folders (bundle.files.listed).
 
     Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
     beside DICOM images, are left out; with `deep`, those in folders inside are found, too. Without `dicom`, DICOM files
-    are as others that are none of the `suffixes`. A folder of which `one` is true is one measurement.
+    are as others that are none of the `suffixes`.
 
     Raises:
         FileNotFoundError: `source` does not exist or holds no volume.
@@ -131,17 +130,13 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series, a folder of them or a list"
         )
     if is_list(source):
-        return find_listed(source, suffixes, results, dicom, deep, one)
+        return find_listed(source, suffixes, results, dicom, deep)
     if source.name.upper() == DISC_INDEX:
         source = source.parent
     elif kind is Kind.FILE:
         return Found([{"image": str(source), "case": case_name(source, suffixes)}])
     found = Found()
     for folder in folders_of(source, results, found):
-        if one is not None and one(folder):
-            name = "_".join(folder.relative_to(source).parts) or case_name(folder)
-            found.items.append({"image": str(folder), "case": name})
-            continue
         kinds = kinds_of(folder, visible_in(folder, found), found.unreadable)
         found.left_out |= {str(p): NO_FILE for p, kind in kinds.items() if kind is Kind.OTHER}
         files = [p for p, kind in kinds.items() if kind is Kind.FILE]
@@ -188,8 +183,7 @@ def namesakes(items: Sequence[Mapping]) -> dict[str, str]:
 
 
 def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                dicom: bool = True, deep: bool = False, one: Callable[[Path], bool] | None = None
-                ) -> Found:  # fmt: skip
+                dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
     """As `find_volumes`, of what a list names; an entry that cannot be used is refused, and the others are taken.
 
     Raises FileNotFoundError where none can be used.
@@ -203,7 +197,7 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
                 raise ValueError("a list in a list: name what it holds")
             if kind_of(entry) is Kind.NOTHING:
                 raise ValueError(f"does not exist, and is named in {source}")
-            inside = find_volumes(entry, suffixes, results, dicom, deep, one)
+            inside = find_volumes(entry, suffixes, results, dicom, deep)
         except FileNotFoundError as error:
             found.unreadable[str(entry)] = str(error)
             continue

@@ -22,7 +22,6 @@ DIGITS = 16
 def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | None:
     """16 hexadecimal digits of a file, or of a stack by the identities of its images; None if it cannot be read.
 
-    Of a folder that is one measurement, by its names and sizes, and its first file.
     Of a series by all its volumes. Of a group by the fingerprints of its members; one of a single member has that
     member's.
     """
@@ -37,9 +36,6 @@ def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | 
         return hashlib.sha256("\n".join(sorted(of_members)).encode()).hexdigest()[:DIGITS]
     if isinstance(data, Stack) and all(s.instance for s in data.slices):
         told = "\n".join(sorted(f"{s.instance} {s.frame}" for s in data.slices)).encode()
-    elif not isinstance(data, Stack) and Path(data).is_dir():
-        paths = sorted(p for p in Path(data).iterdir() if p.is_file())
-        told = "".join(f"{p.name} {p.stat().st_size}\n" for p in paths).encode() + b"".join(map(ends_of, paths[:1]))
     else:
         paths = sorted({s.path for s in data.slices}) if isinstance(data, Stack) else [Path(data)]
         try:

@@ -5,7 +5,6 @@ from bundle.physics.ct.beam_hardening import CorrectHardeningd
 from bundle.physics.ct.cone_beam import ConeBeam
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.plausible import CheckProjectionsd
-from bundle.physics.ct.raw import RawData
 from bundle.physics.ct.read import LoadProjectionsd
 from bundle.physics.ct.rings import RemoveRingsd
 from bundle.physics.ct.scale import ScaleProjectionsd
@@ -17,6 +16,6 @@ from bundle.physics.ct.weighted_rays import WeighRaysd
 
 __all__ = [
     "CheckHounsfieldd", "CheckProjectionsd", "ConeBeam", "CorrectHardeningd", "Grid", "HounsfieldScale",
-    "LoadProjectionsd", "MendTruncationd", "RawData", "RemoveRingsd", "ScaleProjectionsd", "ScanGeometry",
+    "LoadProjectionsd", "MendTruncationd", "RemoveRingsd", "ScaleProjectionsd", "ScanGeometry",
     "SimulateProjectionsd", "SparseRadon", "Tomography", "WeighRaysd",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
     <case>.npz, .nii, .nii.gz, .mha, .mhd, .nrrd    with  <case>.json    (docs/ct_geometry.schema.json)
     an ITK-readable stack                           with  <case>.xml     (the Reconstruction Toolkit's geometry)
-    a folder of DICOM-CT-PD, <case>.tif of Helix2Fan      by themselves  (ct_pd.py, helix2fan.py)
 
 With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
 image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states what is
@@ -29,13 +28,11 @@ from bundle.files.limits import Limits, read_text
 from bundle.files.npz import check_npz
 from bundle.files.scan import Refusal, unreadable
 from bundle.files.volume_read import check_image
-from bundle.physics.ct import Grid, ScanGeometry, helix2fan
+from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.counted import Counted, read_field
-from bundle.physics.ct.ct_pd import is_ct_pd
-from bundle.physics.ct.raw import RawData
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
-SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", *helix2fan.SUFFIXES)
+SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 LARGEST_LINE_INTEGRAL = 20.0
 """exp(-20): no detector counts that; larger values are not line integrals."""
 
@@ -46,7 +43,6 @@ class LoadProjectionsd(MapTransform):
     Args:
         keys: paths.
         limits: of the size of a file and of memory.
-        raw: what is taken of scanners' own data.
 
     Raises:
         FileNotFoundError: no file, or no geometry beside it.
@@ -56,26 +52,22 @@ class LoadProjectionsd(MapTransform):
     """
 
     suffixes = SUFFIXES
-    holds_one = staticmethod(is_ct_pd)
-    """Which folders are one scan."""
 
-    def __init__(self, keys, limits: Limits | None = None, raw: RawData | None = None) -> None:
+    def __init__(self, keys, limits: Limits | None = None) -> None:
         super().__init__(keys)
-        self.limits, self.raw = limits or Limits(), raw or RawData()
+        self.limits = limits or Limits()
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = read_projections(d[key], self.limits, self.raw)
+            d[key] = read_projections(d[key], self.limits)
             d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d
 
 
-def read_projections(path: str | Path, limits: Limits | None = None, raw: RawData | None = None) -> MetaTensor:
+def read_projections(path: str | Path, limits: Limits | None = None) -> MetaTensor:
     """See LoadProjectionsd."""
     path, limits = Path(path), limits or Limits()
-    if path.is_dir() or path.name.lower().endswith(helix2fan.SUFFIXES):
-        return _read_raw(path, limits, raw or RawData())
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a file of projections ({', '.join(SUFFIXES)})")
     folder, case = path.parent, case_name(path, SUFFIXES)
@@ -111,27 +103,6 @@ def read_projections(path: str | Path, limits: Limits | None = None, raw: RawDat
         meta["noise"] = noise
     projections = MetaTensor(torch.from_numpy(values)[None], meta=meta)
     add_doubts(projections, *mended)
-    return projections
-
-
-def _read_raw(path: Path, limits: Limits, raw: RawData) -> MetaTensor:
-    """Projections that bring their geometry along."""
-    try:
-        if path.is_dir():
-            if not is_ct_pd(path):
-                raise Refusal("no folder of DICOM-CT-PD: its first .dcm file is no projection")
-            scan = raw.read_folder(path, limits)
-        else:
-            check_image(path, limits)
-            scan = raw.calibrated(helix2fan.read_helix2fan(path, limits))
-        _check_line_integrals(scan.values, path)
-    except Refusal as error:
-        raise ValueError(f"{path}: {error}") from None
-    meta = {"filename_or_obj": str(path), "case": case_name(path, SUFFIXES), "geometry": scan.geometry}
-    if scan.noise is not None:
-        meta["noise"] = scan.noise
-    projections = MetaTensor(torch.from_numpy(scan.values)[None], meta=meta)
-    add_doubts(projections, *scan.doubts)
     return projections
 
 
