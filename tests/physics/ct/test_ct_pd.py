@@ -1,13 +1,15 @@
 """DICOM-CT-PD: rays by the manual, phantoms at their place and not mirrored, headers that contradict refused."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from bundle.files.cases import Cases
 from bundle.physics.baselines import LeastSquares
-from bundle.physics.ct import ConeBeam, Grid
+from bundle.physics.ct import ConeBeam, Grid, LoadProjectionsd
 from bundle.physics.ct.raw.ct_pd import RawOptions, holds_ct_pd, read_ct_pd
 from bundle.usage import UsageError
 from tests.support.ct_pd import Ball, Helix, manual, put, write_scan
@@ -107,3 +109,17 @@ def test_doubts_are_said(tmp_path):
 def test_options_are_checked(options):
     with pytest.raises(UsageError):
         RawOptions(**options)
+
+
+def test_a_folder_of_scans_becomes_cases_that_name_nobody(tmp_path, capsys):
+    for name in ("Doe^Jane", "Roe^Richard"):
+        write_scan(tmp_path / name, replace(SMALL, turns=1.0), [Ball((0, 0, 0), (50, 50, 50))])
+    reader = LoadProjectionsd("image", water=0.0192)
+    plain = Cases(str(tmp_path), reader, reader=reader, output_dir=str(tmp_path / "out"))
+    assert [item["case"] for item in plain.usable] == ["Doe^Jane", "Roe^Richard"]
+    hidden = Cases(str(tmp_path), reader, reader=reader, output_dir=str(tmp_path / "out"), deidentify=True)
+    assert all(re.fullmatch(r"case_[0-9a-f]{16}", item["case"]) for item in hidden.usable)
+    image = reader(hidden.usable[0])["image"]
+    told = {k: v for k, v in image.meta.items() if k != "filename_or_obj"}
+    assert "Doe" not in str(told) and "4711" not in str(told)
+    np.testing.assert_allclose(image[0], read_ct_pd(tmp_path / "Doe^Jane").values * (0.0192 / 0.019), rtol=1e-5)

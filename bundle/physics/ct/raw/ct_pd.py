@@ -182,8 +182,8 @@ def common_detector(headers: Sequence[tuple[Path, Dataset]]) -> Detector:
             raise Refusal(f"{path.name}: LogFlag is NO: the values are no line integrals; take logarithms first")
         if mine[2] is not None and known[2] is not None and mine[2][0] != known[2][0]:
             raise Refusal(
-                f"{path.name} has SpectrumIndex {mine[2][0]:g}, {headers[0][0].name} {known[2][0]:g}: keep the views of "
-                "one spectrum in a folder"
+                f"{path.name} has SpectrumIndex {mine[2][0]:g}, {headers[0][0].name} {known[2][0]:g}: keep the views "
+                "of one spectrum in a folder"
             )
     return known[0]
 
@@ -284,7 +284,7 @@ def pixels_of(path: Path, detector: Detector) -> np.ndarray:
         stored = stored.T
     if stored.shape != shape:
         raise Refusal(
-            f"{path.name} has {stored.shape[0]} x {stored.shape[1]} pixels, the detector {detector.columns} columns and "
-            f"{detector.rows} rows: the file is damaged"
+            f"{path.name} has {stored.shape[0]} x {stored.shape[1]} pixels, the detector {detector.columns} columns "
+            f"and {detector.rows} rows: the file is damaged"
         )
     return stored * np.float32(slope) + np.float32(intercept)

@@ -25,9 +25,9 @@ from bundle.files.scan import Refusal
 from bundle.physics.ct.geometry import ScanGeometry
 
 WORLDS = {
-    "FFS": ((-1, 0), (0, -1), 1), "HFS": ((1, 0), (0, -1), -1), "FFP": ((1, 0), (0, 1), 1), "HFP": ((-1, 0), (0, 1), -1),
-    "FFDR": ((0, 1), (-1, 0), 1), "FFDL": ((0, -1), (1, 0), 1), "HFDR": ((0, 1), (1, 0), -1),
-    "HFDL": ((0, -1), (-1, 0), -1),
+    "FFS": ((-1, 0), (0, -1), 1), "HFS": ((1, 0), (0, -1), -1), "FFP": ((1, 0), (0, 1), 1),
+    "HFP": ((-1, 0), (0, 1), -1), "FFDR": ((0, 1), (-1, 0), 1), "FFDL": ((0, -1), (1, 0), 1),
+    "HFDR": ((0, 1), (1, 0), -1), "HFDL": ((0, -1), (-1, 0), -1),
 }  # fmt: skip
 """PatientPosition -> right and anterior as combinations of x and y, and the sign of superior along z."""
 ASSUMED = "FFS"
