@@ -8,7 +8,8 @@ An array (views of a turn, columns, slices) of float32 line integrals, and as JS
     z_positions          of the helix; slice k lies at the first of them + k dv_rebinned
     hu_factor            attenuation of water, 1/mm
 
-(Wagner et al., ISBI 2023, arXiv 2211.01111; github.com/faebstn96/helix2fan.) It counts angles as -phi - 3 pi / 2 (mod 2 pi) of DICOM-CT-PD's phi, and columns from the last. In the frame of
+(Wagner et al., ISBI 2023, arXiv 2211.01111; github.com/faebstn96/helix2fan.) It counts angles as -phi - 3 pi / 2
+(mod 2 pi) of DICOM-CT-PD's phi, and columns from the last. In the frame of
 bundle.physics.ct.raw.frame, thus theta = phi, columns are in order, and slices are turned: z = -z0.
 """
 
