@@ -50,10 +50,11 @@ class Cases:
         preprocessing: the transform that every volume must pass.
         region_dir, mask_dir, guide: what goes with the scans by their names (bundle.files.companions), as "region",
             "mask" and "guide" of their items.
-        reader: the first of the transforms. It may state the `suffixes` of the files that it reads, and the DICOM
-            `series` that it takes; one that has no `series` reads no DICOM. One that states by what to `combine` scans
-            (bundle.files.groups) reads all of one patient as one case, a `bundle.files.member.Group`. One that has
-            `volumes_of` reads what holds several volumes one by one, a `bundle.files.series.Series`.
+        reader: the first of the transforms. It may state the `suffixes` of the files that it reads, of which folders it
+            `holds` true that they are one measurement, and the DICOM `series` that it takes; one that has no `series`
+            reads no DICOM. One that states by what to `combine` scans (bundle.files.groups) reads all of one patient as
+            one case, a `bundle.files.member.Group`. One that has `volumes_of` reads what holds several volumes one by
+            one, a `bundle.files.series.Series`.
         skip_finished: a switch: leave out volumes whose case is whole in `output_dir`, its record (run.json) and all
             files that this names.
         output_dir: of the results.
@@ -93,7 +94,8 @@ class Cases:
         """The items of a source that can be told apart; what is none of them is left out, or refused."""
         dicom, combine = hasattr(reader, "series"), getattr(reader, "combine", None)
         suffixes = getattr(reader, "suffixes", SUFFIXES)
-        found = find_volumes(source, suffixes, self.output_dir, dicom or reader is None, deep=combine is not None)
+        found = find_volumes(source, suffixes, self.output_dir, dicom or reader is None, deep=combine is not None,
+                             holds=getattr(reader, "holds", None))  # fmt: skip
         self.left_out = found.left_out
         if combine is not None:
             items = self._groups(found.items, source, combine, reader.series)

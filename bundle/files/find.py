@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -105,14 +105,15 @@ class Found:
 
 
 def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                 dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
+                 dicom: bool = True, deep: bool = False, holds: Callable[[Path], bool] | None = None
+                 ) -> Found:  # fmt: skip
     """The volumes of a file, a DICOM series folder, a folder of volumes and of DICOM series at any depth, or a list.
 
     A list is a .txt file of paths to such files and folders (bundle.files.listed).
 
     Hidden files and folders are passed over, and the folder of `results`. Volumes in folders inside of a folder, and
     beside DICOM images, are left out; with `deep`, those in folders inside are found, too. Without `dicom`, DICOM files
-    are as others that are none of the `suffixes`.
+    are as others that are none of the `suffixes`. A folder of which `holds` is true is one measurement.
 
     Raises:
         FileNotFoundError: `source` does not exist or holds no volume.
@@ -130,7 +131,7 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
             f"{source} does not exist: set dataset_dir to a volume, a DICOM series, a folder of them or a list"
         )
     if is_list(source):
-        return find_listed(source, suffixes, results, dicom, deep)
+        return find_listed(source, suffixes, results, dicom, deep, holds)
     if source.name.upper() == DISC_INDEX:
         source = source.parent
     elif kind is Kind.FILE:
@@ -141,7 +142,8 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         found.left_out |= {str(p): NO_FILE for p, kind in kinds.items() if kind is Kind.OTHER}
         files = [p for p, kind in kinds.items() if kind is Kind.FILE]
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
-        if dicom and any(map(is_dicom_file, files)) and (not volumes or holds_slices(folder)):
+        one = dicom and any(map(is_dicom_file, files)) and (not volumes or holds_slices(folder))
+        if one or (holds is not None and holds(folder)):
             name = "_".join(folder.relative_to(source).parts) or case_name(folder)
             found.items.append({"image": str(folder), "case": name})
         elif folder == source or deep:
@@ -183,7 +185,8 @@ def namesakes(items: Sequence[Mapping]) -> dict[str, str]:
 
 
 def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str | Path | None = None,
-                dicom: bool = True, deep: bool = False) -> Found:  # fmt: skip
+                dicom: bool = True, deep: bool = False, holds: Callable[[Path], bool] | None = None
+                ) -> Found:  # fmt: skip
     """As `find_volumes`, of what a list names; an entry that cannot be used is refused, and the others are taken.
 
     Raises FileNotFoundError where none can be used.
@@ -197,7 +200,7 @@ def find_listed(source: Path, suffixes: Sequence[str] = SUFFIXES, results: str |
                 raise ValueError("a list in a list: name what it holds")
             if kind_of(entry) is Kind.NOTHING:
                 raise ValueError(f"does not exist, and is named in {source}")
-            inside = find_volumes(entry, suffixes, results, dicom, deep)
+            inside = find_volumes(entry, suffixes, results, dicom, deep, holds)
         except FileNotFoundError as error:
             found.unreadable[str(entry)] = str(error)
             continue

@@ -17,6 +17,8 @@ from bundle.files.series import Series, TimePoint
 ENDS = 1 << 20
 """Bytes at the beginning and at the end of a file that are looked at, besides its size."""
 DIGITS = 16
+OF_A_FOLDER = 16
+"""Files that are looked at of a folder that is one measurement, besides their number and sizes."""
 
 
 def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | None:
@@ -46,7 +48,12 @@ def fingerprint(data: Path | str | Stack | Group | Series | TimePoint) -> str | 
 
 
 def ends_of(path: Path) -> bytes:
-    """Size, beginning and end of a file."""
+    """Size, beginning and end of a file; of a folder those of some of its files, and the sizes of all."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        sizes = sorted(p.stat().st_size for p in files)
+        some = files[:: max(1, len(files) // OF_A_FOLDER)][:OF_A_FOLDER]
+        return hashlib.sha256(str(sizes).encode()).digest() + b"".join(map(ends_of, some))
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(ENDS)

@@ -219,7 +219,7 @@ def check_attenuation(p: np.ndarray, geometry: ScanGeometry, water: float) -> li
     Args:
         water: attenuation in 1/mm.
     """
-    if geometry.field_radius <= 0 or air_of(p) is None:  # what is cut off seems denser than it is
+    if geometry.helical or geometry.field_radius <= 0 or air_of(p) is None:  # what is cut off seems denser than it is
         return []
     mu = quick_slice(torch.from_numpy(p), geometry).numpy()
     dense = mu[mu > SUBSTANCE * np.percentile(mu, 98)]

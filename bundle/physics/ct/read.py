@@ -6,6 +6,8 @@
 With a JSON geometry the array is (views, columns, rows), in an .npz under the name `projections`. An RTK stack is an
 image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states what is
 counted through air (counted.py). It may also state the `grid` to reconstruct on.
+
+A folder of DICOM-CT-PD is one scan, and a .tif is a stack of Helix2Fan: bundle.physics.ct.raw, docs/ct_raw.md.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ from bundle.files.scan import Refusal, unreadable
 from bundle.files.volume_read import check_image
 from bundle.physics.ct import Grid, ScanGeometry
 from bundle.physics.ct.counted import Counted, read_field
+from bundle.physics.ct.raw.ct_pd import RawOptions, holds_ct_pd
+from bundle.physics.ct.raw.load import TIFF, is_raw, raw_projections
 from bundle.physics.ct.rtk_geometry import read_rtk_geometry
 
-SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+SUFFIXES = (".npz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", *TIFF)
 LARGEST_LINE_INTEGRAL = 20.0
 """exp(-20): no detector counts that; larger values are not line integrals."""
 
@@ -43,6 +47,8 @@ class LoadProjectionsd(MapTransform):
     Args:
         keys: paths.
         limits: of the size of a file and of memory.
+        raw: which views are read of a scanner's raw data.
+        water: attenuation in 1/mm that HU are reckoned with; raw data that state their own are brought to it.
 
     Raises:
         FileNotFoundError: no file, or no geometry beside it.
@@ -52,15 +58,22 @@ class LoadProjectionsd(MapTransform):
     """
 
     suffixes = SUFFIXES
+    holds = staticmethod(holds_ct_pd)
+    """Whether a folder is one scan."""
 
-    def __init__(self, keys, limits: Limits | None = None) -> None:
+    def __init__(self, keys, limits: Limits | None = None, raw: RawOptions | None = None,
+                 water: float | None = None) -> None:  # fmt: skip
         super().__init__(keys)
-        self.limits = limits or Limits()
+        self.limits, self.raw, self.water = limits or Limits(), raw or RawOptions(), water
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = read_projections(d[key], self.limits)
+            path = Path(d[key])
+            if is_raw(path) and path.exists():
+                d[key] = raw_projections(path, self.raw, self.limits, self.water)
+            else:
+                d[key] = read_projections(path, self.limits)
             d[key].meta["case"] = d.get("case") or d[key].meta["case"]
         return d
 
