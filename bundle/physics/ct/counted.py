@@ -133,6 +133,11 @@ class Counted:
         usual = float(np.median(air))
         small = warn_of(counts, usual, path)
         counted = lowest_of(usual) == LOWEST_COUNT and small <= TOO_SMALL
+        if self.photons is None and self.electronic_noise and lowest_of(usual) != LOWEST_COUNT:
+            raise Refusal(
+                f"electronic_noise is {self.electronic_noise:g}, and {usual:g} through air is transmission, no count "
+                "of photons: state photons, how many these stand for, or leave it out"
+            )
         if self.photons is None and not self.electronic_noise and not counted:
             share = torch.from_numpy(np.ascontiguousarray(counts / air * usual)).float()
             return line_integrals_of(share, usual).numpy(), None

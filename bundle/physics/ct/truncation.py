@@ -28,6 +28,7 @@ from bundle.files.doubts import add_doubts
 from bundle.files.values import choice
 from bundle.physics.ct.attenuation import HounsfieldScale
 from bundle.physics.ct.cone_beam import ConeBeam
+from bundle.physics.ct.field_of_view import radius_seen
 from bundle.physics.ct.filtered_back_projection import filtered_back_projection
 from bundle.physics.ct.geometry import Grid, ScanGeometry
 from bundle.physics.ct.ray_transform import RayTransform
@@ -38,6 +39,8 @@ CHOICES = ("leave", "extrapolate", "grid")
 EDGE = 0.15
 """Line integral at the detector's edge from which something is cut off there, and
 share of the largest one that it has, too, where that is more."""
+SHIFTED = 1.05
+"""Times the circle that each view sees whole that all see together, from which a detector is shifted."""
 SHARE = 0.05
 """Of the views: fewer that are cut off are passed over."""
 WIDEST = 1.5
@@ -52,9 +55,16 @@ def edges(p: np.ndarray) -> np.ndarray:
     return np.stack([p[:, :width].mean((1, 2)), p[:, -width:].mean((1, 2))])
 
 
-def share_cut_off(p: np.ndarray) -> float:
-    """Of the views of (views, columns, rows) that do not come to air at both ends."""
-    return float((edges(p).max(0) > max(EDGE, SHARE * float(p.max()))).mean())
+def share_cut_off(p: np.ndarray, geometry: ScanGeometry | None = None) -> float:
+    """Of the views of (views, columns, rows) that do not come to air at both ends.
+
+    Of a detector that is shifted to one side and sees every line from there (field_of_view.py), at the far end.
+    """
+    ends = edges(p)
+    if geometry is not None and radius_seen(geometry) > SHIFTED * geometry.field_radius:
+        first, last = geometry.columns[:, 0].abs().mean(), geometry.columns[:, -1].abs().mean()
+        ends = ends[:1] if first > last else ends[1:]
+    return float((ends.max(0) > max(EDGE, SHARE * float(p.max()))).mean())
 
 
 def extended(p: np.ndarray, width: float, water: float) -> tuple[np.ndarray, int]:
@@ -147,7 +157,7 @@ class MendTruncationd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             p = d[key].as_tensor()[0].numpy()
-            if (share := share_cut_off(p)) > SHARE:
+            if (share := share_cut_off(p, d[key].meta.get("geometry"))) > SHARE:
                 said = f"{share:.0%} of the views do not come to air at the detector's edge: the body is cut off"
                 d[key] = self._mended(d[key], f"{said}, and near the border values are ")
         return d

@@ -130,6 +130,7 @@ REFUSED = {
     "photons alone": ({"photons": 1e5}, "photons say nothing of line integrals: state air_counts or flat"),
     "dark alone": ({"dark": "dark.npy"}, "dark say nothing of line integrals"),
     "photons 0": ({"air_counts": 1.0, "photons": 0}, "photons must be a number above 1"),
+    "read-out of transmission": ({"air_counts": 1.0, "electronic_noise": 0.01}, "is transmission, no count of photons"),
     "read-out": ({"air_counts": 1e5, "electronic_noise": -1}, "electronic_noise must be a number of counts from 0"),
     "no file": ({"flat": "other.npy"}, "flat names other.npy, and there is no such file"),
     "a number": ({"flat": 5}, "flat must be the name of a file beside the projections"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.files.limits import Limits
 from bundle.files.scan import Refusal
 from bundle.physics.ct import Grid, LoadProjectionsd, ScanGeometry, SparseRadon
 from bundle.physics.ct.counting import RayNoise
@@ -75,6 +76,18 @@ def test_what_cannot_be_rebinned_is_refused(change, words):
     geometry = change(helix())
     with pytest.raises(Refusal, match=words):
         rebinned(np.ones(geometry.range_shape, np.float32), geometry)
+
+
+def test_more_slices_than_memory_has_are_refused():
+    geometry = helix()
+    with pytest.raises(Refusal, match="max_gigabytes"):
+        rebinned(np.ones(geometry.range_shape, np.float32), geometry, spacing=0.01, limits=Limits(max_gigabytes=1e-3))
+
+
+def test_options_of_one_format_are_not_passed_over_by_another(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"")
+    with pytest.raises(ValueError, match="a.tif: raw#every.* are of DICOM-CT-PD"):
+        LoadProjectionsd("image", raw=RawOptions(every=2))({"image": str(tmp_path / "a.tif")})
 
 
 @pytest.mark.parametrize("options, words", [

@@ -14,6 +14,7 @@ from bundle.files.doubts import doubts_of
 from bundle.physics.baselines import LeastSquares
 from bundle.physics.ct import ConeBeam, Grid, HounsfieldScale, MendTruncationd, ScanGeometry, SparseRadon, Tomography
 from bundle.physics.ct.truncation import around, extended, outside, share_cut_off
+from tests.physics.ct.test_sparse_radon import line_integrals
 from tests.support.helpers import repeatable
 
 SCALE = HounsfieldScale()
@@ -142,3 +143,15 @@ def test_a_larger_grid_and_one_that_is_stated_are_refused():
     scanner = Tomography(background=0.0, shape=(64, 64, 2))
     with pytest.raises(ValueError, match="scan.npz: truncation grid enlarges the grid, and operator#shape"):
         MendTruncationd("image", scanner, SCALE, "grid")({"image": projections})
+
+
+def test_of_a_shifted_detector_the_far_end_alone_tells_of_truncation():
+    angles = tuple(np.arange(0.0, 360.0, 4.0))
+    geometry = ScanGeometry("fan", angles, 60, 4.0, 1, 4.0, 500.0, 900.0, column_offset=80.0)
+
+    def disc(radius):
+        return line_integrals(geometry, (((0.0, 0.0, 0.0), (radius, radius, 1e5), 0.02),)).numpy()
+
+    assert share_cut_off(disc(60.0)) == 1.0  # by both ends
+    assert share_cut_off(disc(60.0), geometry) == 0.0
+    assert share_cut_off(disc(140.0), geometry) == 1.0

@@ -37,11 +37,13 @@ def raw_projections(path: Path, options: RawOptions, limits: Limits, water: floa
     Raises:
         ValueError: what is wrong, with the path.
     """
+    if not path.is_dir() and options != RawOptions():
+        raise ValueError(f"{path}: raw#every, z_range, rebin and slice_spacing are of DICOM-CT-PD: leave them out")
     try:
         scan = read_ct_pd(path, options, limits) if path.is_dir() else read_helix2fan(path, limits)
         check_values(scan)
         if options.rebin == "fan" and path.is_dir():
-            values, geometry, noise = rebinned(scan.values, scan.geometry, scan.noise, options.slice_spacing)
+            values, geometry, noise = rebinned(scan.values, scan.geometry, scan.noise, options.slice_spacing, limits)
             scan = replace(scan, values=values, geometry=geometry, noise=noise)
     except Refusal as error:
         raise ValueError(f"{path}: {error}") from None

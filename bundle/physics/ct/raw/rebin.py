@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bundle.files.limits import Limits
 from bundle.files.scan import Refusal
 from bundle.physics.ct.counting import RayNoise
 from bundle.physics.ct.geometry import ScanGeometry
@@ -28,8 +29,8 @@ BEYOND = 0.05
 """Share of the rays that may lie beyond the detector's rows, where its last row is taken."""
 
 
-def rebinned(values: np.ndarray, geometry: ScanGeometry, noise: RayNoise | None = None, spacing: float | None = None
-             ) -> tuple[np.ndarray, ScanGeometry, RayNoise | None]:  # fmt: skip
+def rebinned(values: np.ndarray, geometry: ScanGeometry, noise: RayNoise | None = None, spacing: float | None = None,
+             limits: Limits | None = None) -> tuple[np.ndarray, ScanGeometry, RayNoise | None]:  # fmt: skip
     """Fan beams (views of a turn, columns, slices), their geometry and noise.
 
     Args:
@@ -37,6 +38,7 @@ def rebinned(values: np.ndarray, geometry: ScanGeometry, noise: RayNoise | None 
         geometry: of them: a cone beam whose source stays at one distance and in the middle.
         noise: of the values.
         spacing: of the slices, mm; by default that of the rows at the isocenter.
+        limits: of memory.
 
     Raises:
         Refusal: no helix of evenly spaced views, a focal spot that moves within the slices, a pitch that the detector
@@ -62,6 +64,7 @@ def rebinned(values: np.ndarray, geometry: ScanGeometry, noise: RayNoise | None 
     spacing = spacing or geometry.row_size * float(iso[0] / det[0])
     ends = np.sort(np.interp([turn / 2, len(angles) - 1 - turn / 2], np.arange(len(angles)), table))
     count = int((ends[1] - ends[0]) / spacing) + 1
+    (limits or Limits()).check((turn, geometry.num_columns, count))
     slices = ends.mean() + spacing * (np.arange(count) - (count - 1) / 2)
     order = np.argsort(table, kind="stable")
 
