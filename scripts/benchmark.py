@@ -27,13 +27,13 @@ import psutil
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.files.last_words import plain_endings
-from bundle.files.run_record import peak_memory_mb
-from bundle.files.save_results import SaveResults
-from bundle.noise.field import NoiseField
-from bundle.report.page.write import WriteReport
-from bundle.sampling.inferers import DiffusionInverseInferer
-from bundle.sampling.volume_noise import VolumeNoise
+from interslice.files.last_words import plain_endings
+from interslice.files.run_record import peak_memory_mb
+from interslice.files.save_results import SaveResults
+from interslice.noise.field import NoiseField
+from interslice.report.page.write import WriteReport
+from interslice.sampling.inferers import DiffusionInverseInferer
+from interslice.sampling.volume_noise import VolumeNoise
 
 BEFORE = {
     "slice_batch_size": 8, "precision": "$'tf32' if @device.type == 'cuda' else 'float32'", "skip_air": False,

@@ -4,7 +4,7 @@
     python -m scripts.describe_weights large.pt models/large/model.pt --spacing 1 --half \
         --channels 32 64 128 128 --num_res_blocks 2
 
-Inference reads network, noise schedule, intensities and voxel size from the file (bundle/prior/weights.py); a bare
+Inference reads network, noise schedule, intensities and voxel size from the file (interslice/prior/weights.py); a bare
 state dict does not say them. Of a file that does, what is not given here is kept. The same input gives the same file,
 to the byte. `--half` stores float16, half the size: the network is float32 again when it is loaded.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.prior.network import SliceUNet
-from bundle.prior.stated import DEFAULTS, SCALES, STORED, check_stated
-from bundle.prior.weights import EXTRA_STATE, Weights, check_fits, encoded
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.prior.network import SliceUNet
+from interslice.prior.stated import DEFAULTS, SCALES, STORED, check_stated
+from interslice.prior.weights import EXTRA_STATE, Weights, check_fits, encoded
 
 
 def described(weights: Weights, about: dict, half: bool = False) -> dict[str, torch.Tensor]:

@@ -29,14 +29,14 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-from bundle.files.last_words import plain_endings
-from bundle.files.root_cause import root_cause
-from bundle.noise.auto_length import AutoLength
-from bundle.noise.named import FIELDS
-from bundle.physics.ct import Tomography
-from bundle.physics.kspace import CartesianSampling
-from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
-from bundle.prior.weights import load_weights
+from interslice.files.last_words import plain_endings
+from interslice.files.root_cause import root_cause
+from interslice.noise.auto_length import AutoLength
+from interslice.noise.named import FIELDS
+from interslice.physics.ct import Tomography
+from interslice.physics.kspace import CartesianSampling
+from interslice.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from interslice.prior.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/inference.json"

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.files.find import list_volumes
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.physics.intensity import intensity_range
-from bundle.report.trajectory.paths import agreement, distance
-from bundle.report.trajectory.pictures import (
+from interslice.files.find import list_volumes
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.physics.intensity import intensity_range
+from interslice.report.trajectory.paths import agreement, distance
+from interslice.report.trajectory.pictures import (
     NAMES,
     Film,
     Films,
@@ -37,8 +37,8 @@ from bundle.report.trajectory.pictures import (
     spread,
     write_film,
 )
-from bundle.report.trajectory.write import across
-from bundle.sampling.trajectory import KINDS, Observed, Slab, Trajectory
+from interslice.report.trajectory.write import across
+from interslice.sampling.trajectory import KINDS, Observed, Slab, Trajectory
 from scripts.studies.tables import fill, table
 
 

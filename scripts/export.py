@@ -27,14 +27,14 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.prior.tracing import example_inputs, traced
-from bundle.prior.weights import Weights, load_weights
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.prior.tracing import example_inputs, traced
+from interslice.prior.weights import Weights, load_weights
 
 NAME = "slice_consistent_reconstruction"
 """Of the bundle: the folder in the zip file, and the name for `monai.bundle.load`."""
-FOLDERS = ("bundle", "configs", "docs", "models", "sample_data", "scripts")
+FOLDERS = ("configs", "docs", "interslice", "models", "sample_data", "scripts")
 FILES = ("CHANGELOG.md", "LICENSE", "README.md", "requirements.txt")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SIZES = ((1, 2, 2), (1, 5, 3), (3, 4, 7), (8, 2, 2))

@@ -30,9 +30,9 @@ import itk
 import torch
 from tqdm import tqdm
 
-from bundle import __version__
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
+from interslice import __version__
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
 from scripts.fuzzing import scans
 from scripts.fuzzing.child import MEMORY, SECONDS, threads
 from scripts.fuzzing.report import read, summary, write_table
@@ -40,11 +40,11 @@ from scripts.fuzzing.runs import Record, Runs, available
 
 ROOT = Path(__file__).parents[1]
 NEEDED = (
-    "monai.bundle", "monai.engines", "monai.handlers", "bundle.files.options", "bundle.files.save_results",
-    "bundle.files.run_record", "bundle.files.restore", "bundle.physics.thick", "bundle.physics.ct",
-    "bundle.physics.kspace", "bundle.physics.baselines", "bundle.sampling", "bundle.noise",
-    "bundle.prior.training", "bundle.report.page.write",
-    "bundle.report.write", "bundle.report.evaluation", "skimage.filters", "skimage.restoration", "scipy.ndimage",
+    "monai.bundle", "monai.engines", "monai.handlers", "interslice.files.options", "interslice.files.save_results",
+    "interslice.files.run_record", "interslice.files.restore", "interslice.physics.thick", "interslice.physics.ct",
+    "interslice.physics.kspace", "interslice.physics.baselines", "interslice.sampling", "interslice.noise",
+    "interslice.prior.training", "interslice.report.page.write", "interslice.report.write",
+    "interslice.report.evaluation", "skimage.filters", "skimage.restoration", "scipy.ndimage",
     "matplotlib.figure", "ismrmrd", "gdcm",
 )  # fmt: skip
 """Imported once, by the parent, so that no child has to."""

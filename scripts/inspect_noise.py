@@ -19,8 +19,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bundle.files.last_words import plain_endings
-from bundle.noise.field import (
+from interslice.files.last_words import plain_endings
+from interslice.noise.field import (
     IdenticalNoise,
     IndependentNoise,
     MixedNoise,
@@ -29,7 +29,7 @@ from bundle.noise.field import (
     SlerpNoise,
     as_positions,
 )
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 
 PIXELS = 64
 """Pixels of a slice in each direction."""

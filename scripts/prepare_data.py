@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.usage import UsageError
+from interslice.files.last_words import plain_endings
+from interslice.usage import UsageError
 from scripts.data.collect import collect
 from scripts.data.contrasts import WEIGHTS, contrast_of
 from scripts.data.fetch import sha256

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
-from bundle.files.last_words import plain_endings
+from interslice.files.last_words import plain_endings
 from scripts.studies import acquired_tables, bands, evidence_grid, guide, real_guides, stacks
 from scripts.studies.grid_tables import write_evidence
 from scripts.studies.stacks_tables import write_stacks

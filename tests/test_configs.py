@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from bundle.prior.weights import load_weights
+from interslice.prior.weights import load_weights
 from tests.support.dicom_files import write_series as write_mr_series
 from tests.support.scans import (
     CHANNELS,

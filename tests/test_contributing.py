@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import bundle.physics
-from bundle.noise.named import FIELDS
+import interslice.physics
+from interslice.noise.named import FIELDS
 from tests.support.helpers import contributions
 from tests.support.scans import INFERENCE, ROOT
 from tests.test_configs import NOISE_FIELDS
@@ -28,7 +28,7 @@ def blocks(text, kind):
 @pytest.fixture
 def block_noise(monkeypatch):
     """The example, as the module that the page calls it."""
-    module = types.ModuleType("bundle.noise.block")
+    module = types.ModuleType("interslice.noise.block")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(blocks(SECTION, "python")[0], vars(module))
     return module
@@ -53,7 +53,7 @@ def test_the_test_of_the_example_passes(block_noise):
 def test_the_overlay_of_the_example_names_it(block_noise):
     (overlay,) = blocks(SECTION, "json")
     part = json.loads(overlay)["noise_field"]
-    assert part.pop("_target_") == "bundle.noise.block.BlockNoise"
+    assert part.pop("_target_") == "interslice.noise.block.BlockNoise"
     assert block_noise.BlockNoise(**part).size == 4.0
 
 
@@ -63,9 +63,10 @@ PHYSICS = CONTRIBUTING[CONTRIBUTING.index("## Add an operator") : CONTRIBUTING.i
 @pytest.fixture
 def skipped(monkeypatch):
     """The physics of the example, as the module that the page calls it."""
-    folder, module = types.ModuleType("bundle.physics.skipped"), types.ModuleType("bundle.physics.skipped.scanner")
+    folder = types.ModuleType("interslice.physics.skipped")
+    module = types.ModuleType("interslice.physics.skipped.scanner")
     folder.__path__, folder.scanner = [], module
-    monkeypatch.setattr(bundle.physics, "skipped", folder, raising=False)
+    monkeypatch.setattr(interslice.physics, "skipped", folder, raising=False)
     for part in (folder, module):
         monkeypatch.setitem(sys.modules, part.__name__, part)
     exec(blocks(PHYSICS, "python")[0], vars(module))

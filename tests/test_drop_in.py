@@ -20,7 +20,7 @@ def libraries(code):
     """Top-level modules that a block imports, other than the bundle and torch."""
     imports = [node for node in ast.parse(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = [getattr(node, "module", None) or alias.name for node in imports for alias in node.names]
-    return {name.split(".")[0] for name in names} - {"bundle", "torch"}
+    return {name.split(".")[0] for name in names} - {"interslice", "torch"}
 
 
 def test_the_page_shows_every_library():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.noise.named import FIELDS, named_noise
-from bundle.prior.weights import load_weights
+from interslice.noise.named import FIELDS, named_noise
+from interslice.prior.weights import load_weights
 from tests.support.dicom_files import write_series
 from tests.support.environments import clean_environment, copy_bundle
 from tests.support.label_server import label_environment, served
@@ -53,7 +53,7 @@ def test_what_a_server_shows_is_set_on_the_command_line_as_before(run_here, tiny
     """`--seed 4` and the part of displayable_configs are the same, and overlays go before the shown name."""
     results = {}
     overlay = tmp_path / "overlay.json"
-    overlay.write_text('{"noise_field": {"_target_": "bundle.noise.OrnsteinUhlenbeckNoise", "length": 20.0}}')
+    overlay.write_text('{"noise_field": {"_target_": "interslice.noise.OrnsteinUhlenbeckNoise", "length": 20.0}}')
     ids = {"seed": 4, "num_steps": 1, "operator#ratio": 3.0}
     for name, configs, others in (
         ("id", [INFERENCE], ids),

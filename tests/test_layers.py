@@ -12,7 +12,7 @@ BELOW["report"] = {*BELOW}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("planes", "ranks", "usage")
 """Modules that belong to no room."""
-MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py"))
+MODULES = sorted(p for p in (ROOT / "interslice").rglob("*.py"))
 
 
 def imports(path):
@@ -24,17 +24,18 @@ def imports(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.parent.name != "bundle"], ids=lambda p: str(p.relative_to(ROOT))
+    "path", [p for p in MODULES if p.parent.name != "interslice"], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_imports_run_one_way(path):
-    room = path.relative_to(ROOT / "bundle").parts[0]
-    assert {name.split(".")[1] for name in imports(path) if name.startswith("bundle.")} <= {room, *HALL} | BELOW[room]
+    room = path.relative_to(ROOT / "interslice").parts[0]
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("interslice.")}
+    assert used <= {room, *HALL} | BELOW[room]
     assert not any(name.split(".")[0] in ("scripts", "tests") for name in imports(path))
 
 
 def test_few_modules_stand_in_the_hall():
-    hall = {"__init__.py", "operators.py", *(f"{name}.py" for name in HALL)}
-    assert {p.name for p in MODULES if p.parent.name == "bundle"} == hall
+    hall = {"__init__.py", *(f"{name}.py" for name in HALL)}
+    assert {p.name for p in MODULES if p.parent.name == "interslice"} == hall
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -46,7 +47,7 @@ def test_the_solver_does_no_input_or_output():
     banned = {"matplotlib", "nibabel", "json", "pathlib", "os", "pydicom", "itk", "h5py"}
     maths = [p for p in MODULES if p.parts[-2] in ("noise", "sampling", "thick")]
     maths += [
-        ROOT / "bundle/physics/ct" / f"{n}.py" for n in ("cone_beam", "ray_transform", "filtered_back_projection")
+        ROOT / "interslice/physics/ct" / f"{n}.py" for n in ("cone_beam", "ray_transform", "filtered_back_projection")
     ]
     for path in maths:
         assert not {n.split(".")[0] for n in imports(path)} & banned, path
@@ -65,8 +66,8 @@ def state():
     return matplotlib.rcParams["backend"], list(warnings.filters), loggers
 
 before = state()
-import bundle
-for module in pkgutil.walk_packages(bundle.__path__, "bundle."):
+import interslice
+for module in pkgutil.walk_packages(interslice.__path__, "interslice."):
     try:
         importlib.import_module(module.name)
     except ModuleNotFoundError as error:

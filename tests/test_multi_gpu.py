@@ -12,11 +12,11 @@ import pytest
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
-from bundle import ranks
-from bundle.files import shared_cases
-from bundle.files.failure import failure_of
-from bundle.files.options import check_options
-from bundle.usage import UsageError
+from interslice import ranks
+from interslice.files import shared_cases
+from interslice.files.failure import failure_of
+from interslice.files.options import check_options
+from interslice.usage import UsageError
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
 from tests.support.scans import INFERENCE, ROOT, head_voxels, write_volume

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle import ranks
-from bundle.files.shared_memory import SharedMemory
-from bundle.files.shared_unfinished import SharedUnfinished
-from bundle.files.unfinished import Unfinished
-from bundle.prior import SlicePrior
-from bundle.usage import UsageError
+from interslice import ranks
+from interslice.files.shared_memory import SharedMemory
+from interslice.files.shared_unfinished import SharedUnfinished
+from interslice.files.unfinished import Unfinished
+from interslice.prior import SlicePrior
+from interslice.usage import UsageError
 from tests.support.helpers import alpha_bars
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
@@ -152,7 +152,7 @@ def test_ranks_of_shared_slices_go_by_the_least_memory(tmp_path):
 def test_gpus_gather_by_nccl(fresh_python):
     code = """
 import torch, torch.distributed as dist, torch.multiprocessing as mp
-from bundle import ranks
+from interslice import ranks
 def work(r, path):
     torch.cuda.set_device(r)
     ranks.join(dist.FileStore(path, 2), r, 2, "cpu:gloo,cuda:nccl")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.files import save_results
-from bundle.files.state_file import read_state
-from bundle.files.unfinished import FOLDER
-from bundle.sampling.inferers import DiffusionInverseInferer
+from interslice.files import save_results
+from interslice.files.state_file import read_state
+from interslice.files.unfinished import FOLDER
+from interslice.sampling.inferers import DiffusionInverseInferer
 from tests.support.scans import EVALUATE, INFERENCE, ROOT, head_voxels, thick_voxels, whole_message, write_volume
 
 
@@ -66,8 +66,8 @@ def test_a_killed_process_is_taken_up_by_another_one(solver, tiny_overrides, thi
 
 def test_a_short_run_saves_nothing(run_here, tiny_overrides, thick_file, tmp_path, monkeypatch):
     """Nor does it spend time on finding out what a file would be called."""
-    monkeypatch.setattr("bundle.files.unfinished.digest", lambda *_: pytest.fail("asked for"))
-    monkeypatch.setattr("bundle.files.unfinished.write_state", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr("interslice.files.unfinished.digest", lambda *_: pytest.fail("asked for"))
+    monkeypatch.setattr("interslice.files.unfinished.write_state", lambda *_: pytest.fail("written"))
     run_here("inference", INFERENCE, tiny_overrides(thick_file, num_draws=2))
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["thick"]
     assert record(tmp_path / "results")["resumed_after"] == 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
-from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights, scheduler_for
+from interslice.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from interslice.prior.network import network_for
+from interslice.prior.weights import Weights, load_weights, scheduler_for
 from tests.support.scans import ROOT
 
 TRUTH = ROOT / "sample_data/mri/truth/colin27_t1.nii.gz"

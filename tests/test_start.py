@@ -16,11 +16,11 @@ for name in {names}:
 print(json.dumps(sorted(set(sys.modules) - theirs)))
 """
 """MONAI imports most of what is installed; what it leaves out of that is ours to leave out, too."""
-KNOWN = {"bundle", "isal", "matplotlib", "pydicom", "scipy", "skimage", *sys.stdlib_module_names}
+KNOWN = {"interslice", "isal", "matplotlib", "pydicom", "scipy", "skimage", *sys.stdlib_module_names}
 """Packages of which the parts need a little more than MONAI does."""
 OTHERS = (
     "pydicom.sr", "matplotlib.pyplot", "skimage.restoration", "numba", "torch._dynamo", "torch.utils.tensorboard",
-    "bundle.physics.ct", "bundle.physics.kspace", "bundle.prior.training", "bundle.report.evaluation",
+    "interslice.physics.ct", "interslice.physics.kspace", "interslice.prior.training", "interslice.report.evaluation",
 )  # fmt: skip
 """Wanted by other tasks, other outputs, or by training."""
 
@@ -36,8 +36,8 @@ def modules_of(item):
 @pytest.mark.slow
 def test_the_default_run_imports_no_more_than_it_needs(fresh_python):
     config = json.loads((ROOT / INFERENCE).read_text(encoding="utf-8"))
-    names = sorted(name for name in modules_of(config) if name.startswith("bundle"))
-    assert "bundle.files.save_results" in names and "bundle.report.page.write" in names
+    names = sorted(name for name in modules_of(config) if name.startswith("interslice"))
+    assert "interslice.files.save_results" in names and "interslice.report.page.write" in names
     found = json.loads(fresh_python(PARTS.format(names=names)).splitlines()[-1])
     assert set(names) <= set(found)
     assert not {name for name in found if name.split(".")[0] not in KNOWN}

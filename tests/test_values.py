@@ -7,8 +7,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.failure import failure_of
-from bundle.prior.training import check_training
+from interslice.files.failure import failure_of
+from interslice.prior.training import check_training
 from tests.support.scans import ROOT
 
 INFERENCE = ["inference"]

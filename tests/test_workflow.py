@@ -58,7 +58,7 @@ assert workflow.preprocessing and workflow.postprocessing and workflow.handlers
 assert not any(Path("results").rglob("*_recon*"))
 workflow.run()
 workflow.finalize()
-assert Path(sys.modules["bundle"].__file__).parents[1].samefile(root)
+assert Path(sys.modules["interslice"].__file__).parents[1].samefile(root)
 """
     overrides = tiny_overrides(thick_file)
     del overrides["output_dir"]

@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, create_workflow, verify_metadata, verify_net_in_out
 from monai.utils import get_equivalent_dtype
 
-from bundle.prior.network import network_for
-from bundle.prior.tracing import example_inputs
-from bundle.prior.weights import Weights, load_weights
+from interslice.prior.network import network_for
+from interslice.prior.tracing import example_inputs
+from interslice.prior.weights import Weights, load_weights
 from scripts.export import bundle_files
 from tests.support.scans import INFERENCE, ROOT, TRAIN, thick_voxels, write_volume
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.last_words import plain_endings
-from bundle.physics.ct import Tomography
-from bundle.physics.ct.attenuation import HounsfieldScale
-from bundle.physics.thick.through_plane import slice_weights
+from interslice.files.last_words import plain_endings
+from interslice.physics.ct import Tomography
+from interslice.physics.ct.attenuation import HounsfieldScale
+from interslice.physics.thick.through_plane import slice_weights
 
 CORNER, SLICES = (42, 25), slice(46, 94)
 """In-plane voxel (RAS) at which the crop begins, and the slices that are kept."""

@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.files.last_words import plain_endings
+from interslice.physics.thick import ThroughPlaneSampling
 
 BOX = (slice(6, 174), slice(4, 212), slice(45, 125))
 """Voxels of Colin 27 that are kept: 168 x 208 x 80 mm, from the temporal lobes to the upper cortex."""

@@ -28,8 +28,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from tqdm import tqdm
 
-from bundle.files.find import SUFFIXES
-from bundle.files.volume_read import VolumeReader
+from interslice.files.find import SUFFIXES
+from interslice.files.volume_read import VolumeReader
 from scripts.data.fetch import sha256
 
 TRAINED = ("training", "validation")

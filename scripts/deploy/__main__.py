@@ -29,11 +29,11 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"no result: {error}") from None
     sys.path.insert(0, str(bundle))
-    with importlib.import_module("bundle.files.last_words").plain_endings():
+    with importlib.import_module("interslice.files.last_words").plain_endings():
         try:
             importlib.import_module(".app", __package__).SuperResolution(context, bundle).run()
         except Exception as error:  # from an operator, through the scheduler; its C++ trace is on stderr already
-            cause = importlib.import_module("bundle.files.root_cause").root_cause(error)
+            cause = importlib.import_module("interslice.files.root_cause").root_cause(error)
             raise SystemExit(f"no result: {cause}") from None
 
 

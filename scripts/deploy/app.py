@@ -16,8 +16,8 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import AppContext, Application
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
-from bundle.files.find import SUFFIXES
-from bundle.files.write import check_writable
+from interslice.files.find import SUFFIXES
+from interslice.files.write import check_writable
 
 from .inference import SuperResolutionOperator
 from .reader import FileReader, SeriesReader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai.deploy.core import Image, Operator, OperatorSpec
 
-from bundle.files.read import LoadVolumed
+from interslice.files.read import LoadVolumed
 
 
 def read_volume(source: str | Path, series: str | None = None) -> Image:

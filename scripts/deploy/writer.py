@@ -8,13 +8,13 @@ import torch
 from monai.data import MetaTensor
 from monai.deploy.core import Operator, OperatorSpec
 
-from bundle.files.case_folder import check_case
-from bundle.files.deidentify import dates_of
-from bundle.files.find import case_name
-from bundle.files.nameless import nameless_case
-from bundle.files.save_results import FORMATS, save_volume
-from bundle.files.source import Source
-from bundle.files.values import choice
+from interslice.files.case_folder import check_case
+from interslice.files.deidentify import dates_of
+from interslice.files.find import case_name
+from interslice.files.nameless import nameless_case
+from interslice.files.save_results import FORMATS, save_volume
+from interslice.files.source import Source
+from interslice.files.values import choice
 
 
 class ResultWriter(Operator):

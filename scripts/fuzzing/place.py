@@ -20,7 +20,7 @@ import numpy as np
 from scripts.fuzzing.damage.weights import MARK
 from scripts.fuzzing.judge import Found
 
-LINKED = ("configs", "bundle", "models", "sample_data")
+LINKED = ("configs", "interslice", "models", "sample_data")
 COMPARED = (".nii.gz", "metrics.json")
 """Ends of the names of files that are the same in each run; others hold times and random identities."""
 

@@ -91,7 +91,7 @@ class Runs:
         (folder / "known").mkdir(parents=True)
         self.place = Place(folder / "place", root)
         self.known = Known(folder / "known", root, **self.limits)
-        self.ours = sentences([root / "bundle", root / "scripts"])
+        self.ours = sentences([root / "interslice", root / "scripts"])
 
     def run(self, kind: str, number: int) -> Record:
         """Make, run and judge input `number` of a kind."""

@@ -19,8 +19,8 @@ from monai.data import MetaTensor
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage
 
-from bundle.files.dicom_write import save_series
-from bundle.prior.network import SliceUNet
+from interslice.files.dicom_write import save_series
+from interslice.prior.network import SliceUNet
 
 SHAPE = (14, 12, 5)
 """Voxels of a thick scan of 1 x 1 x 4 mm."""

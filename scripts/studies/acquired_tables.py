@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.files.last_words import plain_endings
+from interslice.files.last_words import plain_endings
 from scripts.studies.tables import fill, table
 
 KINDS = (("place_median", "places, median"), ("place_rms", "places, rms"), ("whole", "whole scan"))

@@ -24,11 +24,11 @@ import torch
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter, zoom
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.thick.bands import find_bands, flat_steps
-from bundle.report.picture import oriented_slice
-from bundle.report.trajectory.pictures import save_small
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.thick.bands import find_bands, flat_steps
+from interslice.report.picture import oriented_slice
+from interslice.report.trajectory.pictures import save_small
 from scripts.studies.bench import Measured
 from scripts.studies.thickness import loaded, sampled
 

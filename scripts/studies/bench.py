@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from bundle.physics import operator_of
-from bundle.prior.weights import load_weights
-from bundle.report.evaluation import DATA_RANGE, with_noise
-from bundle.report.metrics import PLANES, evaluate
+from interslice.physics import operator_of
+from interslice.prior.weights import load_weights
+from interslice.report.evaluation import DATA_RANGE, with_noise
+from interslice.report.metrics import PLANES, evaluate
 
 OF_RESULT = ("num_steps", "start_fraction", "num_draws", "antithetic", "noise", "noise_level", "start")
 """Ids of configs/inference.json whose defaults a result of a study depends on."""

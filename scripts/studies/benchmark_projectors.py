@@ -25,10 +25,10 @@ import torch
 from itk import RTK as rtk
 from skimage.transform import iradon, radon
 
-from bundle.files.last_words import plain_endings
-from bundle.files.state_file import where
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.prior.device import check_device
+from interslice.files.last_words import plain_endings
+from interslice.files.state_file import where
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.prior.device import check_device
 
 SHAPES = {"64 slices of 256 x 256": (256, 256, 64), "128 x 128 x 128": (128, 128, 128)}
 FAR = 1e6

@@ -3,7 +3,7 @@
     python -m scripts.studies.calibrate          write docs/calibration.json and docs/calibration.png
 
 Draws pieces of the embedded, held-out volumes (see evidence_grid.py) several times with each noise field, and
-compares the spread of the draws with the error of their mean (bundle.report.metrics). Voxels alone cannot tell
+compares the spread of the draws with the error of their mean (interslice.report.metrics). Voxels alone cannot tell
 the fields apart where slices are separate; means over neighbouring slices can, since noise that slices share does not
 average out.
 """
@@ -18,9 +18,9 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.report.metrics import calibration
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.report.metrics import calibration
 from scripts.studies.evidence_grid import NOISES, PIECES, SAMPLES, TASKS, Bench, cut, task_kind
 
 SHOWN = ("mri_axial", "mri_alternate", "svct_parallel")

@@ -30,15 +30,15 @@ import torch
 from monai.bundle import ConfigParser
 from scipy.ndimage import affine_transform
 
-from bundle.files.find import case_name
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.linear_operator import LinearOperator
-from bundle.planes import PLANES
-from bundle.report.evaluation import DATA_RANGE
-from bundle.report.metrics import evaluate
-from bundle.report.titles import TITLES
-from bundle.usage import UsageError
+from interslice.files.find import case_name
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.linear_operator import LinearOperator
+from interslice.planes import PLANES
+from interslice.report.evaluation import DATA_RANGE
+from interslice.report.metrics import evaluate
+from interslice.report.titles import TITLES
+from interslice.usage import UsageError
 from scripts.studies.peers import REGISTRY, Peer, PeerFailure, chosen, registered
 from scripts.studies.tables import fill, table
 

@@ -16,10 +16,10 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights, scheduler_for
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.prior.network import network_for
+from interslice.prior.weights import Weights, load_weights, scheduler_for
 from scripts.studies.tables import fill, table
 
 TIMESTEPS = (20, 100, 300)

@@ -5,8 +5,8 @@
 Writes docs/ct_noise.json and, from it, the tables of docs/ct_noise.md (`--tables` writes these alone). Two slabs of the
 volume, at a quarter and at three fifths of its height, are measured in 30 parallel views with 1e3 to 1e6
 photons a ray and reconstructed by total variation: all rays alike and weighted, each with the best weight of total
-variation by a golden search, and weighted with the weight of the rule (bundle.physics.baselines.weight_by_noise). The
-rest is simulated from discs and made-up bodies.
+variation by a golden search, and weighted with the weight of the rule (interslice.physics.baselines.weight_by_noise).
+The rest is simulated from discs and made-up bodies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics import LinearOperator, Measured, operator_of
-from bundle.physics.baselines import LeastSquares, TotalVariation, weight_by_noise
-from bundle.physics.ct import (
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics import LinearOperator, Measured, operator_of
+from interslice.physics.baselines import LeastSquares, TotalVariation, weight_by_noise
+from interslice.physics.ct import (
     CorrectHardeningd,
     Grid,
     HounsfieldScale,
@@ -39,12 +39,12 @@ from bundle.physics.ct import (
     SparseRadon,
     Tomography,
 )
-from bundle.physics.ct.attenuation import line_integrals_of
-from bundle.physics.ct.beam_hardening import hardened
-from bundle.physics.ct.counting import RayNoise, rays_of
-from bundle.physics.ct.rings import stripes
-from bundle.physics.ct.simulate import count_photons
-from bundle.physics.ct.weighted_rays import MODEL_ERROR, WeightedRays, rows_of
+from interslice.physics.ct.attenuation import line_integrals_of
+from interslice.physics.ct.beam_hardening import hardened
+from interslice.physics.ct.counting import RayNoise, rays_of
+from interslice.physics.ct.rings import stripes
+from interslice.physics.ct.simulate import count_photons
+from interslice.physics.ct.weighted_rays import MODEL_ERROR, WeightedRays, rows_of
 from scripts.studies.tables import fill, table
 
 DOSES = (1e3, 1e4, 1e5, 1e6)

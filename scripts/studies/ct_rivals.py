@@ -21,11 +21,11 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.files.write import write_json
-from bundle.report.titles import TITLES
-from bundle.usage import UsageError
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.files.write import write_json
+from interslice.report.titles import TITLES
+from interslice.usage import UsageError
 from scripts.studies.bench import Bench
 from scripts.studies.record import Record
 from scripts.studies.tables import cell, fill, table

@@ -22,12 +22,12 @@ import numpy as np
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
-from bundle.files.find import list_volumes
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.physics.baselines import smooth
+from interslice.files.find import list_volumes
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.physics.baselines import smooth
 from scripts.studies import bench
 
 FEW_STEPS = {"num_steps": 4, "num_draws": 1, "finish": None}

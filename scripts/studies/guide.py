@@ -24,9 +24,9 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.physics.variation import Variation
-from bundle.report.evaluation import DATA_RANGE
+from interslice.files.last_words import plain_endings
+from interslice.physics.variation import Variation
+from interslice.report.evaluation import DATA_RANGE
 from scripts.studies.bench import Bench, defaults
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import PEOPLE, find_people, prepare

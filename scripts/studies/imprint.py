@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bundle.files.last_words import plain_endings
+from interslice.files.last_words import plain_endings
 from scripts.studies.bench import Bench
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.record import Record, sha256

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.prior.network import MODELS, SliceUNet
+from interslice.files.last_words import plain_endings
+from interslice.prior.network import MODELS, SliceUNet
 from scripts.studies.precision import ROUNDS, SHAPE, bfloat16, timed
 from scripts.studies.record import Record
 

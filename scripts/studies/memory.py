@@ -4,8 +4,8 @@
 
 Each run is a process of its own, on a made-up volume and with a small network that was not trained. What it takes is
 the peak of its resident memory after all was read and checked, less what was resident then (Linux); the measurement is
-read again in that time. The constants of bundle/report/memory.py and `COPIES` of bundle/files/limits.py are chosen so
-that no estimate lies far below its peak, and none of a large run far above.
+read again in that time. The constants of interslice/report/memory.py and `COPIES` of interslice/files/limits.py are
+chosen so that no estimate lies far below its peak, and none of a large run far above.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from bundle.files.last_words import plain_endings
-from bundle.files.machine import GIGA
-from bundle.physics.ct.scanner import Tomography
-from bundle.physics.kspace.scanner import CartesianSampling
-from bundle.physics.measurement import operator_of
-from bundle.prior.network import SliceUNet
+from interslice.files.last_words import plain_endings
+from interslice.files.machine import GIGA
+from interslice.physics.ct.scanner import Tomography
+from interslice.physics.kspace.scanner import CartesianSampling
+from interslice.physics.measurement import operator_of
+from interslice.prior.network import SliceUNet
 from scripts.studies.tables import fill, table
 
 MARKER = "memory"
@@ -41,7 +41,7 @@ QUICK = {
 KSPACE = {"baselines#total_variation#iterations": 3, "data_consistency#iterations": 3}
 SHORT = KSPACE | {"finish#iterations": 3}
 BATCH = {"shipped": True, "slice_batch_size": 64}
-DESCENT = {"data_consistency": {"_target_": "bundle.sampling.Proximal", "rho": 0.1, "iterations": 3}}
+DESCENT = {"data_consistency": {"_target_": "interslice.sampling.Proximal", "rho": 0.1, "iterations": 3}}
 RUNS = [
     ("mri", (192, 192, 30), {}), ("mri", (192, 192, 30), {"num_draws": 2}),
     ("mri", (192, 192, 30), {"num_draws": 2, "report": True}), ("mri", (256, 256, 40), {"num_draws": 2}),

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundle.usage import UsageError
+from interslice.usage import UsageError
 
 REGISTRY = Path(__file__).with_name("peers.json")
 LAST_WORDS = 300

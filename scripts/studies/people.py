@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.physics.thick import ThroughPlaneSampling
 from scripts.studies.bench import Bench, baseline_names, defaults
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import CROP, PEOPLE, find_people, prepare

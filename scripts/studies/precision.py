@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle.files.last_words import plain_endings
-from bundle.report.evaluation import DATA_RANGE
+from interslice.files.last_words import plain_endings
+from interslice.report.evaluation import DATA_RANGE
 from scripts.studies.bench import Bench
 from scripts.studies.record import Record, sha256
 

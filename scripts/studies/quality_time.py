@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bundle.files.last_words import plain_endings
-from bundle.sampling import NullSpace
+from interslice.files.last_words import plain_endings
+from interslice.sampling import NullSpace
 from scripts.studies.bench import Bench
 from scripts.studies.precision import SAMPLE
 from scripts.studies.record import Record, sha256

@@ -13,9 +13,9 @@ import argparse
 from functools import lru_cache
 from pathlib import Path
 
-from bundle.files.last_words import plain_endings
-from bundle.report.titles import TITLES
-from bundle.usage import UsageError
+from interslice.files.last_words import plain_endings
+from interslice.report.titles import TITLES
+from interslice.usage import UsageError
 from scripts.studies.bench import defaults
 from scripts.studies.real_pairs import CROP, Pairs
 from scripts.studies.record import Record, sha256

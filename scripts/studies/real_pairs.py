@@ -6,11 +6,12 @@ Patients of the longitudinal data of Lesjak et al. (2016, CC BY) were scanned tw
 turned by several degrees. One study is reconstructed; what the scanner of the other study would measure of the result
 is compared with what it did measure:
 
-    T       rigid, world of the unseen study -> world of the reconstructed one (bundle/physics/mutual_information.py)
-    v(p)    the result at T p, for p on the fine grid of the unseen study: cubic B-spline, the same for every method
-    y'      A v, with A the unseen study's own operator (bundle.physics.thick), where all that it sums is known
-    fit     a y' + b by least squares: scanners' scales differ
-    error   |a y' + b - y| / |y - mean of y| (NRMSE) over the brain; the correlation r says the same, NRMSE^2 = 1 - r^2
+    T       rigid, world of the unseen study -> world of the reconstructed one
+    (interslice/physics/mutual_information.py) v(p)    the result at T p, for p on the fine grid of the unseen study:
+    cubic B-spline, the same for every method y'      A v, with A the unseen study's own operator
+    (interslice.physics.thick), where all that it sums is known fit     a y' + b by least squares: scanners' scales
+    differ error   |a y' + b - y| / |y - mean of y| (NRMSE) over the brain; the correlation r says the same, NRMSE^2 = 1
+    - r^2
 
 T is found from the two scans alone, the same for all methods. Years of disease, another field of view and bias, noise
 and what is left of T's error set a floor that no method can pass. Both directions. The JSON grows run by run, and the
@@ -29,12 +30,12 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.physics.intensity import intensity_range
-from bundle.physics.mutual_information import register
-from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
-from bundle.usage import UsageError
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.physics.intensity import intensity_range
+from interslice.physics.mutual_information import register
+from interslice.physics.thick import ThroughPlane, ThroughPlaneSampling
+from interslice.usage import UsageError
 from scripts.studies.bench import Measured, baseline_names, defaults
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.people import priors_and_ids

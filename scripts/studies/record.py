@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bundle.files.write import write_json
-from bundle.usage import UsageError
+from interslice.files.write import write_json
+from interslice.usage import UsageError
 
 
 def sha256(path: Path) -> str:

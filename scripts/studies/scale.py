@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser, run
 
-from bundle.files.last_words import plain_endings
-from bundle.files.run_record import peak_memory_mb
-from bundle.files.write import write_json
-from bundle.ranks import Board, all_of, barrier, device_of_rank, end, rank, start, world_size
+from interslice.files.last_words import plain_endings
+from interslice.files.run_record import peak_memory_mb
+from interslice.files.write import write_json
+from interslice.ranks import Board, all_of, barrier, device_of_rank, end, rank, start, world_size
 from scripts.studies.tables import fill, table
 
 DOCS = Path("docs")

@@ -23,10 +23,10 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.files.series import Series, TimePoint
-from bundle.files.source import Source
-from bundle.sampling.time_noise import TIME_NOISE
+from interslice.files.last_words import plain_endings
+from interslice.files.series import Series, TimePoint
+from interslice.files.source import Source
+from interslice.sampling.time_noise import TIME_NOISE
 from scripts.studies.bench import Bench
 from scripts.studies.record import Record, sha256
 from scripts.studies.tables import fill, table

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
-from bundle.files.whole import written_whole
-from bundle.physics.foreground import foreground_threshold
-from bundle.physics.intensity import intensity_range
-from bundle.usage import UsageError
+from interslice.files.whole import written_whole
+from interslice.physics.foreground import foreground_threshold
+from interslice.physics.intensity import intensity_range
+from interslice.usage import UsageError
 from scripts.studies.record import sha256
 
 CROP = (40, 112, 90)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bundle.planes import PLANES
-from bundle.report.titles import TITLES
+from interslice.planes import PLANES
+from interslice.report.titles import TITLES
 from scripts.studies.people import ADAPTED
 from scripts.studies.shown import PEOPLE
 from scripts.studies.stacked_slices import BASELINES, ORDER

@@ -1,4 +1,4 @@
-"""What the network need not see: whole heads with and without boxes around the subject (bundle.sampling.subject).
+"""What the network need not see: whole heads with and without boxes around the subject (interslice.sampling.subject).
 
     python -m scripts.studies.skip_air --data_dir FOLDER          docs/skip_air.json; preset fast, bfloat16
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.report.evaluation import DATA_RANGE
-from bundle.sampling import SubjectBoxes
+from interslice.files.last_words import plain_endings
+from interslice.report.evaluation import DATA_RANGE
+from interslice.sampling import SubjectBoxes
 from scripts.studies.bench import Bench
 from scripts.studies.precision import psnr
 from scripts.studies.record import Record, sha256

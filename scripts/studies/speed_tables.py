@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bundle.files.last_words import plain_endings
+from interslice.files.last_words import plain_endings
 from scripts.studies.quality_time import OWN, points
 from scripts.studies.tables import fill, table
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.noise.field import IndependentNoise
-from bundle.physics.baselines import smooth
-from bundle.report.picture import oriented_slice
-from bundle.report.trajectory.pictures import save_small
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.noise.field import IndependentNoise
+from interslice.physics.baselines import smooth
+from interslice.report.picture import oriented_slice
+from interslice.report.trajectory.pictures import save_small
 from scripts.studies.bench import Bench, baseline_names
 from scripts.studies.evidence_grid import NOISES
 from scripts.studies.record import Record, sha256

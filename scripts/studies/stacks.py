@@ -4,8 +4,9 @@
     python -m scripts.studies.stacks --data_dir FOLDER --picture            docs/stacks.png alone
 
 Axial, coronal and sagittal scans of the shown people (shown.py) are simulated by other arithmetic than reconstructs
-them (bundle.physics.stacks.simulate): slices of THICKNESS mm, NOISE of the maximum, each but the axial one turned by up
-to TURN degrees about each axis and shifted by up to SHIFT mm along it. They are written as files and read as a user's:
+them (interslice.physics.stacks.simulate): slices of THICKNESS mm, NOISE of the maximum, each but the axial one turned
+by up to TURN degrees about each axis and shifted by up to SHIFT mm along it. They are written as files and read as a
+user's:
 
     axial, coronal       each alone by configs/inference.json; the coronal scan without its motion, to its advantage
     two, three           by configs/task_stacks.json, aligned from the files alone
@@ -30,18 +31,18 @@ from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from nibabel.processing import resample_to_output
 
-from bundle.files.alignment import write_poses
-from bundle.files.last_words import plain_endings
-from bundle.files.whole import written_whole
-from bundle.physics.intensity import intensity_range
-from bundle.physics.stacks import Stacks
-from bundle.physics.stacks.motion import angle_of
-from bundle.physics.stacks.simulate import scanned
-from bundle.physics.stacks.stack import Stack
-from bundle.planes import PLANES
-from bundle.report.metrics import inter_slice, psnr, ssim
-from bundle.report.picture import oriented_slice
-from bundle.report.trajectory.pictures import save_small
+from interslice.files.alignment import write_poses
+from interslice.files.last_words import plain_endings
+from interslice.files.whole import written_whole
+from interslice.physics.intensity import intensity_range
+from interslice.physics.stacks import Stacks
+from interslice.physics.stacks.motion import angle_of
+from interslice.physics.stacks.simulate import scanned
+from interslice.physics.stacks.stack import Stack
+from interslice.planes import PLANES
+from interslice.report.metrics import inter_slice, psnr, ssim
+from interslice.report.picture import oriented_slice
+from interslice.report.trajectory.pictures import save_small
 from scripts.studies.bench import Measured, defaults
 from scripts.studies.record import Record
 from scripts.studies.shown import PEOPLE, find_people, middle

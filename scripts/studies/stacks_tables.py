@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.report.titles import TITLES
+from interslice.report.titles import TITLES
 from scripts.studies.shown import PEOPLE
 from scripts.studies.stacks import ALONE, DIFFUSION, KNOWN, METHODS, NOISE, REGISTRATION, SEVERAL, THICKNESS
 from scripts.studies.tables import cell, fill, table

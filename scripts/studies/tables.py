@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from bundle.planes import PLANES
-from bundle.report.titles import title_of
+from interslice.planes import PLANES
+from interslice.report.titles import title_of
 
 METHODS = (
     "input", "cubic", "cubic_consistent", "smoothest", "least_squares", "total_variation", "independent",

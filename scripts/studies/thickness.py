@@ -4,7 +4,7 @@
 
 FOLDER holds isotropic volumes, such as those that the prior was trained on: what is asked uses no network. Every volume
 is sampled along each axis by slices 4 mm apart, of thicknesses from 2 to 6 mm and all profiles, with and without noise
-of 2 percent, and bundle.physics.thick.estimate is told the spacing and that the profile is a box.
+of 2 percent, and interslice.physics.thick.estimate is told the spacing and that the profile is a box.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.thick.estimate import estimated_thickness
-from bundle.physics.thick.profile import PROFILES
-from bundle.physics.thick.through_plane import slice_weights
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.thick.estimate import estimated_thickness
+from interslice.physics.thick.profile import PROFILES
+from interslice.physics.thick.through_plane import slice_weights
 
 PITCH, THICKNESSES, NOISES = 4.0, (2.0, 3.0, 4.0, 5.0, 6.0), (0.0, 0.02)
 """mm; mm; shares of the volume's maximum."""

@@ -9,7 +9,7 @@ splines, the registration linearly. The middles of all heads lie in one place.
     errors    of the pose that was found: mean and largest distance of where it puts the volume's places from where they
               belong, mm, and the angle between the two, degrees; by the registration on the operator ("operator"), and
               by ITK's mutual information of the quick volume and the stack ("mutual information")
-    people    the similarity (bundle/physics/stacks/similarity.py) that is reached with the same person's stack, and
+    people    the similarity (interslice/physics/stacks/similarity.py) that is reached with the same person's stack, and
               with the stack of each other person: the limit below which a stack is left out lies between
     slices    how many slices of whole stacks count less, of which none should, and the weight of one that lost 60
               percent of its signal
@@ -26,17 +26,17 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.files.find import case_name
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.measurement import Measured, operator_of
-from bundle.physics.mutual_information import register as by_mutual_information
-from bundle.physics.stacks import ScaleStacksd, SimulateStacksd, Stacks
-from bundle.physics.stacks.motion import angle_of
-from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.outliers import slice_weights_of
-from bundle.physics.stacks.register import register
-from bundle.physics.stacks.stacked import StackedSlices
+from interslice.files.find import case_name
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.measurement import Measured, operator_of
+from interslice.physics.mutual_information import register as by_mutual_information
+from interslice.physics.stacks import ScaleStacksd, SimulateStacksd, Stacks
+from interslice.physics.stacks.motion import angle_of
+from interslice.physics.stacks.others import Others
+from interslice.physics.stacks.outliers import slice_weights_of
+from interslice.physics.stacks.register import register
+from interslice.physics.stacks.stacked import StackedSlices
 from scripts.studies.record import Record
 from scripts.studies.tune_total_variation import middle
 

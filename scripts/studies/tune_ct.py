@@ -20,16 +20,16 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.files.last_words import plain_endings
-from bundle.noise.field import IndependentNoise
-from bundle.physics import operator_of
-from bundle.physics.baselines import TotalVariation, smooth
-from bundle.physics.ct.attenuation import HounsfieldScale
-from bundle.physics.ct.scale import ScaleProjectionsd
-from bundle.physics.ct.simulate import SimulateProjectionsd
-from bundle.prior.weights import load_weights
-from bundle.report.evaluation import with_noise
-from bundle.report.metrics import psnr
+from interslice.files.last_words import plain_endings
+from interslice.noise.field import IndependentNoise
+from interslice.physics import operator_of
+from interslice.physics.baselines import TotalVariation, smooth
+from interslice.physics.ct.attenuation import HounsfieldScale
+from interslice.physics.ct.scale import ScaleProjectionsd
+from interslice.physics.ct.simulate import SimulateProjectionsd
+from interslice.prior.weights import load_weights
+from interslice.report.evaluation import with_noise
+from interslice.report.metrics import psnr
 from scripts.data.synthesise_bodies import resample
 from scripts.prepare_data import SOURCES
 from scripts.reproduce import CT_RUNS, VIEWS

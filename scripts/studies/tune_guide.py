@@ -4,11 +4,11 @@
 
 `--data_dir` is what scripts.prepare_data wrote; heads are drawn of seeds that no prior was trained on. Tried are
 
-    edge      EDGE of bundle/physics/variation.py: PSNR of guided total variation, slices of 5 mm
+    edge      EDGE of interslice/physics/variation.py: PSNR of guided total variation, slices of 5 mm
     steps     start_fraction and num_steps with a guide (`with_guide` of configs/inference.json): PSNR of the diffusion
     error     `data_consistency#error` with a guide: PSNR of the diffusion, slices with noise
-    shared    SHARED of bundle/physics/guide.py: edges that two contrasts of one head share, and that two heads, or two
-              of the people, share after registration
+    shared    SHARED of interslice/physics/guide.py: edges that two contrasts of one head share, and that two heads, or
+              two of the people, share after registration
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.last_words import plain_endings
-from bundle.noise import named_noise
-from bundle.physics.baselines import ConsistentTotalVariation, Interpolation
-from bundle.physics.guide import pose_of
-from bundle.physics.intensity import intensity_range
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.physics.total_variation import minimise_with_proximal_step
-from bundle.physics.variation import Variation
-from bundle.prior import SlicePrior
-from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights, scheduler_for
-from bundle.report.evaluation import DATA_RANGE
-from bundle.report.metrics import psnr
-from bundle.sampling import DiffusionInverseInferer, NoiseAware
+from interslice.files.last_words import plain_endings
+from interslice.noise import named_noise
+from interslice.physics.baselines import ConsistentTotalVariation, Interpolation
+from interslice.physics.guide import pose_of
+from interslice.physics.intensity import intensity_range
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.physics.total_variation import minimise_with_proximal_step
+from interslice.physics.variation import Variation
+from interslice.prior import SlicePrior
+from interslice.prior.network import network_for
+from interslice.prior.weights import Weights, load_weights, scheduler_for
+from interslice.report.evaluation import DATA_RANGE
+from interslice.report.metrics import psnr
+from interslice.sampling import DiffusionInverseInferer, NoiseAware
 from scripts.prepare_data import head_synthesiser
 from scripts.studies.record import Record, sha256
 from scripts.studies.shown import middle

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bundle.files.find import list_volumes
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.noise.auto_length import AutoLength
-from bundle.noise.markov import MaternNoise
+from interslice.files.find import list_volumes
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.noise.auto_length import AutoLength
+from interslice.noise.markov import MaternNoise
 from scripts.studies.evidence_grid import PIECES, SAMPLES, Bench, cut, task_kind, tuning_piece
 
 LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 1000.0)

@@ -26,21 +26,21 @@ from monai.data import MetaTensor
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.noise.named import named_noise
-from bundle.physics.baselines import ConsistentTotalVariation, Interpolation
-from bundle.physics.foreground import foreground_box, foreground_threshold
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.measurement import SIMULATED
-from bundle.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
-from bundle.planes import PLANES
-from bundle.prior import SlicePrior
-from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights, scheduler_for
-from bundle.report.evaluation import DATA_RANGE
-from bundle.report.metrics import inter_slice, psnr, ssim
-from bundle.sampling import DiffusionInverseInferer, NullSpace
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.noise.named import named_noise
+from interslice.physics.baselines import ConsistentTotalVariation, Interpolation
+from interslice.physics.foreground import foreground_box, foreground_threshold
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.measurement import SIMULATED
+from interslice.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
+from interslice.planes import PLANES
+from interslice.prior import SlicePrior
+from interslice.prior.network import network_for
+from interslice.prior.weights import Weights, load_weights, scheduler_for
+from interslice.report.evaluation import DATA_RANGE
+from interslice.report.metrics import inter_slice, psnr, ssim
+from interslice.sampling import DiffusionInverseInferer, NullSpace
 
 PEOPLE = ("flair_open_ms_07", "t2_niimath_m2307", "t1_uih_b", "t1_myconnectome", "t1_pycortex_s1")
 """Names of their files."""

@@ -3,9 +3,9 @@
     python -m scripts.studies.tune_noise --archive_dir DIR
 
 The crops of scripts/studies/tune_mri.py, with noise of each of LEVELS added to their thick slices, are sampled with the
-exact data step and with `bundle.sampling.NoiseAware` for each of ERRORS, by the same draws. The level is estimated from
-the slices, as in a run. Writes docs/tuning_noise.json: also the level that was added and the one that was found, as
-shares of the intensity range. What is in the file already is not run again.
+exact data step and with `interslice.sampling.NoiseAware` for each of ERRORS, by the same draws. The level is estimated
+from the slices, as in a run. Writes docs/tuning_noise.json: also the level that was added and the one that was found,
+as shares of the intensity range. What is in the file already is not run again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.report.evaluation import DATA_RANGE
-from bundle.sampling.noise_aware import NoiseAware
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.report.evaluation import DATA_RANGE
+from interslice.sampling.noise_aware import NoiseAware
 from scripts.studies.tune_mri import BASE, PEOPLE, Prior, crop, found, judged, measured, read_record
 
 LEVELS = (0.05, 0.02)

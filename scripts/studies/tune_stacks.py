@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.files.find import case_name
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.baselines import TotalVariationByNoise
-from bundle.prior.diffusion import time_steps
-from bundle.sampling import NoiseAware
+from interslice.files.find import case_name
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.baselines import TotalVariationByNoise
+from interslice.prior.diffusion import time_steps
+from interslice.sampling import NoiseAware
 from scripts.studies.record import Record
 from scripts.studies.stacks import Heads
 

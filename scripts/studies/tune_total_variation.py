@@ -4,7 +4,7 @@
 
 The middle of each volume, at 1 mm, is measured as the default task does. Without noise there is no weight, as the data
 are met exactly: the total variation that is reached and the metrics tell how many iterations are needed. With noise the
-weight is a multiple of its level (`PER_NOISE` of bundle/physics/baselines.py): the one with the highest PSNR in the
+weight is a multiple of its level (`PER_NOISE` of interslice/physics/baselines.py): the one with the highest PSNR in the
 mean. Written: what was tried, the cubic interpolation beside it, and the best multiple.
 """
 
@@ -20,16 +20,16 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Spacing
 
-from bundle.files.find import case_name
-from bundle.files.last_words import plain_endings
-from bundle.files.write import write_json
-from bundle.physics.baselines import ConsistentTotalVariation, Interpolation
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
-from bundle.physics.variation import differences
-from bundle.planes import PLANES
-from bundle.report.evaluation import DATA_RANGE
-from bundle.report.metrics import inter_slice, psnr, ssim
+from interslice.files.find import case_name
+from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
+from interslice.physics.baselines import ConsistentTotalVariation, Interpolation
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
+from interslice.physics.variation import differences
+from interslice.planes import PLANES
+from interslice.report.evaluation import DATA_RANGE
+from interslice.report.metrics import inter_slice, psnr, ssim
 
 SIZE = (40, 112, 90)
 """Voxels of 1 mm of each volume's middle."""

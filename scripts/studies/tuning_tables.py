@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.files.last_words import plain_endings
-from bundle.planes import PLANES
+from interslice.files.last_words import plain_endings
+from interslice.planes import PLANES
 from scripts.studies.tables import fill, table
 from scripts.studies.tune_mri import RATIO
 

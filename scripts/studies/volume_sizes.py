@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.last_words import plain_endings
-from bundle.files.machine import GIGA
+from interslice.files.last_words import plain_endings
+from interslice.files.machine import GIGA
 from scripts.studies.memory import resident, write_measurement
 from scripts.studies.tables import fill, table
 

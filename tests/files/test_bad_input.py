@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.prior.slices import SlicePrior
+from interslice.prior.slices import SlicePrior
 from tests.support.scans import (
     EVALUATE,
     INFERENCE,

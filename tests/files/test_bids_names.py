@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.bids_names import VARYING, BidsName, bids_name, bids_root, own_ids
+from interslice.files.bids_names import VARYING, BidsName, bids_name, bids_root, own_ids
 from tests.support.helpers import repeatable
 
 labels = st.text("abcXYZ0189", min_size=1, max_size=6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.case_folder import (
+from interslice.files.case_folder import (
     LONGEST_NAME,
     STALE,
     WriteCases,
@@ -18,9 +18,9 @@ from bundle.files.case_folder import (
     check_place,
     others_in,
 )
-from bundle.files.record import count, is_whole, record_of
-from bundle.files.write import write_json
-from bundle.usage import UsageError
+from interslice.files.record import count, is_whole, record_of
+from interslice.files.write import write_json
+from interslice.usage import UsageError
 from tests.support.kill import forks, killed_before_each_step
 
 
@@ -174,7 +174,7 @@ def test_a_set_that_a_kill_left_aside_is_put_back(tmp_path):
 
 @pytest.mark.parametrize("writers", [[], (), "xy", 5, ["x"], None])
 def test_what_writes_nothing_is_refused(tmp_path, writers):
-    with pytest.raises(UsageError, match="writers must be a list of bundle.files.case_folder.Writer, got"):
+    with pytest.raises(UsageError, match="writers must be a list of interslice.files.case_folder.Writer, got"):
         WriteCases(str(tmp_path), writers, Record("new"))
 
 

@@ -11,11 +11,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.files.check import CheckVolumed, check_size, check_volume
-from bundle.files.read import LoadVolumed
-from bundle.files.root_cause import root_cause
-from bundle.physics import Measured, operator_of
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.files.check import CheckVolumed, check_size, check_volume
+from interslice.files.read import LoadVolumed
+from interslice.files.root_cause import root_cause
+from interslice.physics import Measured, operator_of
+from interslice.physics.thick import ThroughPlaneSampling
 from tests.support.scans import cut_short, thick_voxels, write_volume
 
 READ = Compose([LoadVolumed("image"), CheckVolumed("image")])

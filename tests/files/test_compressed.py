@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files import compressed
-from bundle.files.write import write_nifti
+from interslice.files import compressed
+from interslice.files.write import write_nifti
 from tests.files.test_write import oblique_result
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.contrast import Contrast, contrast_of_file, contrast_of_series, named_contrast
-from bundle.files.dicom_read import find_stack
+from interslice.files.contrast import Contrast, contrast_of_file, contrast_of_series, named_contrast
+from interslice.files.dicom_read import find_stack
 from tests.support.dicom_files import AFFINE, VOXELS, write_changed
 from tests.support.helpers import repeatable
 

@@ -13,11 +13,11 @@ from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag, ta
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
-from bundle.files.deidentify import METHODS, MODIFIED, REMOVED, SPAN, dates_of, days_of, deidentified, run_uid
-from bundle.files.dicom_code import BASIC_PROFILE, MODIFIED_DATES, PROCESSING_EQUIPMENT, SOURCE_IMAGE
-from bundle.files.dicom_kept import DATES, DEVICE_TEXT, NUMBERS, TERMS, TIMES, UIDS
-from bundle.files.dicom_read import find_stack
-from bundle.files.dicom_write import save_series
+from interslice.files.deidentify import METHODS, MODIFIED, REMOVED, SPAN, dates_of, days_of, deidentified, run_uid
+from interslice.files.dicom_code import BASIC_PROFILE, MODIFIED_DATES, PROCESSING_EQUIPMENT, SOURCE_IMAGE
+from interslice.files.dicom_kept import DATES, DEVICE_TEXT, NUMBERS, TERMS, TIMES, UIDS
+from interslice.files.dicom_read import find_stack
+from interslice.files.dicom_write import save_series
 from tests.files.test_dicom_write import headers, volume
 from tests.support.dicom_files import PATIENT, write_changed, write_enhanced
 from tests.support.scans import thick_voxels
@@ -255,7 +255,7 @@ def test_each_patient_has_days_of_their_own_and_each_process(fresh_python):
     assert days(PatientID="P1", PatientName="A") == days(PatientID="P1 ", StudyInstanceUID="1.2")
     assert days(PatientName="Doe^Jane") == days(PatientName="Doe^Jane", StudyInstanceUID="1.2")
     assert days(StudyInstanceUID="1.2") == days(StudyInstanceUID="1.2")
-    code = "from bundle.files.deidentify import run_uid; print(run_uid('1.2.3'))"
+    code = "from interslice.files.deidentify import run_uid; print(run_uid('1.2.3'))"
     assert len({fresh_python(code), fresh_python(code), run_uid("1.2.3")}) == 3
 
 

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
-from bundle.files.cases import Cases
-from bundle.files.dicom_names import is_called, name_of
-from bundle.files.dicom_read import find_stack
-from bundle.files.dicom_search import choose, search
-from bundle.files.read import LoadVolumed
+from interslice.files.cases import Cases
+from interslice.files.dicom_names import is_called, name_of
+from interslice.files.dicom_read import find_stack
+from interslice.files.dicom_search import choose, search
+from interslice.files.read import LoadVolumed
 from tests.support.dicom_files import write_changed as write
 from tests.support.dicom_files import write_localiser
 from tests.support.scans import thick_voxels

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from monai.data import decollate_batch, list_data_collate
 from pydicom.uid import EnhancedMRImageStorage, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from bundle.files.check import check_volume
-from bundle.files.dicom_read import find_stack
-from bundle.files.find import list_volumes
-from bundle.files.read import LoadVolumed
-from bundle.files.source import source_of
+from interslice.files.check import check_volume
+from interslice.files.dicom_read import find_stack
+from interslice.files.find import list_volumes
+from interslice.files.read import LoadVolumed
+from interslice.files.source import source_of
 from tests.support.dicom_files import header, save, write_enhanced, write_localiser, write_series
 from tests.support.scans import INFERENCE, OBLIQUE, head_voxels, thick_voxels, write_volume
 

@@ -9,13 +9,13 @@ import pytest
 from pydicom.fileset import FileSet
 from pydicom.uid import CTImageStorage, generate_uid
 
-from bundle.files.cases import Cases
-from bundle.files.dicom_read import find_stack
-from bundle.files.dicom_search import linked, search
-from bundle.files.dicom_slice import is_dicom
-from bundle.files.find import find_volumes
-from bundle.files.read import LoadVolumed
-from bundle.files.source import source_of
+from interslice.files.cases import Cases
+from interslice.files.dicom_read import find_stack
+from interslice.files.dicom_search import linked, search
+from interslice.files.dicom_slice import is_dicom
+from interslice.files.find import find_volumes
+from interslice.files.read import LoadVolumed
+from interslice.files.source import source_of
 from tests.support.dicom_files import save
 from tests.support.dicom_files import write_changed as write
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume

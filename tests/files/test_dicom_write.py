@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from pydicom.uid import CTImageStorage
 
-from bundle import __version__
-from bundle.files.deidentify import MODIFIED, REMOVED
-from bundle.files.dicom_read import find_stack
-from bundle.files.dicom_write import KINDS, rescale_slope, save_series, series_number
-from bundle.files.read import LoadVolumed
+from interslice import __version__
+from interslice.files.deidentify import MODIFIED, REMOVED
+from interslice.files.dicom_read import find_stack
+from interslice.files.dicom_write import KINDS, rescale_slope, save_series, series_number
+from interslice.files.read import LoadVolumed
 from tests.support.dicom_files import PATIENT, write_changed, write_enhanced, write_localiser, write_series
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels
 
@@ -275,7 +275,7 @@ def test_a_folder_is_searched_once_and_what_it_holds_is_said_once(
         return read(path, *arguments, **options)
 
     read = pydicom.dcmread
-    monkeypatch.setattr("bundle.files.dicom_stack.pydicom.dcmread", counted)
+    monkeypatch.setattr("interslice.files.dicom_stack.pydicom.dcmread", counted)
     run_here("inference", INFERENCE, tiny_overrides(folder, output_format="dicom", num_draws=2))
     files = 6 if kind == "single" else 1
     assert len(parsed) == len(set(parsed)) == files + 3

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-import bundle.sampling as sampling
-from bundle.files import digest as module
-from bundle.files.digest import digest, of_versions
-from bundle.noise import IndependentNoise, MaternNoise, OrnsteinUhlenbeckNoise, SlerpNoise
-from bundle.physics.baselines import LeastSquares, LinearReconstruction
-from bundle.physics.ct.cone_beam import ConeBeam
-from bundle.physics.ct.geometry import Grid, ScanGeometry
-from bundle.physics.ct.sparse_radon import SparseRadon
-from bundle.physics.kspace.cartesian_mri import CartesianMRI
-from bundle.physics.thick.through_plane import ThroughPlane, slice_weights
-from bundle.prior import SlicePrior
-from bundle.sampling.inferers import DiffusionInverseInferer
+import interslice.sampling as sampling
+from interslice.files import digest as module
+from interslice.files.digest import digest, of_versions
+from interslice.noise import IndependentNoise, MaternNoise, OrnsteinUhlenbeckNoise, SlerpNoise
+from interslice.physics.baselines import LeastSquares, LinearReconstruction
+from interslice.physics.ct.cone_beam import ConeBeam
+from interslice.physics.ct.geometry import Grid, ScanGeometry
+from interslice.physics.ct.sparse_radon import SparseRadon
+from interslice.physics.kspace.cartesian_mri import CartesianMRI
+from interslice.physics.thick.through_plane import ThroughPlane, slice_weights
+from interslice.prior import SlicePrior
+from interslice.sampling.inferers import DiffusionInverseInferer
 from tests.prior.test_batches import Small
 from tests.support.helpers import alpha_bars, normal
 from tests.support.scans import random_network
@@ -181,7 +181,7 @@ def test_versions_have_a_say(monkeypatch, tmp_path):
             other.setattr(library, "__version__", "0.0.1")
             assert of_versions.__wrapped__() != now
     (tmp_path / "changed.py").write_text("step = 2\n")
-    monkeypatch.setattr(module.bundle, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(module.interslice, "__file__", str(tmp_path / "__init__.py"))
     assert of_versions.__wrapped__() != now
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_told_is_refused():
 def test_another_process_finds_the_same(fresh_python):
     code = """
 from tests.files.test_digest import OTHERS, told_by_a_sampler
-from bundle.files.digest import digest, of_versions
+from interslice.files.digest import digest, of_versions
 print(*[digest(part) for part, _ in OTHERS.values()], told_by_a_sampler(), of_versions())
 """
     here = [*[digest(part) for part, _ in OTHERS.values()], told_by_a_sampler(), of_versions()]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle.files import entries
-from bundle.files.dicom_search import search
-from bundle.files.find import find_volumes, list_volumes
-from bundle.files.scan import unreadable
+from interslice.files import entries
+from interslice.files.dicom_search import search
+from interslice.files.find import find_volumes, list_volumes
+from interslice.files.scan import unreadable
 
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_looked_at_is_refused_in_words(folder, monkeypatch):
     def refusing(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("bundle.files.find.kind_of", refusing)
+    monkeypatch.setattr("interslice.files.find.kind_of", refusing)
     with pytest.raises(ValueError, match="a.nii.gz: Permission denied: give yourself the right to read it"):
         find_volumes(folder / "a.nii.gz")
 

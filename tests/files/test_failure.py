@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 
-from bundle.files.failure import FIXES, Terminated, failure_of
-from bundle.files.read import LoadVolumed
-from bundle.files.values import whole_number
-from bundle.physics.thick.through_plane import slice_weights
-from bundle.usage import UsageError
+from interslice.files.failure import FIXES, Terminated, failure_of
+from interslice.files.read import LoadVolumed
+from interslice.files.values import whole_number
+from interslice.physics.thick.through_plane import slice_weights
+from interslice.usage import UsageError
 from tests.support.helpers import repeatable
 
 
@@ -35,7 +35,7 @@ def building(config, part="part"):
     return caught(lambda: parser.get_parsed_content(part))
 
 
-PART = {"_target_": "bundle.sampling.Proximal", "rho": "@weight", "iterations": "@count"}
+PART = {"_target_": "interslice.sampling.Proximal", "rho": "@weight", "iterations": "@count"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_the_option_that_was_refused_is_named(words, clause):
         ({"part": "$no_such_name"}, "error: name 'no_such_name' is not defined (in part)"),
         ({"part": "$1 +"}, "error: invalid syntax"),
         ({"part": {"_target_": "no.such.Part"}}, "error: Cannot locate class or function path: 'no.such.Part'"),
+        ({"part": {"_target_": "bundle.noise.Field"}}, "the package was called so, now it is interslice"),
         ({"part": {"_target_": "torch.nn.Linear"}}, "error: part cannot be made: TypeError: "),
         (
             {"part": {"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 1}},
@@ -193,7 +194,7 @@ def test_generated_code_is_no_expression_of_a_config():
 def test_a_fault_says_where():
     failure = failure_of(caught(lambda: failure_of(None)))
     path, _, line = failure.said.partition(" at ")[2].split(": ")[0].partition(":")
-    assert path.startswith("bundle/files/") and line.isdigit()
+    assert path.startswith("interslice/files/") and line.isdigit()
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from bundle.files.cases import Cases, check_region
-from bundle.files.check import CheckVolumed
-from bundle.files.find import SUFFIXES, case_name, find_volumes, list_volumes, named_case, split_volumes
-from bundle.files.fingerprint import ENDS, fingerprint
-from bundle.files.read import LoadVolumed
-from bundle.usage import UsageError
+from interslice.files.cases import Cases, check_region
+from interslice.files.check import CheckVolumed
+from interslice.files.find import SUFFIXES, case_name, find_volumes, list_volumes, named_case, split_volumes
+from interslice.files.fingerprint import ENDS, fingerprint
+from interslice.files.read import LoadVolumed
+from interslice.usage import UsageError
 from tests.support.dicom_files import write_series
 from tests.support.scans import thick_voxels, write_volume
 

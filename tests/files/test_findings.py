@@ -9,13 +9,13 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose, InvertibleTransform, MapTransform
 
-from bundle.files import findings as module
-from bundle.files.dicom_write import KINDS
-from bundle.files.findings import MAPS, Findings, findings_of
-from bundle.files.restore import Restored, result_volumes
-from bundle.physics.measurement import reconstructed
-from bundle.sampling import ForegroundInferer
-from bundle.sampling.volume_inferer import VolumeInferer
+from interslice.files import findings as module
+from interslice.files.dicom_write import KINDS
+from interslice.files.findings import MAPS, Findings, findings_of
+from interslice.files.restore import Restored, result_volumes
+from interslice.physics.measurement import reconstructed
+from interslice.sampling import ForegroundInferer
+from interslice.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import measured, normal
 from tests.support.scans import INFERENCE
 

@@ -18,12 +18,12 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
-from bundle.files.check import CheckVolumed
-from bundle.files.find import FORMATS, SUFFIXES, case_name, list_volumes
-from bundle.files.read import LoadVolumed
-from bundle.files.source import source_of
-from bundle.files.volume_read import READERS
-from bundle.files.write import write_nifti
+from interslice.files.check import CheckVolumed
+from interslice.files.find import FORMATS, SUFFIXES, case_name, list_volumes
+from interslice.files.read import LoadVolumed
+from interslice.files.source import source_of
+from interslice.files.volume_read import READERS
+from interslice.files.write import write_nifti
 from tests.support.dicom_files import write_series
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.cases import Cases
-from bundle.files.fingerprint import fingerprint
-from bundle.files.groups import COMBINE, by_contrast, grouped
-from bundle.files.member import Contrast, Group, Member
-from bundle.files.read import LoadVolumed
+from interslice.files.cases import Cases
+from interslice.files.fingerprint import fingerprint
+from interslice.files.groups import COMBINE, by_contrast, grouped
+from interslice.files.member import Contrast, Group, Member
+from interslice.files.read import LoadVolumed
 from tests.support.dicom_files import AFFINE, VOXELS, write_changed, write_localiser, write_series
 from tests.support.helpers import repeatable
 from tests.support.scans import thick_voxels, write_volume

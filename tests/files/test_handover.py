@@ -14,15 +14,15 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd, ScaleIntensityd
 
-from bundle.files import case_folder, restore, save_results
-from bundle.files.case_folder import WriteCases, on_host
-from bundle.files.findings import Findings
-from bundle.files.handover import Handover
-from bundle.files.restore import Restored
-from bundle.files.unfinished import Unfinished
-from bundle.physics.thick import ScalePercentilesd
-from bundle.report.page import write as page
-from bundle.sampling import DiffusionInverseInferer
+from interslice.files import case_folder, restore, save_results
+from interslice.files.case_folder import WriteCases, on_host
+from interslice.files.findings import Findings
+from interslice.files.handover import Handover
+from interslice.files.restore import Restored
+from interslice.files.unfinished import Unfinished
+from interslice.physics.thick import ScalePercentilesd
+from interslice.report.page import write as page
+from interslice.sampling import DiffusionInverseInferer
 from tests.files.test_one_bad_case import of_second, results, scans
 from tests.support.scans import EVALUATE, INFERENCE, head_voxels, write_volume
 

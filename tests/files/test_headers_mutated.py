@@ -61,7 +61,7 @@ def first_that_ends(paths, read, progress):
 def read():
     import warnings
 
-    from bundle.files.read import LoadVolumed
+    from interslice.files.read import LoadVolumed
 
     load = LoadVolumed("image")
 

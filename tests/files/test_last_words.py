@@ -15,8 +15,8 @@ from tests.support.scans import INFERENCE, ROOT, TRAIN, cut_short, thick_voxels,
 
 SCRIPT = """
 import sys, threading, warnings
-from bundle.files.last_words import plain_endings
-from bundle.usage import UsageError
+from interslice.files.last_words import plain_endings
+from interslice.usage import UsageError
 
 def main():
     {body}
@@ -111,7 +111,7 @@ def test_a_reader_that_has_read_enough_hears_no_complaint(tmp_path, count):
 
 def test_python_users_keep_their_hooks(monkeypatch):
     """In a process that is no command line of the bundle, `begin` changes nothing."""
-    from bundle.files.last_words import begin
+    from interslice.files.last_words import begin
 
     before = sys.excepthook, warnings.formatwarning, signal.getsignal(signal.SIGTERM)
     for words in (sys.argv, ["/somewhere/pytest", "run"], ["/x/monai/bundle/__main__.py", "ckpt_export"], []):

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from bundle.files import limits as module
-from bundle.files.limits import Limits, check_stored, inflated, read_text
-from bundle.files.read import LoadVolumed
-from bundle.files.scan import Refusal
-from bundle.physics.ct.read import read_projections
-from bundle.physics.kspace.read import read_kspace
+from interslice.files import limits as module
+from interslice.files.limits import Limits, check_stored, inflated, read_text
+from interslice.files.read import LoadVolumed
+from interslice.files.scan import Refusal
+from interslice.physics.ct.read import read_projections
+from interslice.physics.kspace.read import read_kspace
 from tests.support.scans import ROOT
 
 SHAPE = (1024, 1024, 1025)
@@ -104,12 +104,12 @@ for path in json.loads(sys.argv[1]):
     print(json.dumps([path, said, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024]))
 """
 VOLUMES = (
-    "import warnings; warnings.simplefilter('ignore')\nfrom bundle.files.read import LoadVolumed\n"
+    "import warnings; warnings.simplefilter('ignore')\nfrom interslice.files.read import LoadVolumed\n"
     "load = LoadVolumed('image')\n",
     "load({'image': path})",
 )
-PROJECTIONS = ("from bundle.physics.ct.read import read_projections", "read_projections(path)")
-KSPACE = ("from bundle.physics.kspace.read import read_kspace", "read_kspace(path)")
+PROJECTIONS = ("from interslice.physics.ct.read import read_projections", "read_projections(path)")
+KSPACE = ("from interslice.physics.kspace.read import read_kspace", "read_kspace(path)")
 
 
 def told_by_child(how, paths):

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.transforms import Compose
 
-from bundle.files.cases import Cases
-from bundle.files.check import CheckVolumed
-from bundle.files.find import find_volumes, namesakes, one_scan, split_volumes
-from bundle.files.listed import read_list, told_apart
-from bundle.files.read import LoadVolumed
+from interslice.files.cases import Cases
+from interslice.files.check import CheckVolumed
+from interslice.files.find import find_volumes, namesakes, one_scan, split_volumes
+from interslice.files.listed import read_list, told_apart
+from interslice.files.read import LoadVolumed
 from tests.support.scans import thick_voxels, write_volume
 
 READ = Compose([LoadVolumed("image"), CheckVolumed("image")])
@@ -68,7 +68,7 @@ def test_every_name_can_be_listed(tmp_path_factory, names):
 def test_utf_16_and_what_is_no_list_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is a list in UTF-16: save it as UTF-8"):
         read_list(list_of(tmp_path, "a\nb".encode("utf-16")))
-    monkeypatch.setattr("bundle.files.listed.LARGEST", 3)
+    monkeypatch.setattr("interslice.files.listed.LARGEST", 3)
     with pytest.raises(ValueError, match="too much for a list of files"):
         read_list(list_of(tmp_path, "aaaa"))
 

@@ -7,9 +7,9 @@ import psutil
 import pytest
 import torch
 
-from bundle.files import machine
-from bundle.files.limits import Limits
-from bundle.files.machine import available_memory, free_disk, in_gigabytes, left_by_groups
+from interslice.files import machine
+from interslice.files.limits import Limits
+from interslice.files.machine import available_memory, free_disk, in_gigabytes, left_by_groups
 
 GB = 1_000_000_000
 
@@ -62,7 +62,7 @@ def test_no_more_than_the_system_has():
 def test_limits_of_a_process_bound_it(fresh_python, name):
     code = f"""
 import json, resource
-from bundle.files.machine import available_memory
+from interslice.files.machine import available_memory
 before = available_memory()
 resource.setrlimit(resource.{name}, (10 << 30, 10 << 30))
 print(json.dumps([before, available_memory()]))
@@ -76,7 +76,7 @@ def test_memory_that_is_said_to_be_there_can_be_taken(fresh_python):
     code = """
 import resource
 import numpy as np
-from bundle.files.machine import available_memory
+from interslice.files.machine import available_memory
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 there = available_memory()
 fits = np.ones(int(0.95 * there), np.int8)

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.files import label_vote
-from bundle.files.findings import Findings
-from bundle.files.label_vote import signed_distance, vote
-from bundle.files.masks import CarryMaskd, LabelMap, doubt_about, is_on_grid_of, label_map
-from bundle.physics.foreground import foreground_box
-from bundle.physics.measurement import reconstructed
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling.inside import MARGIN, InsideInferer
-from bundle.sampling.volume_inferer import VolumeInferer
+from interslice.files import label_vote
+from interslice.files.findings import Findings
+from interslice.files.label_vote import signed_distance, vote
+from interslice.files.masks import CarryMaskd, LabelMap, doubt_about, is_on_grid_of, label_map
+from interslice.physics.foreground import foreground_box
+from interslice.physics.measurement import reconstructed
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling.inside import MARGIN, InsideInferer
+from interslice.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import repeatable
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, whole_message, write_volume
 
@@ -175,7 +175,7 @@ def test_inside_samples_the_mask_alone_and_agrees_with_the_data(masked, run_here
     means = inside.reshape(20, 18, 6, 4).mean(3)
     assert np.abs(means - thick_voxels()).max() < 0.01 * thick_voxels().max()
     ids |= {"output_dir": str(folder / "cubic"), "start": "@baselines#cubic_consistent", "inferer": "@sampler"}
-    ids |= {"data_consistency": {"_target_": "bundle.sampling.NullSpace"}}
+    ids |= {"data_consistency": {"_target_": "interslice.sampling.NullSpace"}}
     run_here("inference", [INFERENCE], tiny_overrides(folder / "scans", **ids))
     whole = nib.load(folder / "cubic" / "head" / "head_recon.nii.gz").get_fdata()
     differs = np.abs(inside - whole) > 1e-3 * whole.max()

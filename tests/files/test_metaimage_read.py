@@ -6,8 +6,8 @@ import itk
 import numpy as np
 import pytest
 
-from bundle.files.check import check_volume
-from bundle.files.read import LoadVolumed
+from interslice.files.check import check_volume
+from interslice.files.read import LoadVolumed
 from tests.support.headers import VOXELS, affine_of, write_mha
 from tests.support.scans import cut_short
 

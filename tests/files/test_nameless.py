@@ -9,12 +9,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle.files.cases import Cases
-from bundle.files.fingerprint import fingerprint
-from bundle.files.nameless import nameless, without_paths
-from bundle.files.placement import TEXT
-from bundle.physics.ct.read import LoadProjectionsd
-from bundle.physics.kspace.read import LoadKspaced
+from interslice.files.cases import Cases
+from interslice.files.fingerprint import fingerprint
+from interslice.files.nameless import nameless, without_paths
+from interslice.files.placement import TEXT
+from interslice.physics.ct.read import LoadProjectionsd
+from interslice.physics.kspace.read import LoadKspaced
 from tests.physics.ct.test_task import measure
 from tests.physics.kspace.test_task import write_scan
 from tests.support.dicom_files import AFFINE, VOXELS, write_series

@@ -8,11 +8,11 @@ import fire
 import pytest
 from monai.bundle import run
 
-from bundle.files import last_words
-from bundle.files.command_line import parse
-from bundle.files.never_run import NOTHING, PATHS, check_names
-from bundle.files.root_cause import root_cause
-from bundle.usage import UsageError
+from interslice.files import last_words
+from interslice.files.command_line import parse
+from interslice.files.never_run import NOTHING, PATHS, check_names
+from interslice.files.root_cause import root_cause
+from interslice.usage import UsageError
 from tests.support.scans import INFERENCE, ROOT, TRAIN
 
 PROGRAM = "/somewhere/monai/bundle/__main__.py"

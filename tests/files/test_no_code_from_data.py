@@ -12,15 +12,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.files.beside import check_beside
-from bundle.files.read import LoadVolumed
-from bundle.files.scan import Refusal
-from bundle.files.sidecar import read_sidecar
-from bundle.files.xml_text import parse_xml
-from bundle.physics.ct.read import read_projections
-from bundle.physics.ct.rtk_geometry import read_rtk_geometry
-from bundle.physics.kspace.ismrmrd import read_header
-from bundle.physics.kspace.read import read_kspace
+from interslice.files.beside import check_beside
+from interslice.files.read import LoadVolumed
+from interslice.files.scan import Refusal
+from interslice.files.sidecar import read_sidecar
+from interslice.files.xml_text import parse_xml
+from interslice.physics.ct.read import read_projections
+from interslice.physics.ct.rtk_geometry import read_rtk_geometry
+from interslice.physics.kspace.ismrmrd import read_header
+from interslice.physics.kspace.read import read_kspace
 from tests.physics.kspace.test_kspace import header, random_kspace, write_fastmri
 from tests.support.scans import Marker, thick_voxels
 

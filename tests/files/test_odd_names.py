@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from monai.transforms import Compose
 
-from bundle.files.cases import Cases
-from bundle.files.check import CheckVolumed
-from bundle.files.command_line import parse
-from bundle.files.find import case_name
-from bundle.files.read import LoadVolumed
+from interslice.files.cases import Cases
+from interslice.files.check import CheckVolumed
+from interslice.files.command_line import parse
+from interslice.files.find import case_name
+from interslice.files.read import LoadVolumed
 from tests.support.scans import INFERENCE, thick_voxels, write_volume
 
 READ = Compose([LoadVolumed("image"), CheckVolumed("image")])

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files import save_results
-from bundle.files.cases import Cases
-from bundle.files.read import LoadVolumed
-from bundle.files.root_cause import root_cause
-from bundle.prior import SlicePrior
-from bundle.sampling import DiffusionInverseInferer
+from interslice.files import save_results
+from interslice.files.cases import Cases
+from interslice.files.read import LoadVolumed
+from interslice.files.root_cause import root_cause
+from interslice.prior import SlicePrior
+from interslice.sampling import DiffusionInverseInferer
 from tests.support.dicom_files import write_series
 from tests.support.kill import forks
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume

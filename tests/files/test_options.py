@@ -6,9 +6,9 @@ import shlex
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.files.command_line import parse
-from bundle.files.options import check_options
-from bundle.usage import UsageError
+from interslice.files.command_line import parse
+from interslice.files.options import check_options
+from interslice.usage import UsageError
 from tests.support.scans import ROOT
 
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]

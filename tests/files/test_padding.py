@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.dicom_read import find_stack
-from bundle.files.padding import stated_padding, without_padding
-from bundle.files.read import LoadVolumed
-from bundle.physics.intensity import intensity_range
+from interslice.files.dicom_read import find_stack
+from interslice.files.padding import stated_padding, without_padding
+from interslice.files.read import LoadVolumed
+from interslice.physics.intensity import intensity_range
 from tests.support.dicom_files import write_series
 from tests.support.helpers import repeatable
 from tests.support.scans import head_voxels, thick_voxels, write_volume

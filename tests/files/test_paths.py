@@ -10,7 +10,7 @@ import fire.parser
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.files.paths import path_of
+from interslice.files.paths import path_of
 from tests.support.scans import ROOT, thick_voxels, write_volume
 
 NAMES = ["1001", "1e5", "1.10", "0x10", "1_000", "a,b", "[x]", "(1,2)", "{a}", "True", "scan-1", "001", "1e400", "-5",

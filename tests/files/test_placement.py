@@ -15,11 +15,11 @@ from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
-from bundle.files.check import check_volume, shear_of
-from bundle.files.placement import Placement
-from bundle.files.read import LoadVolumed
-from bundle.files.source import source_of
-from bundle.files.write import write_nifti
+from interslice.files.check import check_volume, shear_of
+from interslice.files.placement import Placement
+from interslice.files.read import LoadVolumed
+from interslice.files.source import source_of
+from interslice.files.write import write_nifti
 
 SHAPE = (20, 18, 6)
 FINER = np.diag([1, 1, 0.25, 1.0])

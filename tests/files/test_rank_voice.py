@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bundle.files import rank_voice
-from bundle.files.rank_voice import RankVoice, let_first_speak, speak_as_rank
+from interslice.files import rank_voice
+from interslice.files.rank_voice import RankVoice, let_first_speak, speak_as_rank
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset
 from torch._utils import ExceptionWrapper
 
-from bundle.files.read import LoadVolumed
-from bundle.files.root_cause import innermost, root_cause, sent
+from interslice.files.read import LoadVolumed
+from interslice.files.root_cause import innermost, root_cause, sent
 from tests.support.helpers import repeatable
 
 messages = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1).map(str.strip)

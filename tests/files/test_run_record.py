@@ -7,9 +7,9 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from bundle.files import run_record
-from bundle.files.case_folder import WriteCases, Writer
-from bundle.files.run_record import RunRecord
+from interslice.files import run_record
+from interslice.files.case_folder import WriteCases, Writer
+from interslice.files.run_record import RunRecord
 from tests.support.scans import EVALUATE, INFERENCE, head_voxels, write_volume
 
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files import case_folder
-from bundle.files.acquired import in_common
-from bundle.files.joined import columns_of
-from bundle.files.kept_volumes import FOLDER, KeptVolumes
-from bundle.files.save_results import SaveResults
-from bundle.files.series import Series, TimePoint, widest
-from bundle.files.source import Source
-from bundle.physics.thick import as_acquired
-from bundle.physics.thick.scale import ScalePercentilesd
-from bundle.sampling.time_noise import seed_of
+from interslice.files import case_folder
+from interslice.files.acquired import in_common
+from interslice.files.joined import columns_of
+from interslice.files.kept_volumes import FOLDER, KeptVolumes
+from interslice.files.save_results import SaveResults
+from interslice.files.series import Series, TimePoint, widest
+from interslice.files.source import Source
+from interslice.physics.thick import as_acquired
+from interslice.physics.thick.scale import ScalePercentilesd
+from interslice.sampling.time_noise import seed_of
 from tests.support.dicom_files import AFFINE, VOXELS, write_time_points
 from tests.support.scans import (
     EVALUATE,

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.testing import data_path
 
-from bundle.files.dicom_search import search
-from bundle.files.dicom_time import time_stacks
-from bundle.files.limits import Limits
-from bundle.files.read import LoadVolumed
-from bundle.files.scan import Refusal
-from bundle.files.series import Series, chosen_of, times_of, widest
+from interslice.files.dicom_search import search
+from interslice.files.dicom_time import time_stacks
+from interslice.files.limits import Limits
+from interslice.files.read import LoadVolumed
+from interslice.files.scan import Refusal
+from interslice.files.series import Series, chosen_of, times_of, widest
 from tests.support.dicom_files import AFFINE, VOXELS, write_time_points
 from tests.support.helpers import repeatable
 from tests.support.scans import THICK, write_series

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.files.read import LoadVolumed
-from bundle.files.save_results import SaveResults
-from bundle.files.sidecar import Sidecar, read_sidecar
-from bundle.files.source import source_of
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.files.read import LoadVolumed
+from interslice.files.save_results import SaveResults
+from interslice.files.sidecar import Sidecar, read_sidecar
+from interslice.files.source import source_of
+from interslice.physics.thick import ThroughPlaneSampling
 from tests.support.dicom_files import write_series
 from tests.support.scans import thick_voxels, write_volume
 
@@ -50,7 +50,7 @@ def test_the_modality_goes_before_the_option_s_default(tmp_path, monkeypatch):
     path = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=SPACING)
     beside(tmp_path, {"Modality": "CT"})
     asked = []
-    monkeypatch.setattr("bundle.files.save_results.save_series", lambda *_, modality, **__: asked.append(modality))
+    monkeypatch.setattr("interslice.files.save_results.save_series", lambda *_, modality, **__: asked.append(modality))
     for image in (load(path), load(write_volume(tmp_path / "other.nii.gz", thick_voxels(), spacing=SPACING))):
         SaveResults("dicom", "MR").write({"image": image, "pred": image}, tmp_path / "out")
     assert asked == ["CT", "MR"]

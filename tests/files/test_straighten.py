@@ -11,11 +11,11 @@ from monai.transforms import Compose
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from bundle.files.check import CheckVolumed, check_volume, shear_of
-from bundle.files.read import LoadVolumed
-from bundle.files.source import source_of
-from bundle.files.straighten import ResampleSheard, straight_grid, straightened
-from bundle.files.write import write_nifti
+from interslice.files.check import CheckVolumed, check_volume, shear_of
+from interslice.files.read import LoadVolumed
+from interslice.files.source import source_of
+from interslice.files.straighten import ResampleSheard, straight_grid, straightened
+from interslice.files.write import write_nifti
 from tests.support.dicom_files import save, short, write_series
 from tests.support.scans import INFERENCE
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bundle.files.switch import is_on
+from interslice.files.switch import is_on
 from tests.support.scans import EVALUATE, INFERENCE, TRAIN, head_voxels, whole_message, write_volume
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 
-from bundle.files import state_file, unfinished
-from bundle.files.state_file import check_plain, read_state, size_of, write_state
-from bundle.files.unfinished import FOLDER, Unfinished
+from interslice.files import state_file, unfinished
+from interslice.files.state_file import check_plain, read_state, size_of, write_state
+from interslice.files.unfinished import FOLDER, Unfinished
 from tests.support.helpers import normal, repeatable
 from tests.support.scans import Marker, cut_short
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.values import callable_or_none, choice, number, rising_pair, whole_number
+from interslice.files.values import callable_or_none, choice, number, rising_pair, whole_number
 from tests.support.helpers import repeatable
 
 anything = st.one_of(st.none(), st.booleans(), st.text(), st.lists(st.integers()), st.floats(), st.integers())

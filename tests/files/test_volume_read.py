@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.files.check import check_volume
-from bundle.files.read import LoadVolumed
-from bundle.files.scan import unreadable
-from bundle.files.volume_read import READERS
+from interslice.files.check import check_volume
+from interslice.files.read import LoadVolumed
+from interslice.files.scan import unreadable
+from interslice.files.volume_read import READERS
 from tests.support.scans import thick_voxels
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])

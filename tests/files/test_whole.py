@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from bundle.files import whole
-from bundle.files import write as outputs
-from bundle.files.find import list_volumes
-from bundle.files.whole import folder_written_whole, put_back, written_whole
-from bundle.files.write import write_nifti
+from interslice.files import whole
+from interslice.files import write as outputs
+from interslice.files.find import list_volumes
+from interslice.files.whole import folder_written_whole, put_back, written_whole
+from interslice.files.write import write_nifti
 from tests.files.test_write import files, oblique_result
 from tests.support.kill import forks, killed_before_each_step
 

@@ -9,14 +9,14 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from bundle.files.case_folder import WriteCases
-from bundle.files.findings import Findings
-from bundle.files.restore import Restored
-from bundle.files.save_results import SaveResults
-from bundle.files.write import check_writable, write_json, write_nifti
-from bundle.physics import Measured, operator_of
-from bundle.physics.measurement import reconstructed
-from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from interslice.files.case_folder import WriteCases
+from interslice.files.findings import Findings
+from interslice.files.restore import Restored
+from interslice.files.save_results import SaveResults
+from interslice.files.write import check_writable, write_json, write_nifti
+from interslice.physics import Measured, operator_of
+from interslice.physics.measurement import reconstructed
+from interslice.physics.thick import ScalePercentilesd, ThroughPlaneSampling
 from tests.support.scans import INFERENCE, OBLIQUE, thick_voxels, write_volume
 
 # Axes of a scan with 4 mm slices: as it is, flipped, tilted, and with the thick axis first.

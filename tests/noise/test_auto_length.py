@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files.findings import findings_of
-from bundle.noise.auto_length import AutoLength, detail_length
-from bundle.noise.field import Purpose, SlerpNoise
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling.adapters import FieldNoise
-from bundle.sampling.volume_noise import VolumeNoise
+from interslice.files.findings import findings_of
+from interslice.noise.auto_length import AutoLength, detail_length
+from interslice.noise.field import Purpose, SlerpNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling.adapters import FieldNoise
+from interslice.sampling.volume_noise import VolumeNoise
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 from tests.support.scans import INFERENCE
 

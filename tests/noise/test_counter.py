@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from bundle.noise import counter
-from bundle.noise.counter import Key, Purpose, box_muller, keyed_normal, keyed_normals, philox
+from interslice.noise import counter
+from interslice.noise.counter import Key, Purpose, box_muller, keyed_normal, keyed_normals, philox
 from tests.support.helpers import repeatable
 
 # Counter, key, words: of the Random123 library (Salmon et al., 2011), kat_vectors, philox4x32 10.

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from bundle.noise.counter import Key, Purpose, keyed_normal
-from bundle.noise.field import (
+from interslice.noise.counter import Key, Purpose, keyed_normal
+from interslice.noise.field import (
     IdenticalNoise,
     IndependentNoise,
     MixedNoise,
@@ -19,7 +19,7 @@ from bundle.noise.field import (
     PiecewiseSlerpNoise,
     SlerpNoise,
 )
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from tests.support.helpers import contributions, repeatable
 
 

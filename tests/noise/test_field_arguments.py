@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from bundle.noise.counter import Key, keyed_normal
-from bundle.noise.field import (
+from interslice.noise.counter import Key, keyed_normal
+from interslice.noise.field import (
     IndependentNoise,
     MixedNoise,
     PiecewiseSlerpNoise,
     SlerpNoise,
 )
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
 from tests.noise.test_field import every_field
 
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.noise import markov as markov_noise
-from bundle.noise.counter import keyed_normals
-from bundle.noise.markov import PARTS, SPAN, MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.noise import markov as markov_noise
+from interslice.noise.counter import keyed_normals
+from interslice.noise.markov import PARTS, SPAN, MaternNoise, OrnsteinUhlenbeckNoise
 from tests.support.helpers import contributions, normal, repeatable
 
 KINDS = {"ou": OrnsteinUhlenbeckNoise, "matern": MaternNoise}

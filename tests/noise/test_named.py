@@ -2,8 +2,8 @@
 
 import pytest
 
-from bundle.noise.named import FIELDS, named_noise, settings_of
-from bundle.usage import UsageError
+from interslice.noise.named import FIELDS, named_noise, settings_of
+from interslice.usage import UsageError
 
 
 def test_a_setting_that_a_field_lacks_names_those_that_have_it():

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from bundle.physics.baselines import interpolate, interpolate_consistently, smooth
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.physics.baselines import interpolate, interpolate_consistently, smooth
+from interslice.physics.thick import ThroughPlaneSampling
 
 RATIOS = [2.0, 3.0, 4.0, 2.5]
 

@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from bundle.files.memory import array_bytes
-from bundle.physics.baselines import (
+from interslice.files.memory import array_bytes
+from interslice.physics.baselines import (
     PER_NOISE,
     ConsistentTotalVariation,
     interpolate_consistently,
 )
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.physics.total_variation import (
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.physics.total_variation import (
     minimise_total_variation,
     minimise_with_proximal_step,
     proximal_step_bytes,
 )
-from bundle.physics.variation import Variation, differences
-from bundle.usage import UsageError
+from interslice.physics.variation import Variation, differences
+from interslice.usage import UsageError
 from tests.report.test_memory import alive
 from tests.support.helpers import dense, normal, repeatable
 

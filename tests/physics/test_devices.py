@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.physics.kspace import CartesianMRI
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.physics.kspace import CartesianMRI
+from interslice.physics.thick import ThroughPlaneSampling
 from tests.support.helpers import normal
 
 SHAPE = (20, 18, 12)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.foreground import foreground_box, foreground_threshold
-from bundle.physics.intensity import intensity_range
-from bundle.physics.thick import ScalePercentilesd
-from bundle.sampling.foreground import ForegroundInferer
+from interslice.physics.foreground import foreground_box, foreground_threshold
+from interslice.physics.intensity import intensity_range
+from interslice.physics.thick import ScalePercentilesd
+from interslice.sampling.foreground import ForegroundInferer
 from tests.support.helpers import measured, repeatable
 from tests.support.scans import ROOT, head_voxels
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.doubts import doubts_of
-from bundle.files.prepared_record import prepared_of
-from bundle.physics import guide as guides
-from bundle.physics.guide import SHARED, Guided, Pose, check_pose, resampled
-from bundle.physics.mutual_information import register
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.usage import UsageError
+from interslice.files.doubts import doubts_of
+from interslice.files.prepared_record import prepared_of
+from interslice.physics import guide as guides
+from interslice.physics.guide import SHARED, Guided, Pose, check_pose, resampled
+from interslice.physics.mutual_information import register
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.usage import UsageError
 from tests.support.scans import INFERENCE, head_voxels, write_volume
 
 SHAPE = (36, 32, 36)

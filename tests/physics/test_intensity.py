@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.data import MetaTensor
 
-from bundle.physics.intensity import MAX_SAMPLES, intensity_range
-from bundle.physics.thick import ScalePercentilesd
+from interslice.physics.intensity import MAX_SAMPLES, intensity_range
+from interslice.physics.thick import ScalePercentilesd
 from tests.support.helpers import repeatable
 
 shapes = hnp.array_shapes(min_dims=4, max_dims=4, min_side=2, max_side=6)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.doubts import Doubts, add_doubts, doubts_of
-from bundle.files.findings import Findings, findings_of
-from bundle.physics import Judged
-from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
-from bundle.physics.judge import SLACK, misfit
+from interslice.files.doubts import Doubts, add_doubts, doubts_of
+from interslice.files.findings import Findings, findings_of
+from interslice.physics import Judged
+from interslice.physics.ct import Grid, ScanGeometry, SparseRadon
+from interslice.physics.judge import SLACK, misfit
 from tests.support.helpers import measured, normal
 from tests.support.scans import INFERENCE
 

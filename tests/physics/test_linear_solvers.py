@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.linear_solvers import conjugate_gradient, total
+from interslice.physics.linear_solvers import conjugate_gradient, total
 from tests.support.helpers import normal, repeatable
 
 

@@ -10,15 +10,15 @@ from monai.bundle import ConfigParser
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose, SpatialCrop
 
-from bundle.files.carried import carried
-from bundle.files.findings import Findings
-from bundle.files.root_cause import root_cause
-from bundle.files.source import Source
-from bundle.physics import LinearOperator, Measured, operator_of
-from bundle.physics.ct import Tomography
-from bundle.physics.kspace import CartesianSampling
-from bundle.physics.measurement import origin_of, reconstructed
-from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from interslice.files.carried import carried
+from interslice.files.findings import Findings
+from interslice.files.root_cause import root_cause
+from interslice.files.source import Source
+from interslice.physics import LinearOperator, Measured, operator_of
+from interslice.physics.ct import Tomography
+from interslice.physics.kspace import CartesianSampling
+from interslice.physics.measurement import origin_of, reconstructed
+from interslice.physics.thick import ScalePercentilesd, ThroughPlaneSampling
 from tests.support.helpers import measured, normal, scan
 from tests.support.scans import EVALUATE, INFERENCE, chest_voxels, head_voxels, thick_voxels, write_volume
 
@@ -106,7 +106,7 @@ def test_a_cached_dataset_keeps_it():
 
 def test_who_carries_none_is_told_what_to_do():
     for measurement in (scan(normal(6, 5, 3)), torch.zeros(1, 2, 2, 2)):
-        with pytest.raises(ValueError, match="carries no operator: let bundle.physics.Measured, the `check` of the"):
+        with pytest.raises(ValueError, match="carries no operator: let interslice.physics.Measured"):
             operator_of(measurement)
 
 

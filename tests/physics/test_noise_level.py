@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.foreground import foreground_threshold
-from bundle.physics.kspace import CartesianSampling
-from bundle.physics.noise_level import noise_deviation, noise_norm
+from interslice.physics.foreground import foreground_threshold
+from interslice.physics.kspace import CartesianSampling
+from interslice.physics.noise_level import noise_deviation, noise_norm
 from tests.support.helpers import normal, repeatable, scan
 from tests.support.scans import head_voxels
 

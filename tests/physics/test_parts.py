@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics import LinearOperator
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.physics.kspace import CartesianMRI
-from bundle.physics.linear_solvers import conjugate_gradient
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.physics import LinearOperator
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.physics.kspace import CartesianMRI
+from interslice.physics.linear_solvers import conjugate_gradient
+from interslice.physics.thick import ThroughPlaneSampling
 from tests.support.helpers import normal, repeatable
 
 SHAPE = (6, 5, 7)

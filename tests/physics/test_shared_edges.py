@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.shared_edges import SLAB, shared_edges
-from bundle.physics.variation import EDGE, Variation
+from interslice.physics.shared_edges import SLAB, shared_edges
+from interslice.physics.variation import EDGE, Variation
 from tests.support.helpers import normal, repeatable
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
-from bundle.physics.total_variation import minimise_total_variation
-from bundle.physics.variation import Variation, differences, differences_adjoint
+from interslice.physics.ct import Grid, ScanGeometry, SparseRadon
+from interslice.physics.total_variation import minimise_total_variation
+from interslice.physics.variation import Variation, differences, differences_adjoint
 from tests.support.helpers import dense, normal, repeatable
 
 shapes = st.lists(st.integers(1, 6), min_size=3, max_size=5)

@@ -5,21 +5,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.memory import array_bytes
-from bundle.physics.baselines import ConsistentTotalVariation
-from bundle.physics.blocks import block_means
-from bundle.physics.linear_solvers import conjugate_gradient
-from bundle.physics.thick import ThroughPlane, ThroughPlaneSampling
-from bundle.physics.thick.through_plane import slice_weights
-from bundle.physics.total_variation import (
+from interslice.files.memory import array_bytes
+from interslice.physics.baselines import ConsistentTotalVariation
+from interslice.physics.blocks import block_means
+from interslice.physics.linear_solvers import conjugate_gradient
+from interslice.physics.thick import ThroughPlane, ThroughPlaneSampling
+from interslice.physics.thick.through_plane import slice_weights
+from interslice.physics.total_variation import (
     minimise_total_variation,
     minimise_with_proximal_step,
     proximal_step_bytes,
     total_variation_bytes,
 )
-from bundle.physics.variation import EDGE, Variation, differences, differences_adjoint
-from bundle.sampling import TotalVariationProximal
-from bundle.sampling.step import Step
+from interslice.physics.variation import EDGE, Variation, differences, differences_adjoint
+from interslice.sampling import TotalVariationProximal
+from interslice.sampling.step import Step
 from tests.report.test_memory import _Alive
 from tests.support.helpers import normal, repeatable
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from bundle.prior.augment import RandFlip, RandGain, RandGamma, RandShift
+from interslice.prior.augment import RandFlip, RandGain, RandGamma, RandShift
 
 N = 4000
 

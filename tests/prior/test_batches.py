@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.prior import batches
-from bundle.prior.batches import CPU_BATCH, Batches, arithmetic, equal_parts
-from bundle.prior.network import SliceUNet
-from bundle.prior.slices import SlicePrior
+from interslice.prior import batches
+from interslice.prior.batches import CPU_BATCH, Batches, arithmetic, equal_parts
+from interslice.prior.network import SliceUNet
+from interslice.prior.slices import SlicePrior
 from tests.support.helpers import BlurringDenoiser, alpha_bars, normal
 
 AB = alpha_bars()
@@ -130,7 +130,7 @@ def test_on_a_gpu_auto_is_tf32():
 
 @pytest.mark.slow
 def test_a_compiled_network_is_compiled_once_for_all_sizes():
-    from bundle.prior.device import placed
+    from interslice.prior.device import placed
 
     compiled = []
 

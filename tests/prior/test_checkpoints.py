@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 
-from bundle.prior.checkpoints import (
+from interslice.prior.checkpoints import (
     CONDITIONS,
     LastCheckpoint,
     SaveCheckpoints,
@@ -19,7 +19,7 @@ from bundle.prior.checkpoints import (
     read_checkpoint,
     run_training,
 )
-from bundle.prior.clock import cosine_decay
+from interslice.prior.clock import cosine_decay
 from tests.support.scans import Marker
 
 EPOCH_LENGTH = 2

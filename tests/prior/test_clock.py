@@ -6,8 +6,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from bundle.prior import clock as clocks
-from bundle.prior.clock import ENDLESS, Clock, TrainingBar, cosine_decay, last_epoch
+from interslice.prior import clock as clocks
+from interslice.prior.clock import ENDLESS, Clock, TrainingBar, cosine_decay, last_epoch
 
 
 @pytest.fixture

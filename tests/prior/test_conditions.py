@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.prior.conditions import FIXED, LENGTH, NOTED, compare, conditions_of, fingerprint_of, other_data
-from bundle.prior.training import check_training
-from bundle.usage import UsageError
+from interslice.prior.conditions import FIXED, LENGTH, NOTED, compare, conditions_of, fingerprint_of, other_data
+from interslice.prior.training import check_training
+from interslice.usage import UsageError
 from tests.support.scans import random_network
 
 PATH = Path("run/checkpoint_epoch=2.pt")

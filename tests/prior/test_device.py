@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bundle.prior.device import check_device
-from bundle.usage import UsageError
+from interslice.prior.device import check_device
+from interslice.usage import UsageError
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from monai.networks.schedulers import DDIMScheduler
 
-from bundle.prior.diffusion import (
+from interslice.prior.diffusion import (
     SIGMA_RULES,
     check_time_steps,
     predict_eps,

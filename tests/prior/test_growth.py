@@ -4,14 +4,14 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from bundle.files.limits import Limits
-from bundle.prior.growth import Growth, check_growth
-from bundle.prior.pool import VolumePool
+from interslice.files.limits import Limits
+from interslice.prior.growth import Growth, check_growth
+from interslice.prior.pool import VolumePool
 from tests.support.scans import head_voxels, write_volume
 
 
 def read(item):
-    from bundle.files.read import LoadVolumed
+    from interslice.files.read import LoadVolumed
 
     return LoadVolumed("image")(item)
 

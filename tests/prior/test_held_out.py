@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.prior.held_out import SplitSlicesd, held_out_slices
+from interslice.prior.held_out import SplitSlicesd, held_out_slices
 
 
 def scan(shape, spacing):

@@ -9,8 +9,8 @@ from ignite.engine import Engine, Events
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 
-from bundle.prior.keyed_epochs import KeyedEpochs
-from bundle.prior.patches import RandSlicePatchesd
+from interslice.prior.keyed_epochs import KeyedEpochs
+from interslice.prior.patches import RandSlicePatchesd
 
 VOLUMES = [{"image": torch.rand(1, 9, 10, 11, generator=torch.Generator().manual_seed(n))} for n in range(5)]
 EPOCH_LENGTH = 3

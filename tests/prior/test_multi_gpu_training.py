@@ -4,9 +4,9 @@ import pytest
 import torch
 from monai.engines.utils import DiffusionPrepareBatch
 
-from bundle import ranks
-from bundle.prior.clock import Clock, cosine_decay
-from bundle.prior.keyed_epochs import KeyedEpochs
+from interslice import ranks
+from interslice.prior.clock import Clock, cosine_decay
+from interslice.prior.keyed_epochs import KeyedEpochs
 from tests.support.kill import forks
 from tests.support.ranks import on_ranks
 from tests.support.scans import ROOT, TRAIN, tiny_training, whole_message

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.prior.patches import RandSlicePatchesd, sharp_slice_axes
+from interslice.prior.patches import RandSlicePatchesd, sharp_slice_axes
 
 SHAPE = (23, 29, 31)
 

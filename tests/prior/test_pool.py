@@ -5,9 +5,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.limits import Limits
-from bundle.prior.coarser import at_voxel_size, voxel_sizes
-from bundle.prior.pool import CUT, LEVELS, VolumePool, quantised, weight_of
+from interslice.files.limits import Limits
+from interslice.prior.coarser import at_voxel_size, voxel_sizes
+from interslice.prior.pool import CUT, LEVELS, VolumePool, quantised, weight_of
 
 
 def volume(shape=(12, 14, 10), spacing=(1.0, 1.0, 1.0), seed=0):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from scipy.stats import chi2_contingency
 
-from bundle.prior.patches import RandSlicePatchesd
-from bundle.prior.pool import VolumePool
-from bundle.prior.pool_patches import PatchBatches
+from interslice.prior.patches import RandSlicePatchesd
+from interslice.prior.pool import VolumePool
+from interslice.prior.pool_patches import PatchBatches
 
 SHAPE = (13, 17, 11)
 

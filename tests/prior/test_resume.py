@@ -164,7 +164,7 @@ def test_a_training_whose_volumes_are_given_one_by_one(tmp_path, settings):
 def test_a_budget_in_minutes_goes_on_with_what_is_left(tmp_path, settings, monkeypatch):
     """Iterations of 10 s and epochs of two: a minute is three epochs, in one run or in two."""
     now = [0.0]
-    monkeypatch.setattr("bundle.prior.clock.time.monotonic", lambda: now[-1])
+    monkeypatch.setattr("interslice.prior.clock.time.monotonic", lambda: now[-1])
 
     def passing(stop=lambda trainer: None):
         def watch(trainer):
@@ -259,7 +259,7 @@ def test_a_stop_from_the_keyboard_says_how_to_go_on(tmp_path, settings):
 
 def test_what_would_be_another_training_is_refused_before_a_volume_is_read(tmp_path, settings, monkeypatch):
     train(tmp_path / "run", settings, stop=at_iteration(3))
-    monkeypatch.setattr("bundle.prior.pool.VolumePool.__init__", None)
+    monkeypatch.setattr("interslice.prior.pool.VolumePool.__init__", None)
     for others, words in (
         ({"patch_size": 32, "seed": 1}, "seed was 0 and is 1, patch_size was 16 and is 32; give seed, patch_size as"),
         ({"network_def#channels": [8, 8]}, r"network#channels was [8, 16] and is [8, 8]"),

@@ -6,8 +6,8 @@ import types
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.prior.shipped import SERVERS, shipped_weights
-from bundle.usage import UsageError
+from interslice.prior.shipped import SERVERS, shipped_weights
+from interslice.usage import UsageError
 from tests.support.scans import INFERENCE, ROOT
 
 

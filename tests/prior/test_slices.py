@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.networks.nets import DiffusionModelUNet
 
-from bundle.prior.network import SliceUNet
-from bundle.prior.slices import OdePrior, SlicePrior
-from bundle.sampling.data_consistency import Proximal
+from interslice.prior.network import SliceUNet
+from interslice.prior.slices import OdePrior, SlicePrior
+from interslice.sampling.data_consistency import Proximal
 from tests.support.gaussian_models import AB as EXACT_AB
 from tests.support.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler, random_volume
 from tests.support.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, normal, repeatable, sampled

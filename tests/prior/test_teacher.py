@@ -5,8 +5,8 @@ import torch
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler
 
-from bundle.prior.teacher import TaughtPrepareBatch, teacher_for
-from bundle.prior.weights import load_weights
+from interslice.prior.teacher import TaughtPrepareBatch, teacher_for
+from interslice.prior.weights import load_weights
 from tests.support.helpers import GaussianDenoiser, normal
 from tests.support.scans import random_network
 

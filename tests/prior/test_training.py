@@ -12,8 +12,8 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.transforms import Compose, RandRotate90d
 from scipy.stats import kstest
 
-from bundle.files.find import one_scan
-from bundle.prior.training import (
+from interslice.files.find import one_scan
+from interslice.prior.training import (
     ErrorPerNoiseLevel,
     FixedLevelPrepareBatch,
     HistoryFile,
@@ -21,7 +21,7 @@ from bundle.prior.training import (
     SampleGrid,
     fixed_patches,
 )
-from bundle.prior.weights import EXTRA_STATE, load_weights
+from interslice.prior.weights import EXTRA_STATE, load_weights
 from tests.support.helpers import GaussianDenoiser, alpha_bars
 from tests.support.scans import CHANNELS, GROUPS, ROOT, TRAIN, head_voxels, random_network, whole_message, write_volume
 

@@ -5,7 +5,7 @@ from ignite.engine import Engine
 from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 
-from bundle.prior.training import ValidateEnd, ValidateStart
+from interslice.prior.training import ValidateEnd, ValidateStart
 
 
 class Validator(Evaluator):

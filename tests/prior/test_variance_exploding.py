@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from bundle.prior.slices import SlicePrior
-from bundle.prior.variance_exploding import NOISE_FROM, FromVarianceExploding
-from bundle.sampling.data_consistency import Proximal
+from interslice.prior.slices import SlicePrior
+from interslice.prior.variance_exploding import NOISE_FROM, FromVarianceExploding
+from interslice.sampling.data_consistency import Proximal
 from tests.support.gaussian_models import AB, SHAPE, AffineNetwork, Gaussian, case, exact_sampler, random_volume
 from tests.support.helpers import normal, sampled
 

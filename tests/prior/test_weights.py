@@ -7,8 +7,8 @@ import torch
 from ignite.engine import Engine
 from monai.networks.schedulers import DDIMScheduler
 
-from bundle.prior.network import SliceUNet, network_for
-from bundle.prior.weights import (
+from interslice.prior.network import SliceUNet, network_for
+from interslice.prior.weights import (
     DEFAULTS,
     EXTRA_STATE,
     SCALES,

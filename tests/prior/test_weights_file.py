@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.prior.network import network_for
-from bundle.prior.weights import EXTRA_STATE, LoadWeights, Weights, load_weights
-from bundle.prior.weights_file import read_state
+from interslice.prior.network import network_for
+from interslice.prior.weights import EXTRA_STATE, LoadWeights, Weights, load_weights
+from interslice.prior.weights_file import read_state
 from tests.support.scans import random_network
 
 STATE = dict(random_network().state_dict())

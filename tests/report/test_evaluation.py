@@ -4,14 +4,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.physics.ct import HounsfieldScale
-from bundle.physics.ct.geometry import Grid, ScanGeometry
-from bundle.physics.ct.sparse_radon import SparseRadon
-from bundle.physics.intensity import intensity_range
-from bundle.physics.thick import ScalePercentilesd
-from bundle.physics.thick.through_plane import ThroughPlane
-from bundle.report.evaluation import DATA_RANGE
-from bundle.report.metrics import ssim
+from interslice.physics.ct import HounsfieldScale
+from interslice.physics.ct.geometry import Grid, ScanGeometry
+from interslice.physics.ct.sparse_radon import SparseRadon
+from interslice.physics.intensity import intensity_range
+from interslice.physics.thick import ScalePercentilesd
+from interslice.physics.thick.through_plane import ThroughPlane
+from interslice.report.evaluation import DATA_RANGE
+from interslice.report.metrics import ssim
 from tests.support.judges import independent_ssim
 
 

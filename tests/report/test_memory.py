@@ -9,17 +9,17 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.limits import Limits
-from bundle.files.memory import array_bytes, largest, with_more
-from bundle.noise.field import SlerpNoise
-from bundle.physics.linear_solvers import conjugate_gradient, descent_bytes
-from bundle.physics.total_variation import minimise_total_variation, total_variation_bytes
-from bundle.prior.activations import BYTES_PER_PIXEL, WORKSPACE, _Alive, activation_bytes
-from bundle.prior.slices import SlicePrior
-from bundle.report import memory
-from bundle.report.memory import CheckMemoryd
-from bundle.sampling.data_consistency import NullSpace, Proximal
-from bundle.usage import UsageError
+from interslice.files.limits import Limits
+from interslice.files.memory import array_bytes, largest, with_more
+from interslice.noise.field import SlerpNoise
+from interslice.physics.linear_solvers import conjugate_gradient, descent_bytes
+from interslice.physics.total_variation import minimise_total_variation, total_variation_bytes
+from interslice.prior.activations import BYTES_PER_PIXEL, WORKSPACE, _Alive, activation_bytes
+from interslice.prior.slices import SlicePrior
+from interslice.report import memory
+from interslice.report.memory import CheckMemoryd
+from interslice.sampling.data_consistency import NullSpace, Proximal
+from interslice.usage import UsageError
 from scripts.studies.memory import MARKER, table_of
 from scripts.studies.tables import fill
 from tests.sampling.test_inferers_memory import NETWORK, AliveVolumes

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import SSIMMetric
 
-from bundle.report.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
+from interslice.report.metrics import PLANES, evaluate, inter_slice, psnr, slice_ssim, ssim
 from tests.support.judges import independent_ssim
 
 RANGE, ORIGIN = 2.0, -1.0

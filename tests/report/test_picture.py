@@ -5,8 +5,8 @@ import pytest
 from matplotlib import image as image_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bundle.planes import PLANES
-from bundle.report.picture import LABELS, Panel, oriented_slice, report
+from interslice.planes import PLANES
+from interslice.report.picture import LABELS, Panel, oriented_slice, report
 
 SHAPE, SPACING = (60, 50, 24), (1.0, 1.5, 3.0)
 POSITIVE = {"sagittal": "R", "coronal": "A", "axial": "S"}  # where the index of each axis of a RAS+ volume grows

@@ -11,10 +11,10 @@ import torch
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, MixedNoise, NoiseField, SlerpNoise
-from bundle.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
-from bundle.prior.diffusion import sigma_ddim
-from bundle.sampling.adapters import FieldNoise, FieldRandn, FieldScheduler, NoiseSampler
+from interslice.noise.field import IdenticalNoise, IndependentNoise, MixedNoise, NoiseField, SlerpNoise
+from interslice.noise.markov import MaternNoise, OrnsteinUhlenbeckNoise
+from interslice.prior.diffusion import sigma_ddim
+from interslice.sampling.adapters import FieldNoise, FieldRandn, FieldScheduler, NoiseSampler
 from tests.support.helpers import GaussianDenoiser, normal
 
 POSITIONS = [0.0, 1.0, 2.5, 7.0, 20.0]

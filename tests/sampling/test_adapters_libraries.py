@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from bundle.noise.markov import MaternNoise
-from bundle.sampling.adapters import FieldNoise, FieldRandn, NoiseSampler
+from interslice.noise.markov import MaternNoise
+from interslice.sampling.adapters import FieldNoise, FieldRandn, NoiseSampler
 from tests.sampling.test_adapters import POSITIONS, GeneratorNoise, assert_follows, correlation, every_field, stack
 from tests.support.helpers import normal
 from tests.support.libraries import library

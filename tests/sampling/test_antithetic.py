@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from bundle.files.findings import findings_of
-from bundle.noise.field import IndependentNoise, SlerpNoise
-from bundle.noise.named import FIELDS, named_noise
-from bundle.physics import operator_of
-from bundle.sampling import NoisyNullSpace
+from interslice.files.findings import findings_of
+from interslice.noise.field import IndependentNoise, SlerpNoise
+from interslice.noise.named import FIELDS, named_noise
+from interslice.physics import operator_of
+from interslice.sampling import NoisyNullSpace
 from tests.support.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, measured, normal, sampled, sampler
 
 AB = alpha_bars()

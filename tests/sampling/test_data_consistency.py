@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal
 from tests.support.helpers import at, normal
 
 SHAPE = (4, 5, 24)

@@ -7,10 +7,10 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling import volume_noise
-from bundle.usage import UsageError
+from interslice.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling import volume_noise
+from interslice.usage import UsageError
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampled, sampler, scan
 
 AB = alpha_bars()
@@ -203,7 +203,7 @@ def test_measurement_is_left_alone():
 def test_a_tensor_without_an_operator_is_refused():
     with pytest.raises(TypeError, match="MetaTensor"):
         sampler()(Y[None, None], NETWORK)
-    with pytest.raises(ValueError, match="carries no operator: let bundle.physics.Measured"):
+    with pytest.raises(ValueError, match="carries no operator: let interslice.physics.Measured"):
         sampler()(scan(Y)[None], NETWORK)
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bundle.noise.field import SlerpNoise
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling.foreground import ForegroundInferer
-from bundle.sampling.volume_inferer import VolumeInferer
+from interslice.noise.field import SlerpNoise
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling.foreground import ForegroundInferer
+from interslice.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler, scan
 
 NETWORK = BlurringDenoiser(alpha_bars())

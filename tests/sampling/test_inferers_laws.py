@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.prior.diffusion import SIGMA_RULES
+from interslice.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.prior.diffusion import SIGMA_RULES
 from tests.support.helpers import BlurringDenoiser, GaussianDenoiser, alpha_bars, measured, normal, sampled, sampler
 
 AB = alpha_bars()

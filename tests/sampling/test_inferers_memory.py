@@ -6,8 +6,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bundle.noise.field import SlerpNoise
-from bundle.sampling.data_consistency import NullSpace, Proximal
+from interslice.noise.field import SlerpNoise
+from interslice.sampling.data_consistency import NullSpace, Proximal
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 
 NETWORK = BlurringDenoiser(alpha_bars())

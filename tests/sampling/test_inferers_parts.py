@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle.sampling import inferers
-from bundle.sampling.inferers import DiffusionInverseInferer
-from bundle.usage import UsageError
+from interslice.sampling import inferers
+from interslice.sampling.inferers import DiffusionInverseInferer
+from interslice.usage import UsageError
 from tests.support.helpers import sampler
 from tests.support.scans import ROOT
 

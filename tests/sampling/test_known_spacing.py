@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from scipy.ndimage import zoom
 
-from bundle.files.findings import Findings, findings_of
-from bundle.noise import named_noise
-from bundle.noise.field import SlerpNoise
-from bundle.physics import Measured, operator_of
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.measurement import reconstructed
-from bundle.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
-from bundle.prior import SlicePrior
-from bundle.prior.network import network_for
-from bundle.prior.weights import Weights, load_weights, scheduler_for
-from bundle.sampling import DiffusionInverseInferer, KnownSpacingInferer, NullSpace
-from bundle.sampling.known_spacing import block_affine, block_means, interpolated
-from bundle.sampling.volume_inferer import VolumeInferer
+from interslice.files.findings import Findings, findings_of
+from interslice.noise import named_noise
+from interslice.noise.field import SlerpNoise
+from interslice.physics import Measured, operator_of
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.measurement import reconstructed
+from interslice.physics.thick import ScalePercentilesd, SimulateMeasurementd, ThroughPlaneSampling
+from interslice.prior import SlicePrior
+from interslice.prior.network import network_for
+from interslice.prior.weights import Weights, load_weights, scheduler_for
+from interslice.sampling import DiffusionInverseInferer, KnownSpacingInferer, NullSpace
+from interslice.sampling.known_spacing import block_affine, block_means, interpolated
+from interslice.sampling.volume_inferer import VolumeInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, repeatable, sampler, scan
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.sampling import NoiseAware, NullSpace, Proximal
-from bundle.sampling.noise_aware import FULL_SCALE, MATTERS
-from bundle.sampling.step import Step
-from bundle.usage import UsageError
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.sampling import NoiseAware, NullSpace, Proximal
+from interslice.sampling.noise_aware import FULL_SCALE, MATTERS
+from interslice.sampling.step import Step
+from interslice.usage import UsageError
 from tests.support.helpers import normal, repeatable
 from tests.support.scans import INFERENCE, write_volume
 

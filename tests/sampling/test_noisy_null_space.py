@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.noise import Key, Purpose
-from bundle.prior.diffusion import SIGMA_RULES
-from bundle.sampling.data_consistency import NullSpace
-from bundle.sampling.posterior_steps import (
+from interslice.noise import Key, Purpose
+from interslice.prior.diffusion import SIGMA_RULES
+from interslice.sampling.data_consistency import NullSpace
+from interslice.sampling.posterior_steps import (
     NoisyNullSpace,
 )
-from bundle.sampling.step import Step
+from interslice.sampling.step import Step
 from tests.support.gaussian_models import (
     AB,
     AB_S,

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.prior.slices import SlicePrior
-from bundle.sampling.posterior_steps import PosteriorGradient
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.prior.slices import SlicePrior
+from interslice.sampling.posterior_steps import PosteriorGradient
 from tests.support.gaussian_models import (
     AB,
     AB_S,

@@ -10,19 +10,19 @@ from functools import partial
 import pytest
 import torch
 
-from bundle.noise import IdenticalNoise, IndependentNoise, Key, Purpose, keyed_normal
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.prior.slices import SlicePrior
-from bundle.sampling.data_consistency import Proximal, Unconditional
-from bundle.sampling.posterior_steps import (
+from interslice.noise import IdenticalNoise, IndependentNoise, Key, Purpose, keyed_normal
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.prior.slices import SlicePrior
+from interslice.sampling.data_consistency import Proximal, Unconditional
+from interslice.sampling.posterior_steps import (
     GaussianPosterior,
     NoisyNullSpace,
     PosteriorGradient,
     SliceTotalVariation,
     Variational,
 )
-from bundle.sampling.step import Step
-from bundle.sampling.volume_noise import VolumeNoise
+from interslice.sampling.step import Step
+from interslice.sampling.volume_noise import VolumeNoise
 from tests.support.gaussian_models import (
     AB,
     AB_S,
@@ -138,7 +138,7 @@ def test_the_draw_is_exactly_the_posterior(closed_form, monkeypatch):
     noises = torch.zeros(7, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)
 
     def draw(of_data, of_volume):
-        monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", lambda *key: of_data)
+        monkeypatch.setattr("interslice.sampling.posterior_steps.keyed_normal", lambda *key: of_data)
         return consistency(x0.clone(), y, operator, Step(AB_T, AB_S, noise=lambda: of_volume))
 
     centre = draw(*noises)

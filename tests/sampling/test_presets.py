@@ -5,8 +5,8 @@ import json
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.sampling.presets import by_guide, chosen_preset
-from bundle.usage import UsageError
+from interslice.sampling.presets import by_guide, chosen_preset
+from interslice.usage import UsageError
 from tests.support.scans import INFERENCE, ROOT
 
 IDS = ("num_steps", "start_fraction", "num_draws")

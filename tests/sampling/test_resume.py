@@ -6,13 +6,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.files.unfinished import Unfinished
-from bundle.noise.auto_length import AutoLength
-from bundle.prior.weights import load_weights
-from bundle.sampling import Trajectory
-from bundle.sampling.known_spacing import KnownSpacingInferer
-from bundle.sampling.posterior_steps import SliceTotalVariation, Variational
-from bundle.sampling.state import State
+from interslice.files.unfinished import Unfinished
+from interslice.noise.auto_length import AutoLength
+from interslice.prior.weights import load_weights
+from interslice.sampling import Trajectory
+from interslice.sampling.known_spacing import KnownSpacingInferer
+from interslice.sampling.posterior_steps import SliceTotalVariation, Variational
+from interslice.sampling.state import State
 from tests.physics.ct.test_task import measure
 from tests.sampling.test_solvers import SOLVERS, configs
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler

@@ -4,9 +4,9 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from bundle.physics.variation import differences
-from bundle.sampling.posterior_steps import SliceTotalVariation
-from bundle.sampling.step import Step
+from interslice.physics.variation import differences
+from interslice.sampling.posterior_steps import SliceTotalVariation
+from interslice.sampling.step import Step
 from tests.support.gaussian_models import AB_S, AB_T, SHAPE, DenseOperator, case, random_volume, some_matrix
 from tests.support.helpers import dense, normal
 

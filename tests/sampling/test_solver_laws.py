@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from bundle.noise import Purpose
-from bundle.prior.diffusion import SIGMA_RULES
-from bundle.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal, Unconditional
-from bundle.sampling.posterior_steps import GaussianPosterior, NoisyNullSpace, PosteriorGradient
+from interslice.noise import Purpose
+from interslice.prior.diffusion import SIGMA_RULES
+from interslice.sampling.data_consistency import ConjugateGradient, NullSpace, Proximal, Unconditional
+from interslice.sampling.posterior_steps import GaussianPosterior, NoisyNullSpace, PosteriorGradient
 from tests.support.gaussian_models import (
     AB,
     EVERY_RULE,
@@ -149,7 +149,7 @@ def prescribed(monkeypatch):
         assert key.purpose == Purpose.MEASUREMENT
         return own_noise(math.prod(shape), key.step)
 
-    monkeypatch.setattr("bundle.sampling.posterior_steps.keyed_normal", draw)
+    monkeypatch.setattr("interslice.sampling.posterior_steps.keyed_normal", draw)
 
 
 @pytest.mark.parametrize("axes", [(2, 2, 2, 2), (0, 2, 0, 2)], ids=["one axis", "alternating"])
@@ -299,7 +299,7 @@ def test_daps_samples_the_posterior_if_its_deviation_is_that_of_the_prior(monkey
 
     def run(noises):
         monkeypatch.setattr(
-            "bundle.sampling.posterior_steps.keyed_normal",
+            "interslice.sampling.posterior_steps.keyed_normal",
             lambda shape, key, index, device: noises.get((key.step, key.purpose), torch.zeros(shape)).double(),
         )
         inferer = exact_sampler(OwnSpread(prior), noises, timesteps=steps)

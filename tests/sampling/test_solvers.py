@@ -12,11 +12,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-import bundle.sampling
-from bundle.prior.diffusion import X0_FROM
-from bundle.prior.variance_exploding import FromVarianceExploding
-from bundle.sampling.data_consistency import NullSpace
-from bundle.sampling.posterior_steps import PosteriorGradient
+import interslice.sampling
+from interslice.prior.diffusion import X0_FROM
+from interslice.prior.variance_exploding import FromVarianceExploding
+from interslice.sampling.data_consistency import NullSpace
+from interslice.sampling.posterior_steps import PosteriorGradient
 from tests.physics.ct.test_task import measure
 from tests.support.gaussian_models import AffineNetwork, Gaussian, case, exact_sampler
 from tests.support.helpers import sampled
@@ -170,9 +170,9 @@ def test_the_overlay_for_a_variance_exploding_network_runs(
 def landweber(monkeypatch):
     """The example of CONTRIBUTING.md, as the module that the page calls it."""
     section = CONTRIBUTING[CONTRIBUTING.index("## Add a solver") : CONTRIBUTING.index("## What a good change")]
-    module = types.ModuleType("bundle.sampling.landweber")
+    module = types.ModuleType("interslice.sampling.landweber")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(bundle.sampling, "landweber", module, raising=False)
+    monkeypatch.setattr(interslice.sampling, "landweber", module, raising=False)
     code, test = blocks(section, "python")
     exec(code, vars(module))
     (overlay,) = blocks(section, "json")

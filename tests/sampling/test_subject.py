@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.noise.field import SlerpNoise
-from bundle.prior import SlicePrior
-from bundle.sampling.subject import BLOCK, Boxes, SubjectBoxes, widened
+from interslice.noise.field import SlerpNoise
+from interslice.prior import SlicePrior
+from interslice.sampling.subject import BLOCK, Boxes, SubjectBoxes, widened
 from tests.support.helpers import GaussianDenoiser, alpha_bars, measured, normal, repeatable, sampler
 from tests.support.scans import random_network
 

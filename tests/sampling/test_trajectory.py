@@ -10,11 +10,11 @@ from monai.bundle import ConfigParser
 from monai.data import list_data_collate
 from PIL import Image
 
-from bundle.files.findings import findings_of
-from bundle.noise.field import IndependentNoise, SlerpNoise
-from bundle.report.trajectory.write import WriteTrajectory
-from bundle.sampling.foreground import ForegroundInferer
-from bundle.sampling.trajectory import KINDS, Trajectory
+from interslice.files.findings import findings_of
+from interslice.noise.field import IndependentNoise, SlerpNoise
+from interslice.report.trajectory.write import WriteTrajectory
+from interslice.sampling.foreground import ForegroundInferer
+from interslice.sampling.trajectory import KINDS, Trajectory
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 from tests.support.scans import EVALUATE, INFERENCE, OBLIQUE, head_voxels, thick_voxels, write_volume
 

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.findings import findings_of
-from bundle.noise.field import IndependentNoise
-from bundle.physics import LinearOperator, Measured, operator_of
-from bundle.physics.evidence import SplitEvidenced, measured_part
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.report.metrics import calibration
-from bundle.sampling.foreground import ForegroundInferer
-from bundle.sampling.state import welford
+from interslice.files.findings import findings_of
+from interslice.noise.field import IndependentNoise
+from interslice.physics import LinearOperator, Measured, operator_of
+from interslice.physics.evidence import SplitEvidenced, measured_part
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.report.metrics import calibration
+from interslice.sampling.foreground import ForegroundInferer
+from interslice.sampling.state import welford
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, repeatable, sampled, sampler, scan
 from tests.support.scans import EVALUATE, INFERENCE, chest_voxels, head_voxels, write_volume
 

@@ -8,14 +8,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bundle.noise.field import SlerpNoise
-from bundle.noise.markov import OrnsteinUhlenbeckNoise
-from bundle.physics.baselines import Interpolation
-from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
-from bundle.physics.measurement import operator_of
-from bundle.sampling import ForegroundInferer, NullSpace, Proximal, TotalVariationProximal, volume_noise, volumes
-from bundle.sampling.known_spacing import KnownSpacingInferer
-from bundle.sampling.volumes import Storage, Volumes, parts
+from interslice.noise.field import SlerpNoise
+from interslice.noise.markov import OrnsteinUhlenbeckNoise
+from interslice.physics.baselines import Interpolation
+from interslice.physics.ct import Grid, ScanGeometry, SparseRadon
+from interslice.physics.measurement import operator_of
+from interslice.sampling import ForegroundInferer, NullSpace, Proximal, TotalVariationProximal, volume_noise, volumes
+from interslice.sampling.known_spacing import KnownSpacingInferer
+from interslice.sampling.volumes import Storage, Volumes, parts
 from tests.support.helpers import BlurringDenoiser, alpha_bars, measured, normal, sampler
 
 NETWORK = BlurringDenoiser(alpha_bars())
@@ -166,7 +166,7 @@ def test_auto_takes_the_first_place_that_has_room(device, needed, place):
 
 
 def test_a_disk_that_is_full_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("bundle.files.mapped.free_disk", lambda folder: 10)
+    monkeypatch.setattr("interslice.files.mapped.free_disk", lambda folder: 10)
     with pytest.raises(
         OSError, match="0.004 MB does not fit into .*, where 1e-05 MB are free: choose another --output_dir"
     ):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bundle.usage import UsageError
+from interslice.usage import UsageError
 
 pytestmark = pytest.mark.slow  # all of ITK is loaded
 

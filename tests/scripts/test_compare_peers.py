@@ -10,8 +10,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.report.metrics import evaluate
-from bundle.usage import UsageError
+from interslice.report.metrics import evaluate
+from interslice.usage import UsageError
 from scripts.studies import compare_peers
 from scripts.studies.compare_peers import common_box, make_case, on_grid, table_of
 from scripts.studies.peers import Peer, PeerFailure, chosen, registered

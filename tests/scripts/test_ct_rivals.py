@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bundle.usage import UsageError
+from interslice.usage import UsageError
 from scripts.studies import ct_rivals
 from scripts.studies.record import Record
 

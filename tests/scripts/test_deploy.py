@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle import __version__
+from interslice import __version__
 from scripts.deploy.bundle_folder import find_bundle
 from tests.support.dicom_files import LPS, write_enhanced, write_localiser, write_series
 from tests.support.environments import clean_environment, copy_bundle, make_environment

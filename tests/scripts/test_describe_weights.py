@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-from bundle.prior.network import network_for
-from bundle.prior.weights import EXTRA_STATE, Weights, load_weights
+from interslice.prior.network import network_for
+from interslice.prior.weights import EXTRA_STATE, Weights, load_weights
 from scripts.describe_weights import main
 from tests.support.scans import CHANNELS, GROUPS, random_network
 

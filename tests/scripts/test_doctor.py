@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from bundle.files.root_cause import root_cause
-from bundle.noise.field import SlerpNoise
-from bundle.physics.thick import ThroughPlane
+from interslice.files.root_cause import root_cause
+from interslice.noise.field import SlerpNoise
+from interslice.physics.thick import ThroughPlane
 from scripts import doctor
 from tests.support.scans import random_network
 

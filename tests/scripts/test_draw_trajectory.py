@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bundle.noise.named import FIELDS
-from bundle.physics.intensity import intensity_range
+from interslice.noise.named import FIELDS
+from interslice.physics.intensity import intensity_range
 from scripts import draw_trajectory
 from scripts.draw_trajectory import Task, in_window, main, middle
 from tests.support.scans import OBLIQUE, ROOT, head_voxels, write_volume

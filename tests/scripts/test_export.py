@@ -17,10 +17,10 @@ import torch
 from monai.data import load_net_with_metadata
 from monai.networks.nets import diffusion_model_unet
 
-from bundle.prior.network import SliceUNet
-from bundle.prior.slices import SlicePrior
-from bundle.prior.tracing import example_inputs, traced
-from bundle.prior.weights import EXTRA_STATE
+from interslice.prior.network import SliceUNet
+from interslice.prior.slices import SlicePrior
+from interslice.prior.tracing import example_inputs, traced
+from interslice.prior.weights import EXTRA_STATE
 from scripts import export
 from tests.support.scans import CHANNELS, GROUPS, INFERENCE, ROOT, random_network
 
@@ -136,7 +136,7 @@ def run_python(code, folder):
 def test_plain_torch_runs_the_torchscript_file(tiny_export, tmp_path):
     """The example of docs/export.md, where MONAI cannot be imported either."""
     tiny_export("--torchscript", tmp_path / "export" / "model.ts")
-    without = "import sys; sys.modules['monai'] = sys.modules['bundle'] = None\n"
+    without = "import sys; sys.modules['monai'] = sys.modules['interslice'] = None\n"
     run_python(without + TORCH_EXAMPLE + "torch.save((x, timesteps, eps), 'eps.pt')", tmp_path)
     x, timesteps, eps = torch.load(tmp_path / "eps.pt")
     with torch.no_grad():
@@ -264,7 +264,7 @@ def small_bundle(tmp_path):
         *(f"{folder}/sub/file.txt" for folder in export.FOLDERS),
         *export.FILES,
         *("tests/test_a.py", "eval/run.json", ".git/config", "data/x.nii.gz", "pyproject.toml"),
-        *("bundle/__pycache__/a.pyc", "models/.partial-7-model.pt", "docs/.DS_Store"),
+        *("interslice/__pycache__/a.pyc", "models/.partial-7-model.pt", "docs/.DS_Store"),
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"content of {name}")
@@ -316,7 +316,7 @@ overrides = json.loads(pathlib.Path("overrides.json").read_text())
 import sys, torch
 shipped = torch.load("zoo/{export.NAME}/models/model.pt", weights_only=True)
 assert all(torch.equal(weight.cpu(), shipped[name]) for name, weight in network.named_parameters())
-assert sys.modules["bundle"].__file__.startswith(root)
+assert sys.modules["interslice"].__file__.startswith(root)
 """
     example = ZIP_EXAMPLE.replace('output_dir="results"', 'output_dir="results", **overrides')
     run_python(before + example + after, tmp_path)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from bundle.usage import UsageError
+from interslice.usage import UsageError
 from scripts import prepare_data
 from scripts.data.collect import collect
 from scripts.data.fetch import fetch, sha256

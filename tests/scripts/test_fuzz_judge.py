@@ -18,7 +18,7 @@ from scripts.fuzzing.place import Place, contents
 from scripts.fuzzing.words import is_ours, sentences
 from tests.support.scans import ROOT, STRAIGHT, head_voxels
 
-OURS = sentences([ROOT / "bundle"])
+OURS = sentences([ROOT / "interslice"])
 NAME = r"\bbad\b"
 REASON = "in/bad.nii.gz: every voxel is 5; a constant volume cannot be reconstructed"
 WRITTEN = Found(written=True)
@@ -55,7 +55,7 @@ def test_a_refusal_in_our_words_that_names_the_file_is_plain(ended):
     assert ended(leave("1 of 2 volumes were skipped:", f"  {REASON}")) == PLAIN
 
 
-@pytest.mark.parametrize(("ours", "verdict"), [("", EARLY), ('  File "/x/bundle/files/read.py", line 3', UNCLEAR)])
+@pytest.mark.parametrize(("ours", "verdict"), [("", EARLY), ('  File "/x/interslice/files/read.py", line 3', UNCLEAR)])
 def test_what_monai_refuses_before_any_line_of_ours_is_not_ours(ended, ours, verdict):
     lines = ["Traceback (most recent call last):", '  File "/env/site-packages/monai/bundle/scripts.py", line 9', ours]
     assert ended(leave(*lines, "KeyError: 'query key: operatoor'")) == verdict
@@ -67,7 +67,7 @@ def test_what_monai_refuses_before_any_line_of_ours_is_not_ours(ended, ours, ver
         ["error: in/bad.nii.gz: cannot reshape array of size 3 into shape (2,4)"],
         ["error: every voxel is 5; a constant volume cannot be reconstructed"],
         ["1 of 2 volumes were skipped:", "  in/bad.nii.gz: 'NoneType' object is not subscriptable"],
-        ["this is a fault of the program, please report it: KeyError at bundle/files/read.py:3: bad"],
+        ["this is a fault of the program, please report it: KeyError at interslice/files/read.py:3: bad"],
         [f"error: {REASON}", *["and much more was said after that"] * 20],
         [],
     ],
@@ -256,5 +256,5 @@ def test_clearing_leaves_the_bundle(place):
     place, _ = place
     (place.here.parent / "elsewhere").mkdir()
     place.clear()
-    assert sorted(p.name for p in place.here.iterdir()) == ["bundle", "configs", "models", "sample_data"]
-    assert (ROOT / "bundle" / "__init__.py").exists() and not (place.here.parent / "elsewhere").exists()
+    assert sorted(p.name for p in place.here.iterdir()) == ["configs", "interslice", "models", "sample_data"]
+    assert (ROOT / "interslice" / "__init__.py").exists() and not (place.here.parent / "elsewhere").exists()

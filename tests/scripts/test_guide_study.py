@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.physics.guide import SHARED
-from bundle.physics.variation import EDGE
+from interslice.physics.guide import SHARED
+from interslice.physics.variation import EDGE
 from scripts.data.synthesise_heads import HeadSynthesiser
 from scripts.studies import guide, tune_guide
 from tests.physics.test_guide import AFFINE, folds, other_contrast

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.noise.field import PiecewiseSlerpNoise, SlerpNoise
-from bundle.noise.markov import OrnsteinUhlenbeckNoise
+from interslice.noise.field import PiecewiseSlerpNoise, SlerpNoise
+from interslice.noise.markov import OrnsteinUhlenbeckNoise
 from scripts import inspect_noise
 from tests.support.helpers import normal
 

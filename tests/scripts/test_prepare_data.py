@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
-from bundle.files.check import CheckVolumed
-from bundle.files.find import list_volumes
-from bundle.physics.ct.attenuation import CheckHounsfieldd
+from interslice.files.check import CheckVolumed
+from interslice.files.find import list_volumes
+from interslice.physics.ct.attenuation import CheckHounsfieldd
 from scripts import prepare_data
 from scripts.data.fetch import fetch
 from tests.support.archives import DARK, Archives, BodyArchives, body_voxels, chest_and_abdomen, digest

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.usage import UsageError
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.usage import UsageError
 from scripts.studies import real_pairs, shown_tables
 from scripts.studies.bench import baseline_names
 from scripts.studies.real_pairs import Unseen, compare, predict
@@ -77,7 +77,7 @@ def test_scale_and_offset_do_not_count():
 
 @pytest.mark.slow
 def test_a_turn_of_the_head_is_found():
-    from bundle.physics.mutual_information import register
+    from interslice.physics.mutual_information import register
 
     voxels = head_voxels((80, 72, 80))
     affine = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.physics.intensity import intensity_range
-from bundle.usage import UsageError
+from interslice.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from interslice.physics.intensity import intensity_range
+from interslice.usage import UsageError
 from scripts.studies import imprint, people, shown, shown_tables, stacked_slices
 from scripts.studies.bench import baseline_names
 from scripts.studies.record import Record, sha256

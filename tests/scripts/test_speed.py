@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.prior.network import SliceUNet
+from interslice.prior.network import SliceUNet
 from scripts.studies import leaner, precision, quality_time, skip_air, speed_tables
 from tests.support.helpers import repeatable
 from tests.support.scans import head_voxels, random_network, write_volume

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.physics.stacks.simulate import scanned
+from interslice.physics.stacks.simulate import scanned
 from scripts.studies import stacks, stacks_tables, tune_stacks
 from tests.support.scans import ROOT, head_voxels, write_volume
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.sampling import NoiseAware
+from interslice.sampling import NoiseAware
 from scripts.studies import tune_mri, tune_noise, tuning_tables
 from tests.support.scans import head_voxels, write_volume
 

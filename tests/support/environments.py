@@ -45,7 +45,7 @@ def make_environment(folder: Path, packages: Sequence[str]) -> Path:
 
 def copy_bundle(folder: Path, weights: Path, **settings: dict) -> Path:
     """A bundle with other weights and changed configs: copy_bundle(folder, weights, inference={"outer#inner": 1})."""
-    for part in ("bundle", "configs"):
+    for part in ("interslice", "configs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "models").mkdir()
     shutil.copyfile(weights, folder / "models" / "model.pt")

@@ -6,12 +6,12 @@ from functools import lru_cache, partial
 import pytest
 import torch
 
-from bundle.noise.field import NoiseField
-from bundle.physics.linear_operator import LinearOperator
-from bundle.prior.diffusion import X0_FROM
-from bundle.prior.slices import SlicePrior
-from bundle.sampling.inferers import DiffusionInverseInferer
-from bundle.sampling.step import Step
+from interslice.noise.field import NoiseField
+from interslice.physics.linear_operator import LinearOperator
+from interslice.prior.diffusion import X0_FROM
+from interslice.prior.slices import SlicePrior
+from interslice.sampling.inferers import DiffusionInverseInferer
+from interslice.sampling.step import Step
 from tests.support.helpers import alpha_bars, dense, normal
 
 AB = alpha_bars().double()

@@ -10,13 +10,13 @@ from hypothesis import settings
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
 
-from bundle.noise.field import IndependentNoise
-from bundle.physics import Measured
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.prior.slices import SlicePrior
-from bundle.sampling.data_consistency import NullSpace
-from bundle.sampling.inferers import DiffusionInverseInferer
-from bundle.sampling.step import Step
+from interslice.noise.field import IndependentNoise
+from interslice.physics import Measured
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.prior.slices import SlicePrior
+from interslice.sampling.data_consistency import NullSpace
+from interslice.sampling.inferers import DiffusionInverseInferer
+from interslice.sampling.step import Step
 
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=25)
 """Hypothesis draws the same examples in every run."""

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 
-from bundle.ranks import STARTED, end, join
+from interslice.ranks import STARTED, end, join
 
 PATIENCE = timedelta(seconds=60)
 

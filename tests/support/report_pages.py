@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from bundle.report.page.write import write_page
-from bundle.report.titles import RECON
+from interslice.report.page.write import write_page
+from interslice.report.titles import RECON
 from tests.support.scans import OBLIQUE
 
 SHAPE = (20, 24, 16)

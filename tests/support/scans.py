@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bundle.prior.network import SliceUNet
+from interslice.prior.network import SliceUNet
 
 ROOT = Path(__file__).parents[2]
 CHANNELS, GROUPS = (8, 16), 4

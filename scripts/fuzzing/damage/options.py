@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.files.options import arguments
+from interslice.files.options import arguments
 from scripts.fuzzing.damage.odd import pick
 
 VALUES = (

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.files.restore import Restored
-from bundle.noise.field import IndependentNoise
-from bundle.physics import Measured, operator_of
-from bundle.physics.baselines import LeastSquares, LinearReconstruction, TotalVariation
-from bundle.physics.ct import Grid, Tomography
-from bundle.physics.ct.attenuation import LOWEST_COUNT, HounsfieldScale, line_integrals_of
-from bundle.physics.ct.counting import rays_of
-from bundle.physics.ct.scale import ScaleProjectionsd
-from bundle.physics.ct.simulate import SimulateProjectionsd, count_photons, with_scan
-from bundle.prior.slices import SlicePrior
-from bundle.sampling.data_consistency import ConjugateGradient
-from bundle.sampling.inferers import DiffusionInverseInferer
+from interslice.files.restore import Restored
+from interslice.noise.field import IndependentNoise
+from interslice.physics import Measured, operator_of
+from interslice.physics.baselines import LeastSquares, LinearReconstruction, TotalVariation
+from interslice.physics.ct import Grid, Tomography
+from interslice.physics.ct.attenuation import LOWEST_COUNT, HounsfieldScale, line_integrals_of
+from interslice.physics.ct.counting import rays_of
+from interslice.physics.ct.scale import ScaleProjectionsd
+from interslice.physics.ct.simulate import SimulateProjectionsd, count_photons, with_scan
+from interslice.prior.slices import SlicePrior
+from interslice.sampling.data_consistency import ConjugateGradient
+from interslice.sampling.inferers import DiffusionInverseInferer
 from tests.support.helpers import BlurringDenoiser, alpha_bars, repeatable
 
 WATER = 0.0192

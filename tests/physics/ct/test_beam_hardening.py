@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.physics.ct import CorrectHardeningd, Grid, HounsfieldScale, ScanGeometry, SparseRadon
-from bundle.physics.ct.beam_hardening import (
+from interslice.physics.ct import CorrectHardeningd, Grid, HounsfieldScale, ScanGeometry, SparseRadon
+from interslice.physics.ct.beam_hardening import (
     ALUMINIUM,
     ENERGIES,
     WATER,
@@ -17,7 +17,7 @@ from bundle.physics.ct.beam_hardening import (
     spectrum,
     water_polynomial,
 )
-from bundle.physics.ct.counting import RayNoise
+from interslice.physics.ct.counting import RayNoise
 from tests.support.helpers import repeatable
 
 SCALE = HounsfieldScale()

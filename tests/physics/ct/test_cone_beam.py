@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, cone_beam, cone_beam_torch
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, cone_beam, cone_beam_torch
 from tests.physics.ct.test_sparse_radon import line_integrals, phantom
 from tests.support.helpers import dense, normal, repeatable
 from tests.support.strategies import per_view

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bundle.physics.ct import ConeBeam, Grid
+from interslice.physics.ct import ConeBeam, Grid
 from tests.physics.ct.test_cone_beam import scan, tiny
 from tests.support.helpers import normal
 
@@ -20,7 +20,7 @@ pytest.importorskip("numba")
 @pytest.fixture
 def compiled(monkeypatch):
     """The module, which starts threads for small work too."""
-    module = importlib.import_module("bundle.physics.ct.cone_beam_numba")
+    module = importlib.import_module("interslice.physics.ct.cone_beam_numba")
     monkeypatch.setattr(module, "SMALL", 0)
     return module
 
@@ -85,7 +85,7 @@ def test_torch_computes_with_as_many_threads_after_as_before(fresh_python, state
 import os
 os.environ["OMP_NUM_THREADS"] = "{stated}"
 import numba, torch
-from bundle.physics.ct import cone_beam_numba
+from interslice.physics.ct import cone_beam_numba
 from tests.physics.ct.test_cone_beam import normal, tiny
 cone_beam_numba.SMALL = 0
 before = torch.get_num_threads(), torch.__config__.parallel_info()

@@ -12,14 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from bundle.physics.ct import ConeBeam, Grid, cone_beam, cone_beam_torch
-from bundle.physics.ct.cone_beam import table_of
+from interslice.physics.ct import ConeBeam, Grid, cone_beam, cone_beam_torch
+from interslice.physics.ct.cone_beam import table_of
 from tests.physics.ct.test_cone_beam import MOVING, scan, scans
 from tests.support.helpers import dense, normal, repeatable
 
 WITHOUT = "needs Triton, which comes with torch for CUDA and is too large for the development dependencies"
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason=WITHOUT)
-NAME = "bundle.physics.ct.cone_beam_triton"
+NAME = "interslice.physics.ct.cone_beam_triton"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_it_is_tried_before_it_is_used(interpreted, monkeypatch):
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from bundle.physics.ct import cone_beam_triton as module
+from interslice.physics.ct import cone_beam_triton as module
 
 kinds = {"ray": "*i64", "table": "*fp32", "rays": "*fp32", "BLOCK": "constexpr"} | dict.fromkeys(module.COUNTS, "i32")
 for capability, block in ((75, module.BLOCK), (90, module.BLOCK), (90, 1)):

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.ct.counted import Counted
-from bundle.physics.ct.counting import rays_of
-from bundle.physics.ct.read import read_projections
+from interslice.files.doubts import doubts_of
+from interslice.physics.ct.counted import Counted
+from interslice.physics.ct.counting import rays_of
+from interslice.physics.ct.read import read_projections
 from tests.support.helpers import repeatable
 
 SHAPE = (12, 40, 3)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import Grid, ScanGeometry, SparseRadon
-from bundle.physics.ct.counting import RayNoise, known, rays_of
-from bundle.physics.ct.weighted_rays import rows_of
+from interslice.physics.ct import Grid, ScanGeometry, SparseRadon
+from interslice.physics.ct.counting import RayNoise, known, rays_of
+from interslice.physics.ct.weighted_rays import rows_of
 from tests.support.helpers import dense, repeatable
 
 DOSES = (1e3, 1e4, 1e5, 1e6)

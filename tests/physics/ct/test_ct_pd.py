@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files.cases import Cases
-from bundle.physics.baselines import LeastSquares
-from bundle.physics.ct import ConeBeam, Grid, LoadProjectionsd
-from bundle.physics.ct.raw.ct_pd import RawOptions, holds_ct_pd, read_ct_pd
-from bundle.usage import UsageError
+from interslice.files.cases import Cases
+from interslice.physics.baselines import LeastSquares
+from interslice.physics.ct import ConeBeam, Grid, LoadProjectionsd
+from interslice.physics.ct.raw.ct_pd import RawOptions, holds_ct_pd, read_ct_pd
+from interslice.usage import UsageError
 from tests.support.ct_pd import Ball, Helix, manual, put, write_scan
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.physics.ct.filtered_back_projection import filtered_back_projection
-from bundle.physics.ct.flattened import concentric, flattened
-from bundle.physics.ct.sparse_radon import arc
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.physics.ct.filtered_back_projection import filtered_back_projection
+from interslice.physics.ct.flattened import concentric, flattened
+from interslice.physics.ct.sparse_radon import arc
 from tests.physics.ct.test_sparse_radon import line_integrals, phantom
 from tests.support.helpers import dense, normal, repeatable
 

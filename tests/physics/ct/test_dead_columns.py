@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.ct.dead_columns import dead_elements, longest_run, may_stay, with_dead_filled
-from bundle.physics.ct.geometry import ScanGeometry
+from interslice.files.doubts import doubts_of
+from interslice.physics.ct.dead_columns import dead_elements, longest_run, may_stay, with_dead_filled
+from interslice.physics.ct.geometry import ScanGeometry
 from tests.physics.ct.test_plausible import CHECK, SIZE, WATER, body, measured, said
 from tests.support.helpers import repeatable
 

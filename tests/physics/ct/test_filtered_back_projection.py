@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.physics.ct.filtered_back_projection import (
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.physics.ct.filtered_back_projection import (
     WINDOWS,
     angular_steps,
     filtered_back_projection,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import Grid, ScanGeometry
-from bundle.physics.ct.geometry import PER_VIEW, centred
+from interslice.physics.ct import Grid, ScanGeometry
+from interslice.physics.ct.geometry import PER_VIEW, centred
 from tests.support.helpers import repeatable
 
 PARALLEL = {

@@ -7,11 +7,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.memory import array_bytes
-from bundle.physics.baselines import LeastSquares, TotalVariation
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, Tomography
-from bundle.physics.ct.field_of_view import heights_seen
-from bundle.physics.ct.helix import Helix
+from interslice.files.memory import array_bytes
+from interslice.physics.baselines import LeastSquares, TotalVariation
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, Tomography
+from interslice.physics.ct.field_of_view import heights_seen
+from interslice.physics.ct.helix import Helix
 from tests.physics.ct.test_sparse_radon import line_integrals, phantom
 from tests.support.helpers import normal
 

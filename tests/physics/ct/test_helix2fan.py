@@ -5,9 +5,9 @@ import pytest
 import tifffile
 import torch
 
-from bundle.physics.ct import LoadProjectionsd, SparseRadon
-from bundle.physics.ct.geometry import Grid
-from bundle.physics.ct.raw.helix2fan import read_helix2fan
+from interslice.physics.ct import LoadProjectionsd, SparseRadon
+from interslice.physics.ct.geometry import Grid
+from interslice.physics.ct.raw.helix2fan import read_helix2fan
 from tests.support.ct_pd import manual
 
 PHI0, TURN, NU, DU, DSO, DSD, STEP = 1.2, 60, 80, 4.0, 500.0, 900.0, 2.0

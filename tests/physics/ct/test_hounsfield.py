@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
-from bundle.files.root_cause import root_cause
-from bundle.physics.ct.attenuation import CheckHounsfieldd
+from interslice.files.root_cause import root_cause
+from interslice.physics.ct.attenuation import CheckHounsfieldd
 from tests.support.helpers import repeatable
 from tests.support.scans import head_voxels, write_volume
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.ct import CheckProjectionsd, Grid, HounsfieldScale, ScanGeometry, Tomography
-from bundle.physics.ct.attenuation import line_integrals_of
-from bundle.physics.ct.plausible import check_angles, check_attenuation, missing_offset
-from bundle.physics.ct.read import read_projections
-from bundle.physics.ct.simulate import count_photons
+from interslice.files.doubts import doubts_of
+from interslice.physics.ct import CheckProjectionsd, Grid, HounsfieldScale, ScanGeometry, Tomography
+from interslice.physics.ct.attenuation import line_integrals_of
+from interslice.physics.ct.plausible import check_angles, check_attenuation, missing_offset
+from interslice.physics.ct.read import read_projections
+from interslice.physics.ct.simulate import count_photons
 from tests.support.helpers import repeatable
 from tests.support.scans import ROOT
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.physics.baselines import LeastSquares, LinearReconstruction
-from bundle.physics.ct import Grid, ScanGeometry, Tomography
-from bundle.physics.ct.read import LoadProjectionsd, read_projections
+from interslice.physics.baselines import LeastSquares, LinearReconstruction
+from interslice.physics.ct import Grid, ScanGeometry, Tomography
+from interslice.physics.ct.read import LoadProjectionsd, read_projections
 from tests.support.scans import ROOT, Marker, cut_short
 
 VIEWS, COLUMNS, ROWS = 20, 32, 4

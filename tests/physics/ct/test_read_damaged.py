@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bundle.physics.ct.read import read_projections
+from interslice.physics.ct.read import read_projections
 
 GEOMETRY = {
     "beam": "parallel", "angles": [18.0 * i for i in range(10)], "num_columns": 16, "column_size": 2.0, "num_rows": 3,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files.limits import Limits
-from bundle.files.scan import Refusal
-from bundle.physics.ct import Grid, LoadProjectionsd, ScanGeometry, SparseRadon
-from bundle.physics.ct.counting import RayNoise
-from bundle.physics.ct.raw.ct_pd import RawOptions, read_ct_pd
-from bundle.physics.ct.raw.rebin import rebinned
-from bundle.usage import UsageError
+from interslice.files.limits import Limits
+from interslice.files.scan import Refusal
+from interslice.physics.ct import Grid, LoadProjectionsd, ScanGeometry, SparseRadon
+from interslice.physics.ct.counting import RayNoise
+from interslice.physics.ct.raw.ct_pd import RawOptions, read_ct_pd
+from interslice.physics.ct.raw.rebin import rebinned
+from interslice.usage import UsageError
 from tests.physics.ct.test_sparse_radon import line_integrals
 from tests.support.ct_pd import Ball, Helix, put, write_scan
 

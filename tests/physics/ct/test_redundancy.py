@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
-from bundle.physics.ct.field_of_view import radius_seen
-from bundle.physics.ct.filtered_back_projection import filtered_back_projection
-from bundle.physics.ct.redundancy import angular_steps, fan_angles, ray_shares
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon
+from interslice.physics.ct.field_of_view import radius_seen
+from interslice.physics.ct.filtered_back_projection import filtered_back_projection
+from interslice.physics.ct.redundancy import angular_steps, fan_angles, ray_shares
 from tests.physics.ct.test_sparse_radon import line_integrals
 from tests.support.helpers import repeatable
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.ct import RemoveRingsd
-from bundle.physics.ct.rings import stripes
+from interslice.files.doubts import doubts_of
+from interslice.physics.ct import RemoveRingsd
+from interslice.physics.ct.rings import stripes
 from tests.physics.ct.test_plausible import measured
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from bundle.files.write import write_nifti
-from bundle.physics import Measured, operator_of
-from bundle.physics.baselines import LeastSquares, LinearReconstruction
-from bundle.physics.ct import Tomography
-from bundle.physics.ct.read import LoadProjectionsd, read_projections
-from bundle.physics.ct.rtk_geometry import RAS_FROM_SCANNER, read_rtk_geometry
-from bundle.physics.measurement import reconstructed
+from interslice.files.write import write_nifti
+from interslice.physics import Measured, operator_of
+from interslice.physics.baselines import LeastSquares, LinearReconstruction
+from interslice.physics.ct import Tomography
+from interslice.physics.ct.read import LoadProjectionsd, read_projections
+from interslice.physics.ct.rtk_geometry import RAS_FROM_SCANNER, read_rtk_geometry
+from interslice.physics.measurement import reconstructed
 
 SIZE, SPACING = (40, 30), (2.0, 3.0)
 CENTRED = (-39.0, -43.5)

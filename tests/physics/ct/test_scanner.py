@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, Tomography
-from bundle.physics.ct.scanner import shortfall
+from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, SparseRadon, Tomography
+from interslice.physics.ct.scanner import shortfall
 from tests.support.helpers import repeatable
 from tests.support.scans import OBLIQUE
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct import Grid, ScanGeometry, SparseRadon, sparse_radon
-from bundle.physics.ct.sparse_radon import check_memory, expected_entries, system_matrix
+from interslice.physics.ct import Grid, ScanGeometry, SparseRadon, sparse_radon
+from interslice.physics.ct.sparse_radon import check_memory, expected_entries, system_matrix
 from tests.support.helpers import dense, normal, repeatable
 from tests.support.strategies import per_view
 

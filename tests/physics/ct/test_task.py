@@ -9,10 +9,10 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from bundle.physics.ct import Tomography
-from bundle.physics.ct.attenuation import HounsfieldScale
-from bundle.physics.ct.geometry import BEAMS
-from bundle.physics.ct.read import read_projections
+from interslice.physics.ct import Tomography
+from interslice.physics.ct.attenuation import HounsfieldScale
+from interslice.physics.ct.geometry import BEAMS
+from interslice.physics.ct.read import read_projections
 from tests.support.scans import EVALUATE, INFERENCE, ROOT, TRAIN, chest_voxels, write_volume
 from tests.test_configs import TRAINED_HERE
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.ct.attenuation import LOWEST_TRANSMISSION
-from bundle.physics.ct.read import read_projections
+from interslice.physics.ct.attenuation import LOWEST_TRANSMISSION
+from interslice.physics.ct.read import read_projections
 from tests.support.helpers import repeatable
 
 

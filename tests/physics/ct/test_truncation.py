@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.baselines import LeastSquares
-from bundle.physics.ct import ConeBeam, Grid, HounsfieldScale, MendTruncationd, ScanGeometry, SparseRadon, Tomography
-from bundle.physics.ct.truncation import around, extended, outside, share_cut_off
+from interslice.files.doubts import doubts_of
+from interslice.physics.baselines import LeastSquares
+from interslice.physics.ct import (
+    ConeBeam,
+    Grid,
+    HounsfieldScale,
+    MendTruncationd,
+    ScanGeometry,
+    SparseRadon,
+    Tomography,
+)
+from interslice.physics.ct.truncation import around, extended, outside, share_cut_off
 from tests.physics.ct.test_sparse_radon import line_integrals
 from tests.support.helpers import repeatable
 

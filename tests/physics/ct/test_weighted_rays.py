@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.physics import Measured, operator_of
-from bundle.physics.baselines import PER_VARIANCE, UNKNOWN_NOISE, TotalVariation, weight_by_noise
-from bundle.physics.ct import (
+from interslice.physics import Measured, operator_of
+from interslice.physics.baselines import PER_VARIANCE, UNKNOWN_NOISE, TotalVariation, weight_by_noise
+from interslice.physics.ct import (
     ConeBeam,
     Grid,
     HounsfieldScale,
@@ -21,11 +21,11 @@ from bundle.physics.ct import (
     Tomography,
     WeighRaysd,
 )  # fmt: skip
-from bundle.physics.ct.counting import RayNoise
-from bundle.physics.ct.weighted_rays import LEAST_ROW, MODEL_ERROR, WeightedRays, rows_of
-from bundle.physics.total_variation import minimise_total_variation
-from bundle.sampling.data_consistency import Proximal, TotalVariationProximal
-from bundle.sampling.step import Step
+from interslice.physics.ct.counting import RayNoise
+from interslice.physics.ct.weighted_rays import LEAST_ROW, MODEL_ERROR, WeightedRays, rows_of
+from interslice.physics.total_variation import minimise_total_variation
+from interslice.sampling.data_consistency import Proximal, TotalVariationProximal
+from interslice.sampling.step import Step
 from tests.support.helpers import dense, normal, repeatable
 
 DISTANCES = {"source_to_isocenter": 150.0, "source_to_detector": 270.0}

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.data.fft_utils import fftn_centered
 
-from bundle.physics.baselines import LeastSquares, TotalVariation
-from bundle.physics.kspace import CartesianMRI, CartesianSampling
-from bundle.physics.kspace.coil_maps import (
+from interslice.physics.baselines import LeastSquares, TotalVariation
+from interslice.physics.kspace import CartesianMRI, CartesianSampling
+from interslice.physics.kspace.coil_maps import (
     central_block,
     centre_of,
     estimate_maps,
     low_resolution,
     normalised,
 )
-from bundle.physics.kspace.espirit import interpolated, kernel_size, subspace
-from bundle.physics.kspace.scanner import calibration, fast_size, measured_mask
-from bundle.physics.kspace.simulated_coils import simulated_maps
-from bundle.sampling.data_consistency import ConjugateGradient
+from interslice.physics.kspace.espirit import interpolated, kernel_size, subspace
+from interslice.physics.kspace.scanner import calibration, fast_size, measured_mask
+from interslice.physics.kspace.simulated_coils import simulated_maps
+from interslice.sampling.data_consistency import ConjugateGradient
 from tests.support.helpers import dense, normal, repeatable, scan
 
 SHAPE = (5, 6, 3)  # odd and even, so that the centring is held to both

@@ -3,8 +3,8 @@
 import h5py
 import pytest
 
-from bundle.files.scan import Refusal
-from bundle.physics.kspace.heaps import SIGNATURE, check_heaps
+from interslice.files.scan import Refusal
+from interslice.physics.kspace.heaps import SIGNATURE, check_heaps
 
 TEXTS = ["a text", "another that is longer", "x" * 300]
 
@@ -44,8 +44,8 @@ def test_what_passes_the_check_is_read_to_an_end(file, fresh_python):
     read, refused = fresh_python(f"""
 import h5py
 from pathlib import Path
-from bundle.files.scan import Refusal
-from bundle.physics.kspace.heaps import SIGNATURE, check_heaps
+from interslice.files.scan import Refusal
+from interslice.physics.kspace.heaps import SIGNATURE, check_heaps
 path, wiped = Path({str(file)!r}), Path({str(file.with_name("wiped.h5"))!r})
 content = path.read_bytes()
 start, read, refused = content.index(SIGNATURE), 0, 0

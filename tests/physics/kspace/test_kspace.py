@@ -8,14 +8,14 @@ from monai.apps.reconstruction.fastmri_reader import FastMRIReader
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose
 
-from bundle.files.restore import Restored
-from bundle.physics import Measured, operator_of
-from bundle.physics.intensity import intensity_range
-from bundle.physics.kspace import CartesianSampling
-from bundle.physics.kspace import ismrmrd as ismrmrd_files
-from bundle.physics.kspace.read import LoadKspaced, cut_readout, read_kspace
-from bundle.physics.kspace.scale import ScaleKspaced
-from bundle.physics.kspace.simulate import SimulateKspaced
+from interslice.files.restore import Restored
+from interslice.physics import Measured, operator_of
+from interslice.physics.intensity import intensity_range
+from interslice.physics.kspace import CartesianSampling
+from interslice.physics.kspace import ismrmrd as ismrmrd_files
+from interslice.physics.kspace.read import LoadKspaced, cut_readout, read_kspace
+from interslice.physics.kspace.scale import ScaleKspaced
+from interslice.physics.kspace.simulate import SimulateKspaced
 from tests.support.helpers import normal, scan
 from tests.support.scans import cut_short, head_voxels
 

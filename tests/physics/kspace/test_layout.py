@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.kspace import CartesianSampling
-from bundle.physics.kspace.layout import centred, gathers_energy, peak_of, slices_agree, with_coils_second
-from bundle.physics.kspace.read import LoadKspaced, read_kspace
+from interslice.files.doubts import doubts_of
+from interslice.physics.kspace import CartesianSampling
+from interslice.physics.kspace.layout import centred, gathers_energy, peak_of, slices_agree, with_coils_second
+from interslice.physics.kspace.read import LoadKspaced, read_kspace
 from tests.physics.kspace.test_kspace import header
 from tests.support.helpers import normal, repeatable, scan
 from tests.support.scans import head_voxels

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.physics.kspace import CartesianSampling
+from interslice.physics.kspace import CartesianSampling
 from tests.physics.kspace.test_kspace import header
 from tests.support.helpers import scan
 from tests.support.scans import EVALUATE, INFERENCE, head_voxels, whole_message, write_volume

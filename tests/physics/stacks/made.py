@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from bundle.physics.stacks import Stack, StackedSlices
-from bundle.physics.stacks.grid import common_grid
+from interslice.physics.stacks import Stack, StackedSlices
+from interslice.physics.stacks.grid import common_grid
 from tests.support.helpers import normal
 
 

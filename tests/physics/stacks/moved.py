@@ -5,10 +5,10 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from bundle.physics.stacks import StackedSlices, Stacks
-from bundle.physics.stacks.motion import angle_of
-from bundle.physics.stacks.scanner import motion_about
-from bundle.physics.stacks.simulate import scanned
+from interslice.physics.stacks import StackedSlices, Stacks
+from interslice.physics.stacks.motion import angle_of
+from interslice.physics.stacks.scanner import motion_about
+from interslice.physics.stacks.simulate import scanned
 
 SHAPE = (52, 56, 48)
 AFFINE = torch.diag(torch.tensor([1.0, 1.0, 1.0, 1.0], dtype=torch.float64))

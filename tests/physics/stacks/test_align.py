@@ -8,15 +8,15 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.files.alignment import read_poses, write_poses, write_tfm
-from bundle.files.combined import Combined
-from bundle.files.doubts import doubts_of
-from bundle.files.prepared import ONLY_CHECKED
-from bundle.files.save_poses import SavePoses
-from bundle.physics.measurement import operator_of
-from bundle.physics.stacks import AlignStacksd
-from bundle.physics.stacks.motion import angle_of, rigid
-from bundle.usage import UsageError
+from interslice.files.alignment import read_poses, write_poses, write_tfm
+from interslice.files.combined import Combined
+from interslice.files.doubts import doubts_of
+from interslice.files.prepared import ONLY_CHECKED
+from interslice.files.save_poses import SavePoses
+from interslice.physics.measurement import operator_of
+from interslice.physics.stacks import AlignStacksd
+from interslice.physics.stacks.motion import angle_of, rigid
+from interslice.usage import UsageError
 from tests.physics.stacks.moved import SHAPE, apart, moved_stacks
 
 TURNS, SHIFTS = [(5, -6, 4), (-3, 7, -5)], [(3, -2, 4), (-4, 1, 2)]

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.files.alignment import read_poses
-from bundle.physics.stacks import AlignStacksd
+from interslice.files.alignment import read_poses
+from interslice.physics.stacks import AlignStacksd
 from tests.physics.stacks.moved import AFFINE, blobs
 from tests.support.scans import EVALUATE, INFERENCE, write_volume
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files import save_results
-from bundle.files.unfinished import FOLDER
-from bundle.physics.stacks import LoadStacksd
-from bundle.physics.stacks.grid import common_grid
+from interslice.files import save_results
+from interslice.files.unfinished import FOLDER
+from interslice.physics.stacks import LoadStacksd
+from interslice.physics.stacks.grid import common_grid
 from tests.files.test_nameless import contents
 from tests.physics.stacks.volumes import thick, write_stack
 from tests.support.dicom_files import write_localiser, write_series

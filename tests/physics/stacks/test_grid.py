@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.stacks.grid import common_grid
+from interslice.physics.stacks.grid import common_grid
 from tests.physics.stacks.made import stack
 from tests.support.helpers import repeatable
 

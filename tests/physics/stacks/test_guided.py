@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from bundle.physics import guide as guides
+from interslice.physics import guide as guides
 from tests.physics.stacks.moved import AFFINE, blobs
 from tests.support.scans import EVALUATE, INFERENCE, write_volume
 

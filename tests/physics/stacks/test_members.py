@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, Orientationd
 
-from bundle.files.check import CheckVolumed
-from bundle.files.dicom_read import find_stack
-from bundle.files.limits import Limits
-from bundle.files.member import Group, Member
-from bundle.files.read import LoadVolumed
-from bundle.physics.stacks.doubts import doubts_about
-from bundle.physics.stacks.members import chosen, read_all
-from bundle.physics.thick import ThroughPlaneSampling
+from interslice.files.check import CheckVolumed
+from interslice.files.dicom_read import find_stack
+from interslice.files.limits import Limits
+from interslice.files.member import Group, Member
+from interslice.files.read import LoadVolumed
+from interslice.physics.stacks.doubts import doubts_about
+from interslice.physics.stacks.members import chosen, read_all
+from interslice.physics.thick import ThroughPlaneSampling
 from tests.physics.stacks.volumes import thick, write_stack
 from tests.support.dicom_files import AFFINE, VOXELS, write_series
 from tests.support.scans import cut_short, head_voxels, write_volume

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from bundle.physics.stacks.matching import matched
-from bundle.physics.stacks.motion import rigid
-from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.outliers import named_slices, slice_weights_of
-from bundle.physics.stacks.register import centre_of
-from bundle.physics.stacks.slice_motion import one_slice, placed_in_plane, placed_slices
+from interslice.physics.stacks.matching import matched
+from interslice.physics.stacks.motion import rigid
+from interslice.physics.stacks.others import Others
+from interslice.physics.stacks.outliers import named_slices, slice_weights_of
+from interslice.physics.stacks.register import centre_of
+from interslice.physics.stacks.slice_motion import one_slice, placed_in_plane, placed_slices
 from tests.physics.stacks.moved import AFFINE, BRIGHT, apart, blobs, moved_stacks
 
 
@@ -86,7 +86,7 @@ def test_what_fits_is_hardly_changed_by_matching():
 
 def moved_slice(operator, k, motion):
     """The second stack with its slice k as it is where a motion takes it, of the blobs themselves."""
-    from bundle.physics.stacks.simulate import scanned
+    from interslice.physics.stacks.simulate import scanned
 
     stack = operator.stacks[1]
     y = scanned(blobs(), AFFINE.numpy(), one_slice(stack, k).moved(poses=motion[None]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.stacks.placed import angle_between, are_alike, meeting, overlap, plane_of
+from interslice.physics.stacks.placed import angle_between, are_alike, meeting, overlap, plane_of
 from tests.support.helpers import repeatable
 
 BOX = (np.diag([1.0, 1.0, 4.0, 1.0]), (20, 20, 5))

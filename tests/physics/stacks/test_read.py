@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.files.doubts import doubts_of
-from bundle.physics.stacks import LoadStacksd
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.usage import UsageError
+from interslice.files.doubts import doubts_of
+from interslice.physics.stacks import LoadStacksd
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.usage import UsageError
 from tests.physics.stacks.volumes import thick
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from bundle.physics.stacks import StackedSlices
-from bundle.physics.stacks.motion import angle_of, numbers_of, rigid
-from bundle.physics.stacks.others import Others
-from bundle.physics.stacks.register import Sloped, View, centre_of, places_of, register, taken
+from interslice.physics.stacks import StackedSlices
+from interslice.physics.stacks.motion import angle_of, numbers_of, rigid
+from interslice.physics.stacks.others import Others
+from interslice.physics.stacks.register import Sloped, View, centre_of, places_of, register, taken
 from tests.physics.stacks.made import several
 from tests.physics.stacks.moved import SHAPE, apart, blobs, moved_stacks
 

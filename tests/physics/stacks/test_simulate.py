@@ -5,10 +5,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.physics.measurement import SIMULATED, Measured, operator_of
-from bundle.physics.stacks import ScaleStacksd, SimulateStacksd, Stacks
-from bundle.physics.stacks.scanner import motion_about
-from bundle.usage import UsageError
+from interslice.physics.measurement import SIMULATED, Measured, operator_of
+from interslice.physics.stacks import ScaleStacksd, SimulateStacksd, Stacks
+from interslice.physics.stacks.scanner import motion_about
+from interslice.usage import UsageError
 from tests.physics.stacks.made import on_grid
 from tests.support.scans import OBLIQUE, head_voxels
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.stacks import Stack, StackedSlices
-from bundle.physics.stacks.stacked import profile_points
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.usage import UsageError
+from interslice.physics.stacks import Stack, StackedSlices
+from interslice.physics.stacks.stacked import profile_points
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.usage import UsageError
 from tests.physics.stacks.made import on_grid, operator, rigid, several, smooth, stack
 from tests.support.helpers import dense, normal, repeatable
 

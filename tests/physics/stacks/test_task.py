@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.physics.stacks import Stacks
+from interslice.physics.stacks import Stacks
 from tests.support.scans import EVALUATE, INFERENCE, OBLIQUE, head_voxels, write_volume
 
 TASK = "configs/task_stacks.json"

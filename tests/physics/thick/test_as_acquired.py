@@ -9,15 +9,15 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from bundle.files.acquired import acquired_of
-from bundle.files.doubts import doubts_of
-from bundle.physics import Measured, operator_of
-from bundle.physics.measurement import SIMULATED
-from bundle.physics.thick import AsAcquiredd, SimulateMeasurementd, ThroughPlaneSampling
-from bundle.physics.thick.as_acquired import seeing_bytes
-from bundle.physics.thick.estimate import estimated_thickness
-from bundle.physics.thick.in_plane import in_plane_resolution
-from bundle.physics.thick.through_plane import slice_weights
+from interslice.files.acquired import acquired_of
+from interslice.files.doubts import doubts_of
+from interslice.physics import Measured, operator_of
+from interslice.physics.measurement import SIMULATED
+from interslice.physics.thick import AsAcquiredd, SimulateMeasurementd, ThroughPlaneSampling
+from interslice.physics.thick.as_acquired import seeing_bytes
+from interslice.physics.thick.estimate import estimated_thickness
+from interslice.physics.thick.in_plane import in_plane_resolution
+from interslice.physics.thick.through_plane import slice_weights
 from tests.support.scans import head_voxels
 
 

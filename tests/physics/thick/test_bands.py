@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.physics.thick.bands import find_bands
+from interslice.physics.thick.bands import find_bands
 from tests.support.helpers import repeatable
 from tests.support.scans import head_voxels
 

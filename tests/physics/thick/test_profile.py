@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.files.profile_table import read_profile
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.physics.thick.profile import PROFILES, Table, cumulative, half_width, reach, response
-from bundle.physics.thick.through_plane import slice_weights
-from bundle.usage import UsageError
+from interslice.files.profile_table import read_profile
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.physics.thick.profile import PROFILES, Table, cumulative, half_width, reach, response
+from interslice.physics.thick.through_plane import slice_weights
+from interslice.usage import UsageError
 
 TRIANGLE = Table((-2.0, 0.0, 2.0), (0.0, 3.0, 0.0))
 depths = np.linspace(-7, 7, 4001)

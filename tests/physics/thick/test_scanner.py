@@ -10,9 +10,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from bundle.physics import Measured, operator_of
-from bundle.physics.thick import SimulateMeasurementd, ThroughPlane, ThroughPlaneSampling
-from bundle.physics.thick.through_plane import slice_weights
+from interslice.physics import Measured, operator_of
+from interslice.physics.thick import SimulateMeasurementd, ThroughPlane, ThroughPlaneSampling
+from interslice.physics.thick.through_plane import slice_weights
 from tests.support.helpers import repeatable
 
 SPACING = (0.9, 1.0, 1.1)

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.physics.linear_operator import LinearOperator
-from bundle.physics.linear_solvers import conjugate_gradient
-from bundle.physics.thick import ThroughPlaneSampling
-from bundle.physics.thick.through_plane import slice_weights
+from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.linear_solvers import conjugate_gradient
+from interslice.physics.thick import ThroughPlaneSampling
+from interslice.physics.thick.through_plane import slice_weights
 from tests.support.helpers import dense, normal, repeatable
 
 TINY = (2, 3, 2)

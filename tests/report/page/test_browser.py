@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.report.page.write import LIMITS, write_page
+from interslice.report.page.write import LIMITS, write_page
 from tests.support.report_pages import SHAPE, WINDOW, tiles
 from tests.support.scans import OBLIQUE
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bundle.report.page.doubts import doubt_list
-from bundle.report.page.write import write_page
+from interslice.report.page.doubts import doubt_list
+from interslice.report.page.write import write_page
 from tests.support.report_pages import WINDOW, whole_numbers
 
 

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from bundle.report.page import volumes, write
-from bundle.report.page.write import neighbour_profiles, write_page
+from interslice.report.page import volumes, write
+from interslice.report.page.write import neighbour_profiles, write_page
 from tests.support.report_pages import WINDOW, contents
 
 

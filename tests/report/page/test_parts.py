@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.report.page.parts import curves, dots, marked, metric_tables, middle_slices
-from bundle.report.titles import RECON
+from interslice.report.page.parts import curves, dots, marked, metric_tables, middle_slices
+from interslice.report.titles import RECON
 from tests.support.report_pages import metrics_of_three
 
 

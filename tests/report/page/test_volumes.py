@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.report.page.volumes import (
+from interslice.report.page.volumes import (
     axes_of,
     canonical,
     decimals_of,

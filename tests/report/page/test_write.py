@@ -10,15 +10,15 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from bundle.files.findings import Findings
-from bundle.files.restore import Restored
-from bundle.files.write import write_json
-from bundle.physics import Measured, operator_of
-from bundle.physics.baselines import Interpolation
-from bundle.physics.measurement import reconstructed
-from bundle.physics.thick import ScalePercentilesd, ThroughPlaneSampling
-from bundle.report.page.write import ASSETS, LIMITS, WriteReport, without_folders, write_page
-from bundle.report.titles import RECON, title_of
+from interslice.files.findings import Findings
+from interslice.files.restore import Restored
+from interslice.files.write import write_json
+from interslice.physics import Measured, operator_of
+from interslice.physics.baselines import Interpolation
+from interslice.physics.measurement import reconstructed
+from interslice.physics.thick import ScalePercentilesd, ThroughPlaneSampling
+from interslice.report.page.write import ASSETS, LIMITS, WriteReport, without_folders, write_page
+from interslice.report.titles import RECON, title_of
 from tests.support.report_pages import WINDOW, contents, full_page, metrics_of_three, whole_numbers
 from tests.support.scans import (
     EVALUATE,

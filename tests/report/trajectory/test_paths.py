@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
-from bundle.noise.markov import OrnsteinUhlenbeckNoise
-from bundle.report.trajectory.paths import agreement, distance, in_plane, moves
-from bundle.sampling.trajectory import Trajectory
+from interslice.noise.field import IdenticalNoise, IndependentNoise, SlerpNoise
+from interslice.noise.markov import OrnsteinUhlenbeckNoise
+from interslice.report.trajectory.paths import agreement, distance, in_plane, moves
+from interslice.sampling.trajectory import Trajectory
 from tests.support.helpers import GaussianDenoiser, alpha_bars, measured, repeatable, sampler
 
 AB = alpha_bars()

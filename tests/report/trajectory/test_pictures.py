@@ -7,9 +7,9 @@ from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from bundle.report.picture import oriented_slice
-from bundle.report.trajectory.paths import in_plane
-from bundle.report.trajectory.pictures import (
+from interslice.report.picture import oriented_slice
+from interslice.report.trajectory.paths import in_plane
+from interslice.report.trajectory.pictures import (
     FILM_FRAMES,
     Film,
     film,
@@ -19,7 +19,7 @@ from bundle.report.trajectory.pictures import (
     spread,
     write_film,
 )
-from bundle.sampling.trajectory import Trajectory
+from interslice.sampling.trajectory import Trajectory
 from tests.support.helpers import normal
 
 SPACING = (1.0, 1.5, 3.0)
