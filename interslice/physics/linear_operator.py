@@ -55,6 +55,9 @@ class LinearOperator(ABC):
     separable_axes: tuple[int, ...] = ()
     """Axes along which what is measured of a part of the volume depends on that part alone."""
 
+    missing_directions: float = 0.0
+    """Share of the directions of a plane, half a turn, of which the scan has nothing: the missing wedge."""
+
     averaged_axis: int | None = None
     """The axis of the volume along which the scan averages; None for none."""
 
