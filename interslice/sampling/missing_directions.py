@@ -29,7 +29,7 @@ class MissingDirections(VolumeInferer):
         share: of the directions, from 0 (`LinearOperator.missing_directions`).
     """
 
-    def __init__(self, inferer: DiffusionInverseInferer, settings: Mapping | None = None, share: float = 0.35) -> None:
+    def __init__(self, inferer: DiffusionInverseInferer, settings: Mapping | None = None, share: float = 0.3) -> None:
         super().__init__()
         self.inferer, self.settings, self.share = inferer, settings, number("share", share, 0, 1)
 

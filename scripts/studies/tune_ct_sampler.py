@@ -3,7 +3,7 @@
     python -m scripts.studies.tune_ct_sampler --volume data_ct/bodies/totalsegmentator_thorax.nii.gz
                                                     docs/tuning_ct_sampler.json, and the table of docs/ct_sampling.md
 
-The slices of scripts.studies.tune_ct, 30 views, PHOTONS. Each setting changes the configs' default as its name says;
+The slices of scripts.studies.tune_ct, PHOTONS. Each setting changes the configs' default as its name says;
 one draw, unless draws are what is changed, because a mean of draws hides what a draw does. The default is sampled with
 SEEDS, which tells how much of a difference is chance.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from interslice.files.last_words import plain_endings
 from interslice.files.write import write_json
+from interslice.planes import PLANES
 from scripts.studies.bench import Bench
 from scripts.studies.record import Record
 from scripts.studies.tables import cell, fill, table
@@ -24,14 +25,13 @@ from scripts.studies.tune_ct import write_slab
 
 PHOTONS = 1e5
 SEEDS = (0, 1, 2)
-BASE = {"num_draws": 1}
 DEFAULT = "default, one draw"
 BASELINE = "total variation alone"
 
 
-def steps(number: int, start: float, **others) -> dict:
+def steps(number: int, share: float, **others) -> dict:
     """Ids of so many steps from a share of the schedule."""
-    return {"num_steps": number, "start_fraction": start, **others}
+    return {"num_steps": number, "start_fraction": share, **others}
 
 
 SETTINGS: dict[str, dict] = {
@@ -71,48 +71,55 @@ CONE = (
 """Those that are tried with a cone beam, too."""
 
 
+ARCS = {
+    DEFAULT: {},
+    "10 steps from t = 10": steps(10, 0.01),
+    "20 steps from t = 50": steps(20, 0.05),
+    "20 steps from t = 100": steps(20, 0.1),
+    "20 steps from t = 200": steps(20, 0.2),
+}
+"""Tried where directions are missing."""
+SCANS = {
+    "parallel beam": ({"beam": "parallel"}, [*SETTINGS, *MBIR]),
+    "cone beam": ({"beam": "cone"}, CONE),
+    **{f"parallel beam, {arc} degrees": ({"num_views": arc, "arc": float(arc)}, list(ARCS)) for arc in (60, 100, 140)},
+}
+"""Name: ids, and what is tried."""
+
+
 def plan() -> Iterator[tuple]:
-    """Keys of all runs: beam, setting, seed."""
-    for beam in ("parallel", "cone"):
-        yield beam, BASELINE, "0"
-        for name in [*SETTINGS, *MBIR]:
-            if beam == "parallel" or name in CONE:
-                yield from ((beam, name, str(seed)) for seed in (SEEDS if name == DEFAULT else SEEDS[:1]))
+    """Keys of all runs: scan, setting, seed."""
+    for scan, (_, names) in SCANS.items():
+        yield scan, BASELINE, "0"
+        for name in names:
+            yield from ((scan, name, str(seed)) for seed in (SEEDS if name == DEFAULT else SEEDS[:1]))
 
 
 def run(slab: Path, others: dict, key: tuple) -> dict:
     """Metrics of one setting."""
-    beam, name, seed = key
+    scan, name, seed = key
     overlays = ["task_svct", *(["solver_mbir"] if name in MBIR else [])]
-    ids = BASE | SETTINGS.get(name, MBIR.get(name, {})) | others
-    bench = Bench(overlays, slab, photons=PHOTONS, beam=beam, report=False, compare=False, **ids)
+    ids = (SETTINGS | MBIR | ARCS).get(name, {})
+    # The preset of one draw: `num_draws` itself would keep a limited arc from its own steps.
+    ids = {"preset": "sharp", **SCANS[scan][0], **ids, **others}
+    bench = Bench(overlays, slab, photons=PHOTONS, report=False, compare=False, **ids)
     if name == BASELINE:
         return bench.measure(bench.reconstruct("total_variation"))
     return bench.measure(bench.sample(seed=int(seed)))
 
 
 def write_table(record: dict, page: Path) -> None:
-    """One row per setting, the best draws first among equals of a beam."""
+    """One row per setting."""
     rows = []
-    for beam, settings in record["results"].items():
+    for scan, settings in record["results"].items():
         for name, runs in settings.items():
             found = list(runs.values())
-            figures = [
-                ("psnr", 1, 2),
-                ("ssim", 1, 3),
-                *((f"error_{p}", 1e3, 2) for p in ("axial", "coronal", "sagittal")),
-            ]
-            rows.append([beam, name, *(cell([k * r[m] for r in found], d) for m, k, d in figures)])
-    header = [
-        "beam",
-        "setting",
-        "PSNR (dB)",
-        "SSIM",
-        *(f"inter-slice error x 1000, {p}" for p in ("axial", "coronal", "sagittal")),
-    ]
+            figures = [("psnr", 1, 2), ("ssim", 1, 3), *((f"error_{p}", 1e3, 2) for p in PLANES)]
+            rows.append([scan, name, *(cell([k * r[m] for r in found], d) for m, k, d in figures)])
+    header = ["scan", "setting", "PSNR (dB)", "SSIM", *(f"inter-slice error x 1000, {p}" for p in PLANES)]
     note = (
-        f"{record['settings']['slices']} slices of the thorax at 2.5 mm, 30 views, {PHOTONS:g} photons. Made by "
-        "`python -m scripts.studies.tune_ct_sampler`."
+        f"{record['settings']['slices']} slices of the thorax at 2.5 mm, {PHOTONS:g} photons; 30 views, of limited arcs "
+        "one a degree. Made by `python -m scripts.studies.tune_ct_sampler`."
     )
     fill(page, "ct sampler", f"{note}\n\n{table(header, rows)}")
 

@@ -103,7 +103,7 @@ def test_what_is_given_goes_first():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "steps"), [({}, (10, 0.2)), ({"num_steps": 2}, (2, 0.01))], ids=str)
+@pytest.mark.parametrize(("given", "steps"), [({}, (10, 0.1)), ({"num_steps": 2}, (2, 0.01))], ids=str)
 def test_a_limited_arc_by_the_command_line(given, steps, run_here, tiny_overrides, tmp_path):
     chest = write_volume(tmp_path / "truth" / "chest.nii.gz", chest_voxels((16, 16, 4)))
     overrides = tiny_overrides(chest, preset="fast", arc=100.0, num_views=25, photons=1e5)
