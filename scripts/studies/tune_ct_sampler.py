@@ -118,8 +118,8 @@ def write_table(record: dict, page: Path) -> None:
             rows.append([scan, name, *(cell([k * r[m] for r in found], d) for m, k, d in figures)])
     header = ["scan", "setting", "PSNR (dB)", "SSIM", *(f"inter-slice error x 1000, {p}" for p in PLANES)]
     note = (
-        f"{record['settings']['slices']} slices of the thorax at 2.5 mm, {PHOTONS:g} photons; 30 views, of limited arcs "
-        "one a degree. Made by `python -m scripts.studies.tune_ct_sampler`."
+        f"{record['settings']['slices']} slices of the thorax at 2.5 mm, {PHOTONS:g} photons; 30 views, of limited "
+        "arcs one a degree. Made by `python -m scripts.studies.tune_ct_sampler`."
     )
     fill(page, "ct sampler", f"{note}\n\n{table(header, rows)}")
 
