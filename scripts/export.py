@@ -6,7 +6,7 @@
 
 Without --torchscript, --onnx or --zip all three are written, to `export/`. Run it in the folder of the bundle. What was
 exported is read again and compared with the network on batches, sizes and timesteps that it was not exported with; a
-file is there only if that went well. ONNX needs three more packages (docs/export.md).
+file is there only if that went well. ONNX needs three more packages (docs/how_to/export.md).
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if "onnx" in paths else []
     if missing:
         parser.error(
-            f"ONNX needs {', '.join(missing)}: install them as docs/export.md says, or name what to write without "
+            f"ONNX needs {', '.join(missing)}: install them as docs/how_to/export.md says, or name what to write without "
             "them, --torchscript --zip"
         )
     for path in (p for p in args.config_file if not p.is_file()):

@@ -105,7 +105,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]]
+    "page", ["README.md", "CONTRIBUTING.md", *[str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")]]
 )
 def test_links_lead_to_files(page):
     folder = (ROOT / page).parent

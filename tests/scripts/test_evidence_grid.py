@@ -69,7 +69,7 @@ def test_the_published_figures_pass_the_null_test():
 
 
 def test_the_published_page_holds_what_the_json_says(tmp_path):
-    page = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/explanation/evidence.md").read_text(encoding="utf-8")
     for name, text in grid_tables.texts(ROOT / "docs").items():
         (tmp_path / "page.md").write_text(page, encoding="utf-8")
         assert grid_tables.fill(tmp_path / "page.md", name, text)
