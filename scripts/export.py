@@ -208,8 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if "onnx" in paths else []
     if missing:
         parser.error(
-            f"ONNX needs {', '.join(missing)}: install them as docs/how_to/export.md says, or name what to write without "
-            "them, --torchscript --zip"
+            f"ONNX needs {', '.join(missing)}: install them as docs/how_to/export.md says, or name what to write "
+            "without them, --torchscript --zip"
         )
     for path in (p for p in args.config_file if not p.is_file()):
         parser.error(f"--config_file {path} does not exist")

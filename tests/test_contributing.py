@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md keep the promises that it explains, and docs/reference/noise.md says what is there."""
+"""The examples of CONTRIBUTING.md keep the promises that it explains, docs/reference/noise.md says what is there."""
 
 import json
 import re

@@ -2,8 +2,8 @@
 
     python -m scripts.studies.ct_noise --volume FILE         a CT volume in HU that is not held out
 
-Writes docs/ct_noise.json and, from it, the tables of docs/reference/ct_noise.md (`--tables` writes these alone). Two slabs of the
-volume, at a quarter and at three fifths of its height, are measured in 30 parallel views with 1e3 to 1e6
+Writes docs/ct_noise.json and, from it, the tables of docs/reference/ct_noise.md (`--tables` writes these alone). Two
+slabs of the volume, at a quarter and at three fifths of its height, are measured in 30 parallel views with 1e3 to 1e6
 photons a ray and reconstructed by total variation: all rays alike and weighted, each with the best weight of total
 variation by a golden search, and weighted with the weight of the rule (interslice.physics.baselines.weight_by_noise).
 The rest is simulated from discs and made-up bodies.

@@ -1,6 +1,6 @@
 """A thick scan with another contrast of the same patient as a guide, against the same scan without.
 
-    python -m scripts.studies.guide --data_dir FOLDER                 docs/guide.json, and the tables of docs/how_to/guide.md
+    python -m scripts.studies.guide --data_dir FOLDER       docs/guide.json, and the tables of docs/how_to/guide.md
 
 The shown patient with a stroke was scanned in three contrasts: each, in slices of 5 mm, is reconstructed with each
 other one as its guide, and without. Settings are those of configs/inference.json and `--guide`: guides are whole scans,

@@ -1,6 +1,6 @@
 """Real thick scans with other contrasts of the same study as guides: is the second study predicted better?
 
-    python -m scripts.studies.real_guides --data_dir FOLDER        docs/real_guides.json and its table in docs/how_to/guide.md
+    python -m scripts.studies.real_guides --data_dir FOLDER  docs/real_guides.json, its table in docs/how_to/guide.md
 
 The FLAIR of study 1 of each patient (real_pairs.py) is reconstructed alone, and with each other contrast of that study
 as a guide; what the scanner of study 2 would measure of the result is compared with the FLAIR that it did measure. The
