@@ -50,7 +50,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = target(source, match[2])
         if path is None:
             return match[0]
-        to = CARD_AS if path == CARD else path.removeprefix(f"{docs}/") if path.startswith(f"{docs}/") else page_of(path)
+        to = (
+            CARD_AS if path == CARD else path.removeprefix(f"{docs}/") if path.startswith(f"{docs}/") else page_of(path)
+        )
         return f"{match[1]}{posixpath.relpath(to, posixpath.dirname(uri) or '.')}{match[3]}"
 
     return MARKER.sub("", outside_code(LINK, led, markdown))
