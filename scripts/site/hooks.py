@@ -6,12 +6,13 @@ the site has a page each, with their text: a link that leads from docs/ to a fil
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
@@ -91,10 +92,13 @@ def shown(file: Path, path: str) -> str:
     text = file.read_text(encoding="utf-8")
     if path.endswith(".md"):
         return text
+    if path.endswith(".ipynb"):
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+        return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
     return f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{text.rstrip()}\n````\n"
 
 
 def add(files: Files, config: MkDocsConfig, uri: str, path: str, content: str) -> None:
     """A page of the site that is not in docs/."""
     origins[uri] = path
-    files.append(File.generated(config, uri, content=content))
+    files.append(File.generated(config, uri, content=content, inclusion=InclusionLevel.NOT_IN_NAV))
