@@ -71,7 +71,7 @@ SCENES = {
     ),
     "stacks": Scene(
         ("task_stacks",), "sample_data/mri/truth", (80, 96, 80), ("input", "total_variation", "recon"),
-        ("coronal", "axial"), (-1.0, 0.6), {"operator#orientations": ["axial", "coronal"], "measurement_noise": 0.02},
+        ("coronal", "axial"), (-1.0, 1.0), {"operator#orientations": ["axial", "coronal"], "measurement_noise": 0.02},
     ),
     "ct": Scene(
         ("task_svct",), "sample_data/ct/truth", (128, 128, 24), ("input", "total_variation", "recon"),
@@ -79,7 +79,7 @@ SCENES = {
     ),
     "kspace": Scene(
         ("task_csmri",), "sample_data/mri/truth", (168, 208, 16), ("input", "least_squares", "recon"), ("axial",),
-        (-1.0, 0.6), {"acceleration": 6.0},
+        (-1.0, 1.0), {"acceleration": 6.0},
     ),
 }  # fmt: skip
 
