@@ -1,7 +1,7 @@
 """Where the shipped CT prior stops being right: parts of the body that it has seen, and others.
 
     python -m scripts.studies.ct_body_parts --data_dir FOLDER
-                                                    docs/ct_body_parts.json, and the table of docs/explanation/prior_ct.md
+                                        docs/ct_body_parts.json, and the table of docs/explanation/prior_ct.md
 
 Each of PARTS that FOLDER holds is reduced to SLICES slices of at most SIZE x SIZE pixels at SPACING mm, scanned in 30
 parallel views with PHOTONS, and reconstructed by total variation and by the default run. What the prior itself knows is
