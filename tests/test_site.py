@@ -62,7 +62,6 @@ def test_every_link_leads_to_a_file_and_an_anchor_of_the_site(site, pages):
             path, anchor = urldefrag(urljoin(f"http://here/{name}", link))
             if path.startswith("http://here/"):
                 to = unquote(path.removeprefix("http://here/"))
-                to = f"{to}index.html" if to.endswith("/") or not to else to
                 if to not in site or (anchor and to in pages and unquote(anchor) not in pages[to].anchors):
                     broken.append((name, link))
     assert broken == [] and sum(len(page.links) for page in pages.values()) > 1000
@@ -77,8 +76,8 @@ def test_no_page_loads_anything_from_elsewhere(pages):
 def test_the_search_knows_pages_options_and_python(site):
     entries = json.loads(site["search/search_index.json"].read_text(encoding="utf-8"))["docs"]
     for words, place in (
-        ("Slices as they were acquired", "how_to/acquired/"), ("resample_shear", "reference/options/"),
-        ("OrnsteinUhlenbeckNoise", "reference/api/noise/"), ("Add a noise field", "repository/CONTRIBUTING/"),
+        ("Slices as they were acquired", "how_to/acquired.html"), ("resample_shear", "reference/options.html"),
+        ("OrnsteinUhlenbeckNoise", "reference/api/noise.html"), ("Add a noise field", "repository/CONTRIBUTING.html"),
     ):  # fmt: skip
         assert any(e["location"].startswith(place) and words in e["title"] + e["text"] for e in entries), words
 
@@ -87,7 +86,7 @@ def test_the_search_knows_pages_options_and_python(site):
 @pytest.mark.parametrize("package", API)
 def test_the_reference_has_all_that_a_package_exports(package, pages):
     module = importlib.import_module(f"interslice.{package}")
-    anchors = pages[f"reference/api/{package.split('.')[0]}/index.html"].anchors
+    anchors = pages[f"reference/api/{package.split('.')[0]}.html"].anchors
     assert {f"interslice.{package}.{name}" for name in module.__all__} <= anchors
 
 
@@ -103,7 +102,7 @@ def test_the_reference_has_all_that_a_package_exports(package, pages):
 )
 def test_a_link_that_leads_nowhere_ends_the_build(text, said, tmp_path):
     config = yaml.unsafe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    few = {k: config[k] for k in ("site_name", "strict", "exclude_docs", "validation")}
+    few = {k: config[k] for k in ("site_name", "strict", "use_directory_urls", "exclude_docs", "validation")}
     few |= {"hooks": [str(ROOT / "scripts/site/hooks.py")], "nav": [{"A": "index.md"}, {"B": "b.md"}]}
     for name, content in {
         "mkdocs.yml": yaml.dump(few), "docs/index.md": text, "docs/b.md": "# B\n\n## Part\n", "docs/README.md": "# C",
@@ -114,7 +113,7 @@ def test_a_link_that_leads_nowhere_ends_the_build(text, said, tmp_path):
     done = build(tmp_path, tmp_path / "site")
     if said is None:
         assert done.returncode == 0, done.stderr
-        assert "x = 1" in (tmp_path / "site/repository/code.py/index.html").read_text(encoding="utf-8")
-        assert "one.py" in (tmp_path / "site/repository/rooms/index.html").read_text(encoding="utf-8")
+        assert "x = 1" in (tmp_path / "site/repository/code.py.html").read_text(encoding="utf-8")
+        assert "one.py" in (tmp_path / "site/repository/rooms.html").read_text(encoding="utf-8")
     else:
         assert done.returncode == 1 and said in done.stderr, done.stderr
