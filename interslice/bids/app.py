@@ -1,7 +1,7 @@
 """Reconstructs the thick scans of a BIDS data set, and writes a BIDS derivatives data set.
 
     python -m interslice.bids bids_dir output_dir participant
-    python -m interslice.bids bids_dir bids_dir/derivatives/interslice participant --participant_label 01 02 --suffix T2w
+    python -m interslice.bids bids_dir bids_dir/derivatives/interslice participant --participant_label 01 --suffix T2w
     python -m interslice.bids bids_dir output_dir participant --combine --preset fast --skip_finished
 
 Every other id of configs/inference.json is an option, too: --operator#gap 1.0, --num_steps 5.
@@ -58,7 +58,13 @@ def parser() -> argparse.ArgumentParser:
         "--session_label", "--session-label", "--session_id", "--session-id", nargs="+", default=[], metavar="LABEL",
         help="default: all, and scans outside of sessions",
     )  # fmt: skip
-    add("--suffix", nargs="+", default=[], metavar="SUFFIX", help="contrasts, such as T2w FLAIR; default: all usual ones")
+    add(
+        "--suffix",
+        nargs="+",
+        default=[],
+        metavar="SUFFIX",
+        help="contrasts, such as T2w FLAIR; default: all usual ones",
+    )
     add("--combine", action="store_true", help="make one volume of all scans of a contrast, subject and session")
     add("--desc", default=NAME, help=f"label of desc in the names of results; default: {NAME}")
     add("--skip_finished", "--skip-finished", action="store_true", help="leave out what an earlier run has done")
@@ -92,7 +98,9 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> None:
     if surplus:
         raise UsageError(f"these words belong to no option: {' '.join(surplus)}")
     if args.analysis_level == "group":
-        raise UsageError("there is no analysis at the level of a group: each scan is reconstructed by itself; say participant")
+        raise UsageError(
+            "there is no analysis at the level of a group: each scan is reconstructed by itself; say participant"
+        )
     given = {name: text for name in RUN if (text := getattr(args, name)) is not None} | more
     options = {several: checked(given, root, several) for several in ((True,) if args.combine else (False,))}
     options = options[args.combine] | _machine(args)
@@ -103,7 +111,9 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> None:
     scans = find_scans(dataset, args.participant_label, args.session_label, args.suffix)
     if not args.skip_bids_validation:
         validate(dataset)
-    plan = plan_for(scans, derivatives, args.combine, args.skip_finished, not any(n.startswith("operator") for n in more))
+    plan = plan_for(
+        scans, derivatives, args.combine, args.skip_finished, not any(n.startswith("operator") for n in more)
+    )
     say(plan, scans, derivatives)
     if args.dry_run:
         return

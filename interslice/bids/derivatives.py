@@ -2,7 +2,7 @@
 
     dataset_description.json    Name, BIDSVersion, DatasetType, GeneratedBy, DatasetLinks, SourceDatasets
     README.md                   what is in it, for those who come upon it
-    .bidsignore                 figures/: pages for the browser are no data
+    .bidsignore                 figures: pages for the browser, and what else is no volume
 
 Source: Brain Imaging Data Structure 1.10, "Modality agnostic files" (derived data set and pipeline description).
 """
@@ -23,20 +23,20 @@ NAME = "interslice"
 BIDS_VERSION = "1.10.0"
 SOURCE = "raw"
 """What BIDS URIs of ours call the data set that was read."""
-IGNORED = "figures/\n"
+IGNORED = "figures\n"
 README = """# Reconstructed volumes
 
-Made by {name} {version} of the BIDS data set "{source}": volumes with thin slices, reconstructed from scans with thick
-ones by a diffusion model. Research software, not for diagnosis: what lies between measured slices is filled in, plausible
-and not measured.
+Made by {name} {version} of the BIDS data set "{source}": volumes with thin slices, reconstructed from scans with
+thick ones by a diffusion model. Research software, not for diagnosis: what lies between measured slices is filled in,
+plausible and not measured.
 
 | file | holds |
 |---|---|
 | `*_res-high_desc-{desc}_<contrast>.nii.gz` | the volume, where its scan lies, in the intensities of the scan |
 | `*_desc-{desc}Std_*` | the standard deviation of the draws, where there was more than one |
-| `*_desc-{desc}Filled_*`, `*_desc-{desc}Measured_*` | where asked for: the part that the prior filled in, and the part that the measurement determines |
-| `*.json` | beside each: what it was made from (`Sources`); beside the volume the record of the run, too (`RunRecord`) |
-| `sub-*/[ses-*/]figures` | pages for the browser, where they were asked for |
+| `*_desc-{desc}Filled_*`, `*_desc-{desc}Measured_*` | where asked for: what the prior filled in, what was measured |
+| `*.json` | beside each: what it was made from (`Sources`); beside the volume the record of the run, `RunRecord` |
+| `sub-*/[ses-*/]figures` | pages for the browser, and the poses of scans that were aligned |
 """
 
 

@@ -124,8 +124,7 @@ def _not_thick(path: Path) -> str | None:
     try:
         ThroughPlaneSampling().for_scan(tuple(shape), tuple(spacing))
     except ValueError as error:
-        sizes = " x ".join(f"{s:.3g}" for s in spacing)
-        return f"voxels of {sizes} mm, which this does nothing for ({error})"
+        return str(error)
     return None
 
 

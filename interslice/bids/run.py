@@ -94,7 +94,7 @@ def _run(jobs: Sequence[Job], derivatives: Derivatives, options: Mapping[str, ob
         workflow = ConfigWorkflow(
             files if several else files[0],
             meta_file=str(root / "configs" / "metadata.json"),
-            logging_file=False,
+            logging_file=str(root / "configs" / "logging.conf"),
             workflow_type="inference",
             bundle_root=str(root),
             dataset_dir=scans,

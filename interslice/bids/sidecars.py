@@ -23,6 +23,7 @@ CARRIED = (
     "Modality", "Manufacturer", "ManufacturersModelName", "MagneticFieldStrength", "ImagingFrequency", "BodyPart",
     "PulseSequenceType", "ScanningSequence", "SequenceVariant", "SequenceName", "EchoTime", "RepetitionTime",
     "RepetitionTimeExcitation", "InversionTime", "FlipAngle", "ContrastBolusIngredient", "Units", "SkullStripped",
+    "SpatialReference",
 )  # fmt: skip
 """Of the scans' fields, those that hold of a result, and that say nothing of a person, a place or a date."""
 DESCRIPTIONS = {

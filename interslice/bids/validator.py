@@ -17,7 +17,9 @@ SHOWN = 20
 def find_validator() -> str | None:
     """The validator's command: beside this Python, or on the PATH; None where there is none."""
     beside = str(Path(sys.executable).parent)
-    return next((path for name in COMMANDS for where in (beside, None) if (path := shutil.which(name, path=where))), None)
+    return next(
+        (path for name in COMMANDS for where in (beside, None) if (path := shutil.which(name, path=where))), None
+    )
 
 
 def errors_in(folder: Path, command: str) -> list[str]:
@@ -32,7 +34,9 @@ def errors_in(folder: Path, command: str) -> list[str]:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError):
         said = (done.stderr or done.stdout).strip()
-        raise ValueError(f"{command} did not work ({said[-300:] or 'it said nothing'}): --skip-bids-validation") from None
+        raise ValueError(
+            f"{command} did not work ({said[-300:] or 'it said nothing'}): --skip-bids-validation"
+        ) from None
     return [_in_words(issue) for issue in issues if issue.get("severity", "error") == "error"]
 
 

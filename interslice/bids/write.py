@@ -16,7 +16,7 @@ from interslice.bids.dataset import open_dataset
 from interslice.bids.derivatives import Derivatives
 from interslice.bids.names import MAPS, Derivative, derivative_of
 from interslice.bids.sidecars import RUN_RECORD, fields_for
-from interslice.files.case_folder import WriteCases
+from interslice.files.case_folder import WriteCases, described
 from interslice.files.member import paths_of
 from interslice.files.record import RECORD
 from interslice.files.source import source_of
@@ -52,8 +52,11 @@ class WriteDerivatives(WriteCases):
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
-    def place_of(self, case: str, result: Mapping) -> Path:
-        return self.output_dir / derivative_of(sources_of(result), self.derivatives.desc).folder
+    def said_of(self, case: str, result: Mapping, new: Path) -> str:
+        name = derivative_of(sources_of(result), self.derivatives.desc)
+        places = places_of(case, name, sorted(p for p in new.iterdir() if p.name != RECORD))
+        told = (described(path).replace(path.name, place.name) for path, place in places.items())
+        return f"{self.output_dir / name.folder}: {', '.join(told)}"
 
     def _place(self, case: str, sources: list[Path], new: Path) -> None:
         name = derivative_of(sources, self.derivatives.desc)
@@ -71,17 +74,27 @@ class WriteDerivatives(WriteCases):
             os.replace(path, target)
         files = {str(place): count for path, place in places.items() if (count := record["files"].get(path.name))}
         record["files"] = files | {str(place): 1 for place in sidecars}
+        sources = _used(sources, record, self.derivatives)
         for place, kind in sorted(sidecars.items(), key=lambda pair: pair[1] == "recon"):
             write_json(self.output_dir / place, fields_for(kind, sources, self.derivatives, record))
 
     def _remove_old(self, seal: Path, keep: set[str]) -> None:
-        """Take the sidecar of an earlier result away, so that nothing half replaced looks whole, and what goes stale."""
+        """Take away the sidecar of an earlier result, so that nothing half replaced looks whole, and what is stale."""
         old = record_in(seal)
         seal.unlink(missing_ok=True)
         for name in (old or {}).get("files", {}):
             path = self.output_dir / name
             if name not in keep and path.resolve().is_relative_to(self.output_dir.resolve()) and path.is_file():
                 path.unlink()
+
+
+def _used(sources: list[Path], record: dict, derivatives: Derivatives) -> list[Path]:
+    """Of the scans of a group, those that the result was made from; in the record they are named by URIs."""
+    stacks = record.get("stacks", [])
+    files = {stack["file"] for stack in stacks if stack.get("file")}
+    for stack in stacks:
+        stack["file"] = derivatives.uri(stack["file"]) if stack.get("file") else None
+    return [path for path in sources if os.path.abspath(path) in files] if files else sources
 
 
 def sources_of(result: Mapping) -> list[str]:

@@ -133,19 +133,19 @@ class WriteCases:
                 shutil.copytree(kept.first, new, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
             for writer in self.writers:
                 writer.write(result, new) if point is None else writer.join(result, kept, new)
-            names = [described(path) for path in sorted(new.iterdir())]
+            said = self.said_of(case, result, new)
         if point is not None:
             self.kept.forget(case)
-        tqdm.write(f"wrote {self.place_of(case, result)}: {', '.join(names)}", file=sys.stdout)  # beside the next bar
+        tqdm.write(f"wrote {said}", file=sys.stdout)  # beside the bar of the next case
         sys.stdout.flush()
 
     def set_of(self, case: str, result: Mapping) -> AbstractContextManager[Path]:
         """Yields an empty folder for the files of a case, and brings them to their place if all went well."""
         return folder_written_whole(self.output_dir / case, keep=partial(others_in, case=case))
 
-    def place_of(self, case: str, result: Mapping) -> Path:
-        """Where the files of a case are, in words for the user."""
-        return self.output_dir / case
+    def said_of(self, case: str, result: Mapping, new: Path) -> str:
+        """In words, where the files of a case are, and which they are; `new` holds them."""
+        return f"{self.output_dir / case}: {', '.join(described(path) for path in sorted(new.iterdir()))}"
 
     def ended(self, wait: bool = False) -> list[tuple[str, BaseException | None]]:
         """(case, what went wrong or None) of those whose writing has ended since the last call; a series at its end.
