@@ -64,7 +64,7 @@ def test_the_card_is_one_to_the_hub_s_library_and_says_what_the_documentation_sa
     ):
         assert f"\n{heading}\n" in f"\n{card.text}"
     with pytest.raises(ValueError, match="(?i)metadata"):  # the library does look at it
-        ModelCard(str(card).replace('name: "Colin', 'nome: "Colin'))
+        ModelCard((folders / "hub/README.md").read_text(encoding="utf-8").replace('name: "Colin', 'nome: "Colin'))
 
 
 def test_every_link_of_the_card_leads_somewhere(folders):
