@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interslice.bids.dataset import DESCRIPTION, Dataset
+from interslice.bids.options import NAME
 from interslice.files.whole import written_whole
 from interslice.files.write import write_json
 from interslice.usage import UsageError
 
-NAME = "interslice"
 BIDS_VERSION = "1.10.0"
 SOURCE = "raw"
 """What BIDS URIs of ours call the data set that was read."""
@@ -71,6 +71,12 @@ class Derivatives:
             return
         makers = found.get("GeneratedBy")
         names = [m.get("Name") for m in makers if isinstance(m, dict)] if isinstance(makers, list) else []
+        links = found.get("DatasetLinks")
+        other = self.root / str(links.get(SOURCE)) if isinstance(links, dict) else self.root
+        if (other / DESCRIPTION).is_file() and other.resolve() not in (root, source):
+            raise UsageError(
+                f"output_dir {self.root} holds results of {other}, another data set: choose another folder"
+            )
         if found.get("DatasetType") != "derivative" or NAME not in names:
             raise UsageError(
                 f"output_dir {self.root} is a data set of other origin ({found.get('Name', 'without a name')!s:.80}): "

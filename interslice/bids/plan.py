@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ def plan_for(scans: Scans, derivatives: Derivatives, combine: bool = False, skip
         elif only_thick and (why := _not_thick(paths[0])):
             scans.left_out[str(paths[0])] = why
             continue
+        jobs = [job for job in jobs if _one_volume(job, scans)]
         jobs = [job for job in jobs if _alone(job, taken, scans)]
         if skip_finished and jobs and all(is_finished(job, derivatives) for job in jobs):  # groups are told apart anew
             plan.finished += jobs
@@ -112,6 +114,20 @@ def _alone(job: Job, taken: dict[Derivative, str], scans: Scans) -> bool:
     for path in job.paths:
         scans.refused[path] = f"its result would be called {name}, as that of {taken[name]}: rename one"
     return False
+
+
+def _one_volume(job: Job, scans: Scans) -> bool:
+    """Whether no scan of a job holds several volumes, as no anatomical scan of BIDS does; else they are refused."""
+    for path in job.paths:
+        try:
+            shape = nib.load(path).shape
+        except Exception:  # as below
+            continue
+        if math.prod(shape[3:]) > 1:
+            scans.refused[path] = (
+                f"it holds {math.prod(shape[3:])} volumes, and an anatomical scan of BIDS one: split it"
+            )
+    return not any(path in scans.refused for path in job.paths)
 
 
 def _not_thick(path: Path) -> str | None:

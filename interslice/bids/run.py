@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from interslice.bids.derivatives import Derivatives
+from interslice.bids.options import ROOT
 from interslice.bids.plan import Job, Plan, listed
 from interslice.files.command_line import becomes
 from interslice.files.failure import failure_of
@@ -17,18 +17,11 @@ from interslice.files.never_run import would_run
 from interslice.files.options import complaint
 from interslice.usage import UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Of the bundle: the folder of configs and models."""
 SINGLE = ("inference.json",)
 SEVERAL = ("inference.json", "task_stacks.json")
 RESERVED = ("dataset_dir", "output_dir", "bundle_root", "skip_finished", "output_format", "deidentify", "combine",
             "write_cases", "writers", "cases")  # fmt: skip
 """Ids that BIDS decides on."""
-
-
-def version_of(root: Path = ROOT) -> str:
-    """The version of the bundle."""
-    return json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
 
 
 def checked(options: Mapping[str, str], root: Path, several: bool = False) -> dict[str, object]:

@@ -18,6 +18,7 @@ from interslice.bids.names import MAPS, Derivative, derivative_of
 from interslice.bids.sidecars import RUN_RECORD, fields_for
 from interslice.files.case_folder import WriteCases, described
 from interslice.files.member import paths_of
+from interslice.files.nameless import without_paths
 from interslice.files.record import RECORD
 from interslice.files.source import source_of
 from interslice.files.whole import aside
@@ -62,6 +63,7 @@ class WriteDerivatives(WriteCases):
         name = derivative_of(sources, self.derivatives.desc)
         self.derivatives.begin()
         record = json.loads((new / RECORD).read_text(encoding="utf-8"))
+        record["settings"] = without_paths(record["settings"])  # results are passed on, folders of a machine are not
         places = places_of(case, name, sorted(p for p in new.iterdir() if p.name != RECORD))
         sidecars = {name.path(kind, ".json"): kind for kind in kinds_in(case, new)}
         seal = self.output_dir / name.path(end=".json")

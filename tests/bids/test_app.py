@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from interslice.bids.app import main
+from interslice.bids.options import RUN, parser, read
 from interslice.bids.validator import COMMANDS, errors_in, find_validator
 from interslice.usage import UsageError
 from tests.support.bids_sets import validate, write_dataset, write_scan
-from tests.support.scans import INFERENCE, ROOT, cut_short, head_voxels
+from tests.support.scans import INFERENCE, ROOT, cut_short, head_voxels, thick_voxels, write_volume
 
 RECON = "sub-02/ses-a/anat/sub-02_ses-a_res-high_desc-interslice_FLAIR"
 
@@ -23,7 +25,7 @@ def app(tiny_weights, monkeypatch, tmp_path):
     """Runs the app on a data set with a tiny network: `app(bids_dir, *words)`; returns the derivatives' folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(bids_dir, *words):
+    def run(bids_dir, *words, out=tmp_path / "out"):
         given = [
             "--checkpoint",
             str(tiny_weights),
@@ -35,7 +37,6 @@ def app(tiny_weights, monkeypatch, tmp_path):
             "False",
         ]
         report = [] if "--report" in words else ["--report", "no"]
-        out = tmp_path / "out"
         main([str(bids_dir), str(out), "participant", *given, "--skip-bids-validation", *report, *words])
         return out
 
@@ -119,6 +120,20 @@ def test_results_are_those_of_the_bundle_and_what_is_finished_is_left_alone(
 
 
 @pytest.mark.slow
+def test_results_may_lie_in_the_data_set_under_derivatives_with_masks(app, dataset, tmp_path, monkeypatch):
+    write_volume(tmp_path / "masks/sub-01_T2w.nii.gz", (thick_voxels() > 300).astype(np.uint8), spacing=(1, 1, 4))
+    words = ("--suffix", "T2w", "--mask_dir", str(tmp_path / "masks"), "--desc", "hr", "--num_draws", "1")
+    out = app(dataset, *words, out=dataset / "derivatives/interslice")
+    described = json.loads((out / "dataset_description.json").read_text())
+    assert described["DatasetLinks"] == {"raw": "../.."}
+    names = sorted(p.name for p in (out / "sub-01/anat").glob("*.nii.gz"))
+    assert names == ["sub-01_res-high_desc-hrT2w_mask.nii.gz", "sub-01_res-high_desc-hr_T2w.nii.gz"]
+    assert validate(out) == [] and validate(dataset) == []
+    settings = sidecar(out, "sub-01/anat/sub-01_res-high_desc-hr_T2w")["RunRecord"]["settings"]
+    assert re.fullmatch("[0-9a-f]{16}", settings["checkpoint"])  # no path of a machine
+
+
+@pytest.mark.slow
 def test_scans_of_a_contrast_become_one_volume(app, tmp_path):
     voxels = head_voxels((24, 24, 24))
     root = write_dataset(tmp_path / "set")
@@ -157,6 +172,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(app, dataset, tmp_pa
         (["--n_cpus", "0"], "n_cpus must be a whole number from 1, got 0"),
         (["--mem_mb", "-5"], "mem_mb must be a number of MB above 0, got -5"),
         (["more"], "these words belong to no option: more"),
+        (["--combine=perhaps"], "combine is on or off"),
     ],
 )
 def test_what_makes_no_sense_ends_before_any_work(app, dataset, tmp_path, words, message):
@@ -174,9 +190,20 @@ def test_values_of_ids_are_checked_by_the_run_and_leave_nothing_behind(app, data
     assert not (tmp_path / "out").exists()
 
 
-def test_there_is_no_group_level(dataset):
-    with pytest.raises(UsageError, match="no analysis at the level of a group"):
-        main([str(dataset), "out", "group"])
+def test_switches_may_stand_before_the_words_and_have_a_word_of_their_own():
+    for words in (["--combine", "a", "b", "participant"], ["a", "b", "participant", "--combine", "True", "--x", "3"]):
+        args, others = read(words)
+        assert args.combine is True and (str(args.bids_dir), str(args.output_dir)) == ("a", "b")
+    assert others == ["--x", "3"]
+    assert read(["a", "b", "participant", "--skip-bids-validation=no"])[0].skip_bids_validation is False
+
+
+def test_the_page_names_the_options_that_there_are():
+    page = (ROOT / "docs/bids.md").read_text(encoding="utf-8")
+    options, table = parser()._option_string_actions, page[page.index("| option") : page.index("`group` as")]
+    named = set(re.findall(r"`(--[\w-]+)[ `]", table))
+    assert named - options.keys() == set() and len(named) > 15
+    assert {f"--{name}" for name in RUN} <= named
 
 
 def test_only_thin_scans_are_nothing_to_do(app, tmp_path):
@@ -191,10 +218,12 @@ def test_only_thin_scans_are_nothing_to_do(app, tmp_path):
         (".", None, "holds the data set that is read"),
         ("other", {"Name": "theirs", "DatasetType": "raw"}, "data set of other origin.*theirs"),
         ("other", {"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}, "of other origin"),
+        ("other", {"DatasetLinks": {"raw": "../third"}}, "holds results of other/../third, another data set"),
     ],
 )
 def test_results_go_into_a_data_set_of_their_own(dataset, tmp_path, monkeypatch, out, content, message):
     monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "third")
     if content is not None:
         (tmp_path / out).mkdir()
         (tmp_path / out / "dataset_description.json").write_text(json.dumps(content))
@@ -221,10 +250,11 @@ def test_a_validator_that_fails_is_no_verdict(tmp_path):
 
 
 def test_the_command_line_ends_plainly():
-    words = [sys.executable, "-m", "interslice.bids", "nowhere", "out", "participant"]
+    """And without what takes seconds to import, where there is nothing to do."""
+    words = [sys.executable, "-m", "interslice.bids", "somewhere", "out", "group"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
-    assert done.stderr == "error: bids_dir nowhere is no folder: name the folder of a BIDS data set\n"
+    assert re.fullmatch("error: there is no analysis at the level of a group.*\n", done.stderr)
 
 
 @pytest.mark.slow

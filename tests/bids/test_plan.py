@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from interslice.bids.dataset import find_scans, open_dataset
@@ -11,6 +12,7 @@ from interslice.bids.plan import listed, plan_for
 from interslice.files.fingerprint import fingerprint
 from interslice.files.listed import read_list
 from tests.support.bids_sets import write_dataset, write_scan
+from tests.support.scans import thick_voxels
 
 
 @pytest.fixture
@@ -52,6 +54,12 @@ def test_thin_slices_are_left_out_unless_the_operator_is_told_otherwise(stacks):
     assert len(plan.jobs) == 4 and "no thick axis found" in scans.left_out[str(path)]
     plan, scans = planned(stacks, only_thick=False)
     assert len(plan.jobs) == 5 and not scans.left_out
+
+
+def test_several_volumes_in_a_file_are_none_of_an_anatomical_scan(stacks):
+    path = write_scan(stacks.source.root, "sub-03_T2w", voxels=np.stack([thick_voxels(), thick_voxels(1)], 3))
+    plan, scans = planned(stacks)
+    assert len(plan.jobs) == 4 and scans.refused[str(path)].startswith("it holds 2 volumes")
 
 
 def test_a_scan_whose_result_would_have_the_name_of_another_is_refused(stacks):
