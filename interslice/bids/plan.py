@@ -70,7 +70,10 @@ def plan_for(scans: Scans, derivatives: Derivatives, combine: bool = False, skip
             else they are refused when they are read.
     """
     together: dict[object, list[Path]] = {}
+    scans.refused |= {str(path): why for path in scans.paths if (why := _several(path))}
     for path in scans.paths:
+        if str(path) in scans.refused:
+            continue
         together.setdefault((path.parent, bids_name(path).shared) if combine else path, []).append(path)
     plan, taken = Plan(), {}
     for paths in together.values():
@@ -82,7 +85,6 @@ def plan_for(scans: Scans, derivatives: Derivatives, combine: bool = False, skip
         elif only_thick and (why := _not_thick(paths[0])):
             scans.left_out[str(paths[0])] = why
             continue
-        jobs = [job for job in jobs if _one_volume(job, scans)]
         jobs = [job for job in jobs if _alone(job, taken, scans)]
         if skip_finished and jobs and all(is_finished(job, derivatives) for job in jobs):  # groups are told apart anew
             plan.finished += jobs
@@ -105,7 +107,7 @@ def _job(path: Path, derivatives: Derivatives) -> Job:
     return Job(os.fspath(path), derivative_of([path], derivatives.desc))
 
 
-def _alone(job: Job, taken: dict[Derivative, str], scans: Scans) -> bool:
+def _alone(job: Job, taken: dict[str, str], scans: Scans) -> bool:
     """Whether no other job has results of this name; else its scans are refused."""
     name = str(job.name.path())
     if name not in taken:
@@ -116,18 +118,13 @@ def _alone(job: Job, taken: dict[Derivative, str], scans: Scans) -> bool:
     return False
 
 
-def _one_volume(job: Job, scans: Scans) -> bool:
-    """Whether no scan of a job holds several volumes, as no anatomical scan of BIDS does; else they are refused."""
-    for path in job.paths:
-        try:
-            shape = nib.load(path).shape
-        except Exception:  # as below
-            continue
-        if math.prod(shape[3:]) > 1:
-            scans.refused[path] = (
-                f"it holds {math.prod(shape[3:])} volumes, and an anatomical scan of BIDS one: split it"
-            )
-    return not any(path in scans.refused for path in job.paths)
+def _several(path: Path) -> str | None:
+    """Why a file holds more than an anatomical scan of BIDS does; None of any other, and of what cannot be read."""
+    try:
+        volumes = math.prod(nib.load(path).shape[3:])
+    except Exception:  # a header can be damaged in as many ways as nibabel can fail: its reader says how
+        return None
+    return f"it holds {volumes} volumes, and an anatomical scan of BIDS one: split it" if volumes > 1 else None
 
 
 def _not_thick(path: Path) -> str | None:
@@ -135,7 +132,7 @@ def _not_thick(path: Path) -> str | None:
     try:
         header = nib.load(path).header
         shape, spacing = header.get_data_shape()[:3], [float(s) for s in header.get_zooms()[:3]]
-    except Exception:  # a header can be damaged in as many ways as nibabel can fail: its reader says how
+    except Exception:  # as above
         return None
     try:
         ThroughPlaneSampling().for_scan(tuple(shape), tuple(spacing))

@@ -24,21 +24,22 @@ RESERVED = ("dataset_dir", "output_dir", "bundle_root", "skip_finished", "output
 """Ids that BIDS decides on."""
 
 
-def checked(options: Mapping[str, str], root: Path, several: bool = False) -> dict[str, object]:
+def checked(options: Mapping[str, str], root: Path, combine: bool = False) -> dict[str, object]:
     """Ids of the configs and the text that each was given, as values.
 
     Args:
-        several: whether the configs are those of several scans.
+        combine: whether the configs of several scans are used, too.
 
     Raises:
         UsageError: an id that no config knows, that BIDS decides on, or a text that would be run as code.
     """
-    config = ConfigParser.load_config_files(configs_of(root, several))
+    configs = [ConfigParser.load_config_files(configs_of(root, several)) for several in {False, combine}]
     said = []
     for name, text in options.items():
+        unknown = [complaint(name, config, options) for config in configs]
         if name.replace("::", "#").split("#")[0] in RESERVED:
             said.append(f"--{name} is not taken here: it follows from bids_dir, output_dir and the names of the scans")
-        elif why := complaint(name, config, options) or would_run(name, text):
+        elif why := (all(unknown) and unknown[0]) or would_run(name, text):
             said.append(why)
     if said:
         raise UsageError("\n".join(said))
@@ -84,6 +85,8 @@ def _run(jobs: Sequence[Job], derivatives: Derivatives, options: Mapping[str, ob
         scans = Path(folder) / "scans.txt"
         scans.write_bytes(listed(jobs))
         files = configs_of(root, several)
+        config = ConfigParser.load_config_files(files)
+        known = {name: value for name, value in options.items() if not complaint(name, config, options)}
         workflow = ConfigWorkflow(
             files if several else files[0],
             meta_file=str(root / "configs" / "metadata.json"),
@@ -98,7 +101,7 @@ def _run(jobs: Sequence[Job], derivatives: Derivatives, options: Mapping[str, ob
                 "write_cases#desc": derivatives.desc,
                 "write_cases#version": derivatives.version,
             },
-            **options,
+            **known,
         )
         workflow.initialize()
         workflow.run()

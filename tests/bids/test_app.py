@@ -141,7 +141,7 @@ def test_scans_of_a_contrast_become_one_volume(app, tmp_path):
     write_scan(root, "sub-01_acq-cor_T2w", voxels=voxels.reshape(24, 6, 4, 24).mean(2), spacing=(1, 4, 1))
     write_scan(root, "sub-01_acq-corx_T2w", voxels=voxels.reshape(24, 6, 4, 24).mean(2), spacing=(1, 4, 1))  # a copy
     write_scan(root, "sub-01_FLAIR")
-    out = app(root, "--combine", "--num_draws", "1", "--rounds", "0")
+    out = app(root, "--combine", "--num_draws", "1", "--rounds", "0", "--operator#cover", "reference")
     told = sidecar(out, "sub-01/anat/sub-01_res-high_desc-interslice_T2w")
     used = ["sub-01_acq-ax_T2w", "sub-01_acq-cor_T2w"]
     assert told["Sources"] == [f"bids:raw:sub-01/anat/{name}.nii.gz" for name in used]

@@ -57,9 +57,11 @@ def test_thin_slices_are_left_out_unless_the_operator_is_told_otherwise(stacks):
 
 
 def test_several_volumes_in_a_file_are_none_of_an_anatomical_scan(stacks):
-    path = write_scan(stacks.source.root, "sub-03_T2w", voxels=np.stack([thick_voxels(), thick_voxels(1)], 3))
-    plan, scans = planned(stacks)
-    assert len(plan.jobs) == 4 and scans.refused[str(path)].startswith("it holds 2 volumes")
+    path = write_scan(stacks.source.root, "sub-01_acq-sag_T2w", voxels=np.stack([thick_voxels(), thick_voxels(1)], 3))
+    for combine in (False, True):
+        plan, scans = planned(stacks, combine=combine)
+        assert scans.refused[str(path)].startswith("it holds 2 volumes")
+        assert sum(len(job.paths) for job in plan.jobs) == 4  # the others of its contrast are taken
 
 
 def test_a_scan_whose_result_would_have_the_name_of_another_is_refused(stacks):
