@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import median_filter
 
 from interslice.files.limits import Limits
 from interslice.files.scan import Refusal, unreadable
@@ -28,7 +29,7 @@ SATURATED = 0.001
 TOO_SMALL = 0.01
 """Share of the counts between 0 and a half from which they are hardly counts."""
 DARK = 0.1
-"""Share of the median through air, less than which an element of the flat field sees too little to be used."""
+"""Share of what its neighbours see through air, less than which an element of the flat field sees too little."""
 FIELDS = ("flat", "dark", "bad_pixels")
 """Fields of the JSON file that name an array (columns, rows), or several of them one after the other."""
 NAMES = ("air_counts", "photons", "electronic_noise", *FIELDS)
@@ -108,7 +109,7 @@ class Counted:
             usual = float(np.median(air))
             if not usual > 0:
                 raise Refusal(f"flat is {usual:.4g} above dark in most elements: are the two swapped?")
-            bad = bad | (air < DARK * usual)
+            bad = bad | dark_elements(air)
             air = np.where(bad, usual, air)
         if bad.any():
             gap = max(longest_run(row) for row in bad.T)
@@ -143,6 +144,22 @@ class Counted:
             return line_integrals_of(share, usual).numpy(), None
         scale = 1.0 if self.photons is None else self.photons / usual
         return rays_of(counts * scale, np.asarray(air) * scale, self.electronic_noise * scale)
+
+
+def dark_elements(air: np.ndarray) -> np.ndarray:
+    """bool (columns, rows): elements of a flat field that see less than DARK of the good ones before them.
+
+    From the brightest column outwards: what a bowtie filter lets through falls to the edges, but by and by.
+    """
+    level = median_filter(np.median(air, axis=1), 5, mode="nearest")
+    middle, dark = int(level.argmax()), np.zeros(air.shape, bool)
+    for way in (range(middle, len(air)), range(middle, -1, -1)):
+        near = np.full(air.shape[1], level[middle])
+        for column in way:
+            dark[column] = air[column] < DARK * near
+            step = np.minimum(air[column], 2 * near) - near  # no single bright element may darken the next
+            near += np.where(dark[column], 0.0, 0.5 * step)
+    return dark
 
 
 def field_of(name: str, file: object, folder: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:

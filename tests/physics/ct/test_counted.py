@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interslice.files.doubts import doubts_of
-from interslice.physics.ct.counted import Counted
+from interslice.physics.ct.counted import Counted, dark_elements
 from interslice.physics.ct.counting import rays_of
 from interslice.physics.ct.read import read_projections
 from tests.support.helpers import repeatable
@@ -93,6 +93,46 @@ def test_bad_elements_are_interpolated_said_and_have_no_weight(tmp_path):
     assert doubts_of(found) and doubts_of(found)[0] in said
     lost = np.isinf(found.meta["noise"].variance)
     assert lost[:, 7].all() and lost[:, 20, 1].all() and lost.sum() == SHAPE[0] * (SHAPE[2] + 1)
+
+
+def bowtie(columns=120, rows=3):
+    """Counts through a filter that lets 3 % through at the edges, of elements of different gain."""
+    share = np.exp(-3.5 * np.abs(np.linspace(-1, 1, columns)) ** 3)
+    return 1e5 * share[:, None] * np.random.default_rng(3).uniform(0.6, 1.4, (columns, rows))
+
+
+@pytest.mark.parametrize("columns", [40, 120, 736])
+def test_a_bowtie_filter_darkens_edges_that_are_good(columns):
+    flat = bowtie(columns)
+    assert flat[[0, -1]].max() < 0.1 * np.median(flat) and not dark_elements(flat).any()
+
+
+@repeatable
+@given(start=st.integers(0, 119), length=st.integers(1, 30), seen=st.floats(-20.0, 50.0), row=st.integers(0, 2),
+       bright=st.integers(0, 119))  # fmt: skip
+def test_elements_that_see_nothing_are_told_behind_a_bowtie_filter(start, length, seen, row, bright):
+    """At its edges and in its middle, beside one that is far too bright."""
+    flat, place = bowtie(), np.zeros((120, 3), bool)
+    place[start : start + length, row] = True
+    flat[bright] *= 30.0
+    flat[place] = seen
+    assert np.array_equal(dark_elements(flat), place)
+
+
+def test_a_scan_behind_a_bowtie_filter_is_read(tmp_path):
+    flat = bowtie(SHAPE[1])
+    path = write(tmp_path, flat * np.exp(-line_integrals()), {"flat.npy": flat}, flat="flat.npy")
+    found, said = read(path)
+    np.testing.assert_allclose(found.as_tensor()[0], line_integrals(), atol=2e-3)
+    assert said == "" and np.isfinite(found.meta["noise"].variance).all()
+
+
+def test_a_row_that_sees_nothing_is_refused(tmp_path):
+    flat = bowtie(SHAPE[1])
+    flat[:, 1] = 3.0
+    path = write(tmp_path, flat * np.exp(-line_integrals()), {"flat.npy": flat}, flat="flat.npy")
+    with pytest.raises(ValueError, match="are bad, up to 40 beside each other"):
+        read(path)
 
 
 @repeatable
