@@ -1,6 +1,7 @@
 """Flat and dark fields, bad elements and numbers of photons, as a geometry file states them."""
 
 import json
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interslice.files.doubts import doubts_of
+from interslice.files.limits import COPIES
+from interslice.physics.ct import counting
 from interslice.physics.ct.counted import Counted, dark_elements
 from interslice.physics.ct.counting import rays_of
 from interslice.physics.ct.read import read_projections
@@ -205,6 +208,32 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     path = write(inside, flat * np.exp(-line_integrals()), flat="flat.npy")
     with pytest.raises(ValueError, match="lies outside of the folder"):
         read(path)
+
+
+@pytest.mark.parametrize("stated", ["air", "flat", "transmission"])
+def test_views_are_read_some_at_once_in_the_memory_that_reading_is_checked_for(stated, tmp_path, monkeypatch):
+    """As all at once, to the last bit, in the arrays that a file's size is held against."""
+    shape = (96, 40, 16)
+    flat, dark = np.full(shape[1:], 2e3) + np.arange(16), np.full(shape[1:], 100.0)
+    bad = np.zeros(shape[1:], np.uint8)
+    bad[20, 1] = 1
+    truth = np.linspace(0.0, 6.0, 40)[None, :, None] + np.zeros(shape)
+    counts = np.random.default_rng(0).poisson(2e3 * np.exp(-truth)).astype(np.float32)
+    counts[:, 30, 3] = 7.0  # one value in all views
+    fields = {"air": {"air_counts": 2e3}, "transmission": {"air_counts": 1.0}, "flat": {
+        "flat": "flat.npy", "dark": "dark.npy", "bad_pixels": "bad.npy", "electronic_noise": 3.0}}[stated]  # fmt: skip
+    counts = {"air": counts, "flat": counts + 100, "transmission": counts / 2e3}[stated]
+    path = write(tmp_path, counts, {"flat.npy": flat + 100, "dark.npy": dark, "bad.npy": bad}, **fields)
+    whole, said = read(path)
+    monkeypatch.setattr(counting, "AT_ONCE", 3 * 40 * 16)
+    tracemalloc.start()
+    found, said_there = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert torch.equal(found.as_tensor(), whole.as_tensor()) and said == said_there
+    if stated != "transmission":
+        assert np.array_equal(found.meta["noise"].variance, whole.meta["noise"].variance)
+    assert peak < COPIES * counts.size * 4 + 2e5  # what Python itself takes
 
 
 def test_what_is_read_is_what_torch_takes(tmp_path):
