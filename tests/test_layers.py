@@ -9,6 +9,7 @@ from tests.support.scans import ROOT
 BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"}}
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
+BELOW["bids"] = {"files", "physics"}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("planes", "ranks", "usage")
 """Modules that belong to no room."""

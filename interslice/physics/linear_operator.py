@@ -208,6 +208,10 @@ class LinearOperator(ABC):
         """Of A and A^T at work: a copy in another order."""
         return array_bytes(self.domain_shape) + array_bytes(self.range_shape)
 
+    def unweighted_bytes(self) -> float:
+        """Of A of `unweighted` at work, with y and W, and with what total variation makes of W."""
+        return self.working_bytes()
+
     def kept_bytes(self) -> float:
         """Of the tables that are kept on the device."""
         return 0.0
