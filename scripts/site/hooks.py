@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
-MARKER = re.compile(r"^<!-- /?[\w ]+ -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- .* -->$", re.MULTILINE)
 CARD, CARD_AS = "docs/README.md", "reference/model_card.md"
 LANGUAGES = {".py": "python", ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
 
