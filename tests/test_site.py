@@ -103,7 +103,7 @@ def test_the_reference_has_all_that_a_package_exports(package, pages):
 def test_a_link_that_leads_nowhere_ends_the_build(text, said, tmp_path):
     config = yaml.unsafe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     few = {k: config[k] for k in ("site_name", "strict", "use_directory_urls", "exclude_docs", "validation")}
-    few |= {"hooks": [str(ROOT / "scripts/site/hooks.py")], "nav": [{"A": "index.md"}, {"B": "b.md"}]}
+    few |= {"hooks": [str(ROOT / "scripts/pages/hooks.py")], "nav": [{"A": "index.md"}, {"B": "b.md"}]}
     for name, content in {
         "mkdocs.yml": yaml.dump(few), "docs/index.md": text, "docs/b.md": "# B\n\n## Part\n", "docs/README.md": "# C",
         "code.py": "x = 1\n", "rooms/one.py": "",
