@@ -51,9 +51,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = target(source, match[2])
         if path is None:
             return match[0]
-        to = (
-            CARD_AS if path == CARD else path.removeprefix(f"{docs}/") if path.startswith(f"{docs}/") else page_of(path)
-        )
+        to = path.removeprefix(f"{docs}/") if path.startswith(f"{docs}/") and path != CARD else page_of(path)
         return f"{match[1]}{posixpath.relpath(to, posixpath.dirname(uri) or '.')}{match[3]}"
 
     return MARKER.sub("", outside_code(LINK, led, markdown))
@@ -80,8 +78,8 @@ def outside(source: str, text: str, docs: str) -> list[str]:
 
 
 def page_of(path: str) -> str:
-    """The page that shows a file of the repository."""
-    return f"repository/{path if path.endswith('.md') else f'{path}.md'}"
+    """The page that shows a file of the repository that is none of the pages in docs/."""
+    return CARD_AS if path == CARD else f"repository/{path if path.endswith('.md') else f'{path}.md'}"
 
 
 def shown(file: Path, path: str) -> str:
