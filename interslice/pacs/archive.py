@@ -121,7 +121,12 @@ class Archive:
     def instances(self, study: str, series: str) -> set[str]:
         """SOPInstanceUIDs of all images of a series; none if the archive does not hold it."""
         what = f"the list of images of series {series}"
-        items = self.search(what, "00080018", lambda c, **page: c.search_for_instances(study, series, **page))
+        try:
+            items = self.search(what, "00080018", lambda c, **page: c.search_for_instances(study, series, **page))
+        except ArchiveError as error:
+            if error.answer is None or error.answer.status_code != 404:
+                raise
+            items = []  # as some archives answer that nothing was found
         return {first(item, "00080018") for item in items}
 
 
@@ -181,7 +186,12 @@ def client(url: str, ca: str | None, cert: str | None, timeout: float, environ: 
             request.headers["Authorization"] = f"Bearer {token}"
         return request  # and never what ~/.netrc says
 
-    session = requests.Session()
+    class Session(requests.Session):
+        def merge_environment_settings(self, url, proxies, stream, verify, cert):
+            """Else REQUESTS_CA_BUNDLE, where it is set, would go before `ca`."""
+            return super().merge_environment_settings(url, proxies, stream, verify or self.verify, cert)
+
+    session = Session()
     session.auth = (user, password) if user else authorise
     session.verify, session.cert = ca or True, cert
     made = DICOMwebClient(url, session, permissive_uid=True, timeout=(CONNECT, timeout))
