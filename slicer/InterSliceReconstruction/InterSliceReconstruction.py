@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from InterSliceReconstructionLib import installation
@@ -65,7 +64,7 @@ class InterSliceReconstructionLogic(ScriptedLoadableModuleLogic):
             RuntimeError: the package is missing, or the reconstruction failed; it says why.
         """
         base = slicer.util.startupEnvironment() if python else None
-        found = installation.look(python or sys.executable, root, base)
+        found = installation.look(python or installation.slicer_python(), root, base)
         if not found.ready:
             raise RuntimeError(installation.advice(found, root, not python))
         run = Reconstruction(slicer, found, Settings(**settings), base=base, node=node)
@@ -95,7 +94,7 @@ class InterSliceReconstructionTest(ScriptedLoadableModuleTest):
     def test_a_small_volume(self) -> None:
         import numpy as np
 
-        if not installation.look(sys.executable).ready:
+        if not installation.look(installation.slicer_python()).ready:
             self.delayDisplay("Slicer's Python has no interslice: nothing is tested")
             return
         grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (6, 24, 24)], indexing="ij"))

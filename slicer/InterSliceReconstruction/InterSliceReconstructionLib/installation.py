@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,11 @@ def look(python: str, hint: str = "", environment: dict | None = None, run: Call
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return Found(python)
     return Found(python, tuple(said["version"]), tuple(said["missing"]), said["root"])
+
+
+def slicer_python() -> str:
+    """Slicer's own Python, as a program."""
+    return shutil.which("PythonSlicer") or sys.executable
 
 
 def advice(found: Found, hint: str, of_slicer: bool) -> str:

@@ -23,7 +23,7 @@ NOISES = ("slerp", "auto", "matern", "ou", "piecewise", "mixed", "identical", "i
 MAPS = {"std": "spread", "measured": "measured", "filled": "filled in"}
 """What may lie beside the result, and what its node is called."""
 BAR = re.compile(
-    r"(?P<what>[^|]*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<(?P<left>[\d:]+|\?)"
+    r"(?P<what>[^|]*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<(?P<left>[\d:]+|\?),"
 )  # of tqdm
 GRACE = 10
 """Seconds that a process has to end by itself."""
@@ -140,12 +140,13 @@ class Job:
         self._reader.start()
 
     def _read(self) -> None:
-        """Take in what the process says, in a thread: bars end with a carriage return, and no line waits for them."""
+        """Take in what the process says, in a thread; a bar at once, as it has no end before the next one begins."""
         rest = b""
         while chunk := self._process.stdout.read1(4096):
             *whole, rest = re.split(rb"[\r\n]", rest + chunk)
             for line in whole:
                 self._take(line)
+            self.progress = progress_of(rest.decode("utf-8", "replace")) or self.progress
         self._take(rest)
         self._process.stdout.close()
 

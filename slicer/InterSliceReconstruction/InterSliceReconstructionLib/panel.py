@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import ctk
 import qt
@@ -159,7 +158,7 @@ class Panel:
         for name in ("python", "root"):
             qt.QSettings().setValue(f"{SETTINGS}{name}", getattr(self, name).currentPath)
         hint = self.root.currentPath
-        python = self.python.currentPath or sys.executable
+        python = self.python.currentPath or installation.slicer_python()
         self.found = installation.look(python, hint, self.environment())
         self.advice.text = installation.advice(self.found, hint, self.is_own()) or f"Ready: {self.found.root}"
         able = self.is_own() and self.found.version >= installation.LOWEST and installation.is_bundle(hint)
