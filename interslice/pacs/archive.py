@@ -195,6 +195,7 @@ def client(url: str, ca: str | None, cert: str | None, timeout: float, environ: 
     session.auth = (user, password) if user else authorise
     session.verify, session.cert = ca or True, cert
     made = DICOMwebClient(url, session, permissive_uid=True, timeout=(CONNECT, timeout))
+    made.host = urlsplit(url).netloc  # with the port, as the header that it goes into has it
     made.set_http_retry_params(retry=False)
     return made
 

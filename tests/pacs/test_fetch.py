@@ -32,6 +32,7 @@ def test_a_series_arrives_as_it_is(server, ask, scan, wanted, tmp_path):
     assert (before.affine == after.affine).all() and (before.voxels() == after.voxels()).all()
     asked = next(headers for kind, headers, _ in server.log if kind == "retrieve")
     assert "transfer-syntax=*" in asked["Accept"]
+    assert {headers["Host"] for _, headers, _ in server.log} == {server.url.split("/")[2]}
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_this_program_did_not_make_is_not_sent(scan, made):
 
 def test_a_folder_of_two_series_is_not_sent(made, tmp_path):
     image = pydicom.dcmread(made / "0001.dcm")
-    image.SeriesInstanceUID += ".1"
+    image.SeriesInstanceUID = "1.2.3"
     image.save_as(made / "0001.dcm")
     with pytest.raises(ValueError, match="holds images of 2 series"):
         derived_series(made)

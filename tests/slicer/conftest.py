@@ -12,8 +12,16 @@ MODULE = ROOT / "slicer" / "InterSliceReconstruction"
 
 
 @pytest.fixture
-def slicer(tmp_path, monkeypatch):
-    """Slicer with an empty scene; the module's parts are imported anew with it."""
+def anew(monkeypatch):
+    """The module's parts can be imported, and are imported anew."""
+    monkeypatch.syspath_prepend(str(MODULE))
+    for name in [n for n in sys.modules if n.startswith("InterSliceReconstruction")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture
+def slicer(tmp_path, monkeypatch, anew):
+    """Slicer with an empty scene."""
     (tmp_path / "temporary").mkdir()
     made = fake_slicer.Slicer(tmp_path / "temporary")
     vtk = SimpleNamespace(vtkMatrix4x4=fake_slicer.Matrix)
@@ -23,7 +31,4 @@ def slicer(tmp_path, monkeypatch):
     for name in ("", "Widget", "Logic", "Test"):
         setattr(base, f"ScriptedLoadableModule{name}", type(f"Base{name}", (), {"__init__": lambda self, *_: None}))
     monkeypatch.setitem(sys.modules, base.__name__, base)
-    monkeypatch.syspath_prepend(str(MODULE))
-    for name in [n for n in sys.modules if n.startswith("InterSliceReconstruction")]:
-        monkeypatch.delitem(sys.modules, name)
     return made
