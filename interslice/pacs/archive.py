@@ -99,7 +99,7 @@ class Archive:
                 pause = min(max(pause, 2.0 ** (attempt - 1)), LONGEST_WAIT)
                 self._say(f"{what}: {said}; try {attempt + 1} of {self.tries} in {pause:g} s")
                 self.pause(pause)
-        raise AssertionError("unreachable")
+        raise AssertionError("tries is at least 1")
 
     def search(self, what: str, uid: str, request: Callable[..., list[dict]]) -> list[dict]:
         """All answers to a search, page by page, as far as an archive gives them in pages.

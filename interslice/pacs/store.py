@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pydicom
-import requests
 from pydicom.errors import InvalidDicomError
 
 from interslice.files.dicom_write import KINDS, NAME
 from interslice.pacs.archive import Archive, ArchiveError
 from interslice.usage import UsageError
+
+if TYPE_CHECKING:
+    import requests
 
 BATCH = 32 * 2**20
 """Bytes of one request, at most, or one image: all of it is held in memory."""
@@ -161,7 +164,7 @@ def told_by(answer: requests.Response | None) -> list[tuple[str, str]]:
     """The refusals in an answer whose status is an error; none if it holds no such list."""
     try:
         return refusals(pydicom.Dataset.from_json(answer.json()))
-    except (AttributeError, requests.exceptions.JSONDecodeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return []
 
 

@@ -3,6 +3,7 @@
 import shutil
 import ssl
 import subprocess
+import sys
 
 import certifi
 import pytest
@@ -51,6 +52,13 @@ def test_other_machines_are_asked_without_encryption_only_where_that_is_allowed(
 def test_settings_that_make_no_sense_are_refused(options, said):
     with pytest.raises(UsageError, match=said):
         Archive("https://pacs.example", **{"environ": {}} | options)
+
+
+@pytest.mark.parametrize("name", ["requests", "dicomweb_client.web"])
+def test_what_is_missing_is_told_with_the_line_that_installs_it(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match=f"{name} is missing, .*: pip install dicomweb-client==0.61.2"):
+        Archive("https://pacs.example", environ={})
 
 
 @pytest.mark.parametrize("environ", [USER, TOKEN], ids=["user", "token"])
