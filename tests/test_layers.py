@@ -10,6 +10,7 @@ BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
 BELOW["bids"] = {"files", "physics"}
+BELOW["pacs"] = {"files"}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("planes", "ranks", "usage")
 """Modules that belong to no room."""
