@@ -15,8 +15,10 @@ ON, OFF = ("true", "yes"), ("false", "no")
 METAVARS = {"whole": "INTEGER", "number": "NUMBER", "numbers": "A,B,...", "path": "PATH", "text": "TEXT",
             "value": "VALUE", "reference": "@ID"}  # fmt: skip
 
-GROUPS = ("The scan", "Thick slices", "Several stacks", "CT", "k-space", "Simulated scans", "Training", "Quality and time",
-          "Results", "Evaluation", "Going on", "The prior", "Noise and solver", "The machine")  # fmt: skip
+GROUPS = (
+    "The scan", "Thick slices", "Several stacks", "CT", "k-space", "Simulated scans", "Training", "Quality and time",
+    "Results", "Evaluation", "Going on", "The prior", "Noise and solver", "The machine",
+)  # fmt: skip
 """Headings of the help, in their order."""
 
 
