@@ -79,6 +79,8 @@ def options_of(command: str, task: str | None = None) -> dict[str, Option]:
 
 def _options(table: Mapping, row: Mapping, command: str) -> Iterator[Option]:
     for name, option in row.get("options", {}).items():
+        if command not in option.get("commands", (command,)):
+            continue
         default = _cell(table, row, "adaptation", name) if command == "adapt" else ""
         yield Option(
             id=table["prefix"] + name, kind=tuple(option["kind"]), group=option["group"], help=option["help"],

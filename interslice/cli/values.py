@@ -91,6 +91,8 @@ def reference(name: str, text: str, words: Sequence[str] = ()) -> str:
 
 def anything(name: str, text: str, words: Sequence[str] = ()) -> object:
     """A number, numbers with commas, true, false, JSON, or else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for read in (number, numbers, _json):
         try:
             return read(name, text)
@@ -117,7 +119,7 @@ def _or(words: Sequence[str]) -> str:
 
 def _json(name: str, text: str) -> object:
     value = json.loads(text if len(text) < MOST else "")
-    return _inside(value) if isinstance(value, (bool, list, dict)) else inert(text)
+    return _inside(value) if isinstance(value, (list, dict)) else inert(text)
 
 
 def _inside(value: object) -> object:
