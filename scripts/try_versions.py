@@ -4,10 +4,10 @@
     python -m scripts.try_versions --python 3.12 --all
     python -m scripts.try_versions --lowest           # the lower ends of the ranges in pyproject.toml, too
 
-For each combination a virtual environment is made, the wheel is installed with what it asks for, and `interslice
-doctor` and a small reconstruction run in it. A combination whose torch is not on this machine would fetch gigabytes: it
-is only resolved (uv, from the index's metadata, nothing is installed) and its console command is started without torch,
-unless --all is given. docs/versions.json holds the results; it says `tried` of nothing that was not.
+For each combination an environment is made, the wheel is installed with what it asks for, and `interslice doctor` and a
+small reconstruction run in it. A combination whose torch is not on this machine would fetch gigabytes: it is only
+resolved, from the index's metadata, and its console command is started without torch, unless --all is given.
+docs/versions.json holds the results, and says `tried` of nothing that was not. Needs hatchling and uv.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ RECORD = ROOT / "docs" / "versions.json"
 PYTHONS = ("3.11", "3.12", "3.13")
 LATEST = {"monai": ("1.6.1", "1.6.0"), "torch": ("2.15.0", "2.14.1", "2.13.0")}
 """The two latest releases when this was last looked at, and the pinned one."""
+UV = [sys.executable, "-m", "uv"]
 SCAN = "interslice/share/sample_data/mri/measured/colin27_t1_5mm.nii.gz"
 FINE = ["--preset", "fast", "--num-draws", "1", "--num-steps", "1", "--no-report", "--device", "cpu"]
 
@@ -60,22 +61,22 @@ def build(folder: Path) -> Path:
     return next(folder.glob("interslice-*.whl"))
 
 
-def attempt(versions: dict, wheel: Path, uv: Sequence[str], install: bool, folder: Path, pins: Sequence[str]) -> dict:
+def attempt(versions: dict, wheel: Path, install: bool, folder: Path, pins: Sequence[str]) -> dict:
     """What came of one combination."""
     start, result = time.perf_counter(), dict(versions)
-    asked = [f"{wheel}", f"torch=={versions['torch']}", f"monai=={versions['monai']}", *pins]
+    asked = [str(wheel), f"torch=={versions['torch']}", f"monai=={versions['monai']}", *pins]
     try:
-        if not install:
-            result |= {"resolved": resolve(asked, versions["python"], uv, folder), "tried": "no"}
-            result["tried"] = start_without_torch(versions["python"], wheel, folder)
-        else:
+        if install:
             python = environment(versions["python"], folder)
-            run([python, "-m", "pip", "install", "-q", *asked])
+            uv_pip(python, *asked)
             said = run([python, "-m", "interslice", "doctor", "-o", str(folder)])
             scan = next(folder.glob(f"venv/**/{SCAN}"))
             run([python, "-m", "interslice", "run", str(scan), "-o", str(folder / "out"), *FINE], cwd=folder)
             assert list(folder.glob("out/*/*_recon.nii.gz"))
             result |= {"tried": "install, doctor, run", "doctor": said.splitlines()[-1].split(" (")[0]}
+        else:
+            result["resolved"] = resolve(asked, versions["python"], folder)
+            result["tried"] = start_without_torch(versions["python"], wheel, folder)
     except subprocess.CalledProcessError as error:
         last = (error.stderr or error.stdout or "").strip().splitlines()
         result |= {"failed": last[-1][:300] if last else str(error)}
@@ -84,8 +85,14 @@ def attempt(versions: dict, wheel: Path, uv: Sequence[str], install: bool, folde
 
 def environment(python: str, folder: Path) -> str:
     """A fresh virtual environment of a Python; returns the path of its interpreter."""
-    run([interpreter(python), "-m", "venv", str(folder / "venv")])
+    run([*UV, "venv", "-q", "--python", interpreter(python), str(folder / "venv")])
     return str(next(p for p in (folder / "venv/bin/python", folder / "venv/Scripts/python.exe") if p.exists()))
+
+
+def uv_pip(python: str, *asked: str) -> None:
+    """Install into an environment; what lies in folders that pip is told of need not be fetched."""
+    links = [word for folder in os.environ.get("PIP_FIND_LINKS", "").split() for word in ("--find-links", folder)]
+    run([*UV, "pip", "install", "-q", "--python", python, *links, *asked])
 
 
 def interpreter(python: str) -> str:
@@ -97,18 +104,18 @@ def interpreter(python: str) -> str:
     raise subprocess.CalledProcessError(1, python, stderr=f"no Python {python} on this machine")
 
 
-def resolve(asked: Sequence[str], python: str, uv: Sequence[str], folder: Path) -> str:
+def resolve(asked: Sequence[str], python: str, folder: Path) -> str:
     """Whether versions agree that satisfy everything: from metadata alone."""
     (folder / "asked.txt").write_text("\n".join(asked), encoding="utf-8")
-    said = run([*uv, "pip", "compile", "-q", "--python-version", python, str(folder / "asked.txt")])
+    said = run([*UV, "pip", "compile", "-q", "--python-version", python, str(folder / "asked.txt")])
     return f"{len(re.findall(r'^[a-z][^ ]*==', said, re.MULTILINE))} packages"
 
 
 def start_without_torch(python: str, wheel: Path, folder: Path) -> str:
     """The wheel with click alone: its files compile, and its console command starts."""
     ours = environment(python, folder)
-    run([ours, "-m", "pip", "install", "-q", "click", "fire"])
-    run([ours, "-m", "pip", "install", "-q", "--no-deps", str(wheel)])
+    uv_pip(ours, "click", "fire")
+    uv_pip(ours, "--no-deps", str(wheel))
     site = next(folder.glob("venv/**/interslice/home.py")).parent
     run([ours, "-W", "error", "-m", "compileall", "-q", str(site)])
     for words in (["tasks"], ["run", "--help"]):
@@ -138,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--record", type=Path, default=RECORD, help="the file of results")
     args = parser.parse_args(argv)
-    uv, rows = [sys.executable, "-m", "uv"], []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         wheel = build(Path(folder))
         tries = [(versions, []) for versions in combinations(args.python)]
@@ -147,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         for versions, pins in tries:
             here = on_this_machine(versions["torch"], versions["python"])
             with tempfile.TemporaryDirectory() as own:
-                rows.append(attempt(versions, wheel, uv, here or args.all, Path(own), pins))
+                rows.append(attempt(versions, wheel, here or args.all, Path(own), pins))
             print(json.dumps(rows[-1]), flush=True)
     record = {"system": f"{platform.system()} {platform.machine()}", "combinations": rows,
               "not tried": ["Windows", "macOS", "Apple's GPUs (MPS)"]}  # fmt: skip

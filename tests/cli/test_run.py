@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from interslice.cli.main import WORDS, cli
 from interslice.cli.timing import in_words
+from interslice.files.failure import failure_of
+from interslice.usage import UsageError
 from tests.cli.test_main import interslice
 
 TIMES = ("seconds", "writing_seconds", "peak_memory_mb", "source", "files")
@@ -41,63 +44,75 @@ def test_results_are_those_of_monais_command_line(tmp_path, thick_file, tiny_ove
     }
 
 
-@pytest.mark.slow
-def test_the_last_words_are_those_of_monais_command_line(tmp_path, tiny_overrides, run_bundle, quick):
-    overrides = tiny_overrides(tmp_path / "none.nii.gz") | {"device": "cpu", "num_draws": 0}
-    theirs = run_bundle("inference", "configs/inference.json", overrides)
-    ours = interslice("run", str(tmp_path / "none.nii.gz"), *quick, "--num-draws", "0", "-o", str(tmp_path / "ours"))
-    assert ours.returncode == theirs.returncode == 2 and list(tmp_path.iterdir()) == []
-    assert ours.stderr.splitlines()[-1] == theirs.stderr.splitlines()[-1] == (
-        "error: num_draws must be a whole number from 1, got 0 (--num_draws 0)"
-    )  # fmt: skip
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Runs words in this process, in an empty folder, which keeps its log levels."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("monai.bundle.workflows._apply_logging_file", lambda file: None)
+    return lambda *words: cli.main([*words], prog_name="interslice", standalone_mode=False)
 
 
 @pytest.mark.slow
-def test_scans_of_any_name_are_reconstructed_and_nothing_in_them_is_run(tmp_path, thick_file, quick):
-    names = ["$(touch x)", "$__import__('os').mkdir('x')", "@noise", "%x", "1e5", "a#b", "evidence"]
+def test_values_are_refused_by_the_checks_of_the_configs(here, tmp_path, quick):
+    with pytest.raises(RuntimeError) as refused:
+        here("run", str(tmp_path / "none.nii.gz"), *quick, "--num-draws", "0", "-o", "out")
+    failure = failure_of(refused.value, WORDS)
+    assert failure.said == "error: num_draws must be a whole number from 1, got 0 (--num_draws 0)"
+    assert failure.status == 2 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ids_that_no_config_knows_or_uses_are_refused(here):
+    with pytest.raises(UsageError, match="unknown option --operator#gpa: did you mean --operator#gap"):
+        here("run", "--set", "operator#gpa=1")
+    with pytest.raises(UsageError, match="--photons describes simulated scans, and this run takes measured ones"):
+        here("run", "--task", "ct", "--photons", "1e5")
+
+
+@pytest.mark.slow
+def test_scans_of_any_name_are_reconstructed_and_nothing_in_them_is_run(here, tmp_path, thick_file, quick):
+    names = ["$(touch x)", "$__import__('os').mkdir('x')", "@noise", "%x", "1e5", "a#b"]
     for name in names:
         shutil.copy(thick_file, tmp_path / f"{name}.nii.gz")
-    shutil.copytree(thick_file.parent, tmp_path / "$there")
+    thick_file.parent.rename(tmp_path / "$there")
     before = {p.name for p in tmp_path.iterdir()}
-    scans = [f"{name}.nii.gz" for name in names]
-    done = interslice("run", *scans, "$there", "-o", "@out#1", *quick, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert {p.name for p in (tmp_path / "@out#1").iterdir()} == {*names, "thick"}
-    assert {p.name for p in tmp_path.iterdir()} - before == {"@out#1"}
-    alone = interslice("run", "$there", "-o", "$(touch x)", "--unit", "$(touch y)", *quick, cwd=tmp_path)
-    assert alone.returncode == 0, alone.stderr
+    here("run", *(f"{name}.nii.gz" for name in names), "-o", "@out#1", *quick)
+    assert {p.name for p in (tmp_path / "@out#1").iterdir()} == {*names}
+    here("run", "$there", "-o", "$(touch x)", "--unit", "$(touch y)", *quick)
+    assert {p.name for p in (tmp_path / "$(touch x)").iterdir()} == {"thick"}
     assert {p.name for p in tmp_path.iterdir()} - before == {"@out#1", "$(touch x)"}
 
 
 @pytest.mark.slow
-def test_a_dry_run_tells_and_writes_nothing(tmp_path, thick_file, quick):
+def test_a_dry_run_tells_and_writes_nothing(here, tmp_path, thick_file, quick, capsys):
     (tmp_path / "scans/broken.nii.gz").write_bytes(b"none")
     before = files(tmp_path)
     words = ["run", "scans", "-o", "out", *quick, "--num-draws", "3"]
-    done = interslice(*words, "--dry-run", cwd=tmp_path)
-    assert done.returncode == 1 and files(tmp_path) == before
-    told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
+    with pytest.raises(SystemExit, match=r"^1 volumes would have no result:\n  scans/broken.nii.gz: "):
+        here(*words, "--dry-run")
+    assert files(tmp_path) == before
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip())
     assert told["configs"] == "inference.json" and told["found"].startswith("1 to reconstruct, 0 finished, 1 refused")
     assert "num_draws 3" in told["settings"] and told["case"] == "thick" and told["into"] == "out/thick"
     assert told["grid"].startswith("20 x 18 x 6 measured, 20 x 18 x 24 voxels of 1 x 1 x 1 mm")
-    assert "GB that are free" in told["memory"] and told["time"].endswith("by 2 of its 6 steps")
-    assert "broken.nii.gz" in done.stderr.splitlines()[-1] and "1 volumes would have no result" in done.stderr
+    assert "that are free" in told["memory"] and told["time"].endswith("by 2 of its 6 steps")
 
     (tmp_path / "scans/broken.nii.gz").unlink()
-    assert interslice(*words, cwd=tmp_path).returncode == 0
-    again = interslice(*words, "--dry-run", cwd=tmp_path)
-    assert again.returncode == 0 and "by what stands in the output folder" in again.stdout, again.stderr
+    here(*words)
+    here(*words, "--dry-run")
+    assert "by what stands in the output folder" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_a_training_tells_and_writes_nothing(tmp_path, thick_file):
+def test_a_dry_run_of_a_training_tells_and_writes_nothing(here, tmp_path, thick_file, capsys):
     for name in "abc":
         shutil.copy(thick_file, thick_file.with_name(f"{name}.nii.gz"))
     before = files(tmp_path)
     words = ["--max-epochs", "2", "--batch-size", "2", "--patch-size", "16", "--device", "cpu", "--dry-run"]
-    done = interslice("train", "scans", "-o", "out", *words, cwd=tmp_path)
-    assert done.returncode == 0 and files(tmp_path) == before, done.stderr
-    assert "3 volumes to train on, 1 to validate on" in done.stdout and "2 epochs of 250 steps: about" in done.stdout
+    here("train", "scans", "-o", "out", *words)
+    said = capsys.readouterr().out
+    assert files(tmp_path) == before
+    assert "3 volumes to train on, 1 to validate on" in said and "2 epochs of 250 steps: about" in said
 
 
 def test_times_are_said_as_a_person_says_them():
