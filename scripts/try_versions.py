@@ -2,6 +2,7 @@
 
     python -m scripts.try_versions                    # what can be installed here cheaply; the rest is only resolved
     python -m scripts.try_versions --python 3.12 --all
+    python -m scripts.try_versions --no-install       # resolves alone
     python -m scripts.try_versions --lowest           # the lower ends of the ranges in pyproject.toml, too
 
 For each combination an environment is made, the wheel is installed with what it asks for, and `interslice doctor` and a
@@ -36,6 +37,7 @@ LATEST = {"monai": ("1.6.1", "1.6.0"), "torch": ("2.15.0", "2.14.1", "2.13.0")}
 """The two latest releases when this was last looked at, and the pinned one."""
 UV = [sys.executable, "-m", "uv"]
 SCAN = "interslice/share/sample_data/mri/measured/colin27_t1_5mm.nii.gz"
+PIECE = "import nibabel as n; n.save(n.load({!r}).slicer[60:108, 70:118, 8:14], 'piece.nii.gz')"
 FINE = ["--preset", "fast", "--num-draws", "1", "--num-steps", "1", "--no-report", "--device", "cpu"]
 
 
@@ -70,9 +72,9 @@ def attempt(versions: dict, wheel: Path, install: bool, folder: Path, pins: Sequ
             python = environment(versions["python"], folder)
             uv_pip(python, *asked)
             said = run([python, "-m", "interslice", "doctor", "-o", str(folder)])
-            scan = next(folder.glob(f"venv/**/{SCAN}"))
-            run([python, "-m", "interslice", "run", str(scan), "-o", str(folder / "out"), *FINE], cwd=folder)
-            assert list(folder.glob("out/*/*_recon.nii.gz"))
+            run([python, "-c", PIECE.format(str(next(folder.glob(f"venv/**/{SCAN}"))))], cwd=folder)
+            run([python, "-m", "interslice", "run", "piece.nii.gz", "-o", "out", *FINE], cwd=folder)
+            assert (folder / "out/piece/piece_recon.nii.gz").is_file()
             result |= {"tried": "install, doctor, run", "doctor": said.splitlines()[-1].split(" (")[0]}
         else:
             result["resolved"] = resolve(asked, versions["python"], folder)
@@ -139,6 +141,7 @@ def run(words: Sequence[str], cwd: Path | None = None) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", default=PYTHONS, help="versions of Python")
+    parser.add_argument("--no-install", action="store_true", help="resolve alone")
     parser.add_argument("--all", action="store_true", help="install every torch, though it be fetched")
     parser.add_argument(
         "--lowest", action="store_true", help="also the lower ends of the ranges, with the first Python"
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.lowest:
             tries.append((tries[0][0] | {"monai": LATEST["monai"][-1], "others": "lowest"}, lowest()))
         for versions, pins in tries:
-            here = on_this_machine(versions["torch"], versions["python"])
+            here = not args.no_install and on_this_machine(versions["torch"], versions["python"])
             with tempfile.TemporaryDirectory() as own:
                 rows.append(attempt(versions, wheel, here or args.all, Path(own), pins))
             print(json.dumps(rows[-1]), flush=True)

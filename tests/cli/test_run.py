@@ -63,8 +63,8 @@ def test_values_are_refused_by_the_checks_of_the_configs(here, tmp_path, quick):
 
 @pytest.mark.slow
 def test_ids_that_no_config_knows_or_uses_are_refused(here):
-    with pytest.raises(UsageError, match="unknown option --operator#gpa: did you mean --operator#gap"):
-        here("run", "--set", "operator#gpa=1")
+    with pytest.raises(UsageError, match="unknown option --operator#profil: did you mean --operator#profile"):
+        here("run", "--set", "operator#profil=box")
     with pytest.raises(UsageError, match="--photons describes simulated scans, and this run takes measured ones"):
         here("run", "--task", "ct", "--photons", "1e5")
 
