@@ -1,12 +1,14 @@
-"""Exports the 2-D prior as TorchScript and as ONNX, and the whole bundle as a zip file.
+"""Exports the 2-D prior as TorchScript and as ONNX, and the whole bundle as a zip file; and what model hubs want.
 
     python -m scripts.export
     python -m scripts.export --torchscript prior.ts --checkpoint runs/prior/model.pt
     python -m scripts.export --config_file configs/inference.json configs/task_svct.json --onnx export/model_ct.onnx
+    python -m scripts.export --safetensors my_prior.safetensors --checkpoint runs/prior/model.pt
+    python -m scripts.export --hugging_face export/hub --zoo export/zoo
 
-Without --torchscript, --onnx or --zip all three are written, to `export/`. Run it in the folder of the bundle. What was
-exported is read again and compared with the network on batches, sizes and timesteps that it was not exported with; a
-file is there only if that went well. ONNX needs three more packages (docs/export.md).
+Without any of these options TorchScript, ONNX and zip are written, to `export/`. Run it in the folder of the bundle.
+What was exported is read again and compared with the network on batches, sizes and timesteps that it was not exported
+with; a file is there only if that went well. ONNX needs three more packages, safetensors one (docs/export.md).
 """
 
 from __future__ import annotations
@@ -29,14 +31,18 @@ from monai.bundle import ConfigParser
 
 from interslice.files.last_words import plain_endings
 from interslice.files.whole import written_whole
+from interslice.prior.safetensors_file import as_safetensors
 from interslice.prior.tracing import example_inputs, traced
-from interslice.prior.weights import Weights, load_weights
+from interslice.prior.weights import EXTRA_STATE, Weights, load_weights
+from scripts.hubs import check_new, write_hugging_face, write_zoo
 
 NAME = "slice_consistent_reconstruction"
 """Of the bundle: the folder in the zip file, and the name for `monai.bundle.load`."""
 FOLDERS = ("configs", "docs", "interslice", "models", "sample_data", "scripts")
-FILES = ("CHANGELOG.md", "LICENSE", "README.md", "requirements.txt")
+FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "requirements.txt")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+HUBS = ("hugging_face", "zoo")
+KINDS = ("torchscript", "onnx", "safetensors", "zip", *HUBS)
 SIZES = ((1, 2, 2), (1, 5, 3), (3, 4, 7), (8, 2, 2))
 """Batches, rows and columns of the comparison; sides count in multiples of what the network needs."""
 TOLERANCE = 1e-4
@@ -157,8 +163,27 @@ def write_zip(path: Path, root: Path = Path(".")) -> tuple[int, str]:
         return len(names), hashlib.sha256(partial.read_bytes()).hexdigest()
 
 
-def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> torch.nn.Module:
-    """The `network_def` of the configs, with the weights of `checkpoint`, or of theirs; for evaluation, on the CPU."""
+def write_safetensors(path: Path, weights: Weights) -> int:
+    """Write weights, with what they say of themselves; returns the number of tensors. They are read again and compared.
+
+    Raises:
+        ValueError: what is read is not what was written.
+    """
+    with written_whole(path) as partial:
+        partial.write_bytes(as_safetensors(weights.state, weights.about))
+        again = Weights(partial)
+        if again.about != weights.about or any(not torch.equal(again.state[n], t) for n, t in tensors_of(weights)):
+            raise ValueError(f"{path} is not written: what is read of it differs from {weights.path}")
+    return len(list(tensors_of(weights)))
+
+
+def tensors_of(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of weights, without what these say of themselves."""
+    return ((name, tensor) for name, tensor in weights.state.items() if name != EXTRA_STATE)
+
+
+def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> tuple[torch.nn.Module, Weights]:
+    """The `network_def` of the configs with the weights of `checkpoint`, or of theirs, and these; on the CPU."""
     parser = ConfigParser()
     parser.read_config([str(p) for p in config_files])
     if "model" in parser:
@@ -169,7 +194,7 @@ def read_network(config_files: Sequence[Path], checkpoint: Path | None) -> torch
         parser["checkpoint"] = str(checkpoint)
     weights = Weights(parser.get_parsed_content("checkpoint"))
     weights.about  # noqa: B018 - before the network is made of it, whose errors MONAI wraps
-    return load_weights(parser.get_parsed_content("network_def"), weights).eval()
+    return load_weights(parser.get_parsed_content("network_def"), weights).eval(), weights
 
 
 def check_output(path: Path) -> None:
@@ -198,13 +223,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for kind, path in default.items():
         parser.add_argument(f"--{kind}", type=Path, nargs="?", const=path, metavar="PATH", help=f"default: {path}")
+    parser.add_argument("--safetensors", type=Path, metavar="PATH", help="the weights as safetensors")
+    parser.add_argument("--hugging_face", type=Path, metavar="FOLDER", help="the bundle for the Hugging Face Hub")
+    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="the bundle for MONAI's model zoo, and its weights")
     parser.add_argument("--checkpoint", type=Path, help="weights to export; default: those that the configs name")
     parser.add_argument(
         "--config_file", type=Path, nargs="+", default=[Path("configs/inference.json")], metavar="PATH",
         help="configs whose network_def is exported; default: configs/inference.json",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    paths = {kind: path for kind in default if (path := getattr(args, kind)) is not None} or default
+    paths = {kind: path for kind in KINDS if (path := getattr(args, kind)) is not None} or default
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if "onnx" in paths else []
     if missing:
         parser.error(
@@ -213,15 +241,25 @@ def main(argv: list[str] | None = None) -> None:
         )
     for path in (p for p in args.config_file if not p.is_file()):
         parser.error(f"--config_file {path} does not exist")
-    for path in paths.values():
-        check_output(path)
-    if paths.keys() & {"torchscript", "onnx"}:
-        network = read_network(args.config_file, args.checkpoint)
+    for kind, path in paths.items():
+        (check_new if kind in HUBS else check_output)(path)
+    if paths.keys() & {"torchscript", "onnx", "safetensors"}:
+        network, weights = read_network(args.config_file, args.checkpoint)
         configs = {f"{p.stem}.json": ConfigParser.load_config_file(p) for p in args.config_file}
     for kind, path in paths.items():
+        if kind == "hugging_face":
+            added = write_hugging_face(path, Path("."), bundle_files(Path(".")))
+            print(f"wrote {path}: the bundle, with {', '.join(map(str, added))}", flush=True)
+            continue
+        if kind == "zoo":
+            large = write_zoo(path, Path("."), bundle_files(Path(".")), NAME)
+            print(f"wrote {path}: {NAME}, and in large_files {', '.join(map(str, large))}", flush=True)
+            continue
         if kind == "zip":
             count, digest = write_zip(path)
             report = f"{count} files, SHA-256 {digest}"
+        elif kind == "safetensors":
+            report = f"{write_safetensors(path, weights)} tensors, the same when read again"
         else:
             write = write_torchscript if kind == "torchscript" else write_onnx
             difference = write(path, network, metadata, configs)

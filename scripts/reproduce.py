@@ -6,7 +6,7 @@
 
 MRI: the embedded head, sampled from several seeds with independent, identical and slerp noise (paired: the same seeds
 for all), and, given weights that `run adaptation` made of the thick sample, with slerp noise and those. CT: the
-embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; the weights of total variation come from
+embedded chest, for the tasks, geometries and photon counts of `CT_RUNS`; strengths that no rule gives come from
 docs/tuning_ct.json (scripts.studies.tune_ct). Grid: tasks x solvers x noise fields x volumes x seeds, to compare noise
 fields (scripts.studies.evidence_grid). Patient: several stacks, guides, and bands, of the people and the real scans
 that --shown_dir and --real_dir hold (scripts.studies.stacks, .guide, .bands, .real_guides); what has no folder is left
@@ -19,11 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
 from interslice.files.last_words import plain_endings
+from interslice.files.write import write_json
 from scripts.studies import acquired_tables, bands, evidence_grid, guide, real_guides, stacks
 from scripts.studies.grid_tables import write_evidence
 from scripts.studies.stacks_tables import write_stacks
@@ -33,17 +35,59 @@ CASE, CT_CASE = "colin27_t1", "lidc_idri_0001"
 CONFIGS = ["configs/inference.json", "configs/evaluate.json"]
 FEW_STEPS = {"num_steps": 5, "num_draws": 1, "compare": True, "finish": None}
 """Comparisons of noise need many runs, no mean of draws and no final smoothing: they would hide what noise does."""
+VIEWS = {"svct": {}, "lact": evidence_grid.LIMITED_ARC}
+DDS = {"num_steps": 50, "start_fraction": 1.0, "start": None}
+"""From noise alone, as in the paper on slice-consistent noise."""
+
+
+@dataclass(frozen=True)
+class CtRun:
+    """One evaluation of the embedded chest.
+
+    Attributes:
+        views: of VIEWS.
+        beam: `parallel` or `cone`.
+        photons: per detector element; None: no noise.
+        seeds: how many.
+        ids: others that are not the default.
+        overlays: names of configs, after the task.
+    """
+
+    views: str
+    beam: str
+    photons: float | None = 1e5
+    seeds: int = 1
+    ids: dict = field(default_factory=dict)
+    overlays: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of scan, for which weights are tuned."""
+        return f"{self.views}, {self.beam}, {'no noise' if self.photons is None else f'{self.photons:g} photons'}"
+
+
 CT_RUNS = {
-    "30 views, parallel, no noise": (["svct", "parallel"], None, 1, {}),
-    "30 views, parallel, 1e5 photons": (["svct", "parallel"], 1e5, 3, {}),
-    "100 degrees, parallel, 1e5 photons": (["lact", "parallel"], 1e5, 1, {}),
-    "noise fields: cone beam, 30 views, 1e5 photons": (["svct", "cone"], 1e5, 5, FEW_STEPS),
-    "noise fields: parallel beam, 30 views, 1e5 photons": (["svct", "parallel"], 1e5, 3, FEW_STEPS),
-}
-"""Name: views and beam, photons per detector element (None: no noise), seeds, other ids."""
+    "30 views, parallel, no noise": CtRun("svct", "parallel", None),
+    "30 views, parallel, 1e5 photons": CtRun("svct", "parallel", seeds=3),
+    "30 views, parallel, 1e4 photons": CtRun("svct", "parallel", 1e4, seeds=2),
+    "30 views, cone beam, 1e5 photons": CtRun("svct", "cone", seeds=2),
+    "100 degrees, parallel, 1e5 photons": CtRun("lact", "parallel", seeds=2),
+    "noise fields: parallel beam, 30 views, 1e5 photons": CtRun("svct", "parallel", seeds=3, ids=FEW_STEPS),
+    "noise fields: cone beam, 30 views, 1e5 photons": CtRun("svct", "cone", seeds=3, ids=FEW_STEPS),
+    **{
+        f"DDS from noise alone: {name}, no photon noise": CtRun(
+            views, beam, None, ids=FEW_STEPS | DDS, overlays=("solver_dds",)
+        )
+        for name, views, beam in (
+            ("parallel beam, 30 views", "svct", "parallel"), ("cone beam, 30 views", "svct", "cone"),
+            ("parallel beam, 100 degrees", "lact", "parallel"), ("cone beam, 100 degrees", "lact", "cone"),
+        )
+    },
+}  # fmt: skip
+SHOWN_CT = "30 views, parallel, 1e5 photons"
+"""The run of the picture and of the model card."""
 BANDED = "open_ms_p01_study1_T1W"
 """The real scan whose neighbouring slices differ in brightness."""
-VIEWS = {"svct": {}, "lact": evidence_grid.LIMITED_ARC}
 
 
 def run_one(folder: Path, overrides: dict, configs: list[str] = CONFIGS, case_name: str = CASE) -> dict:
@@ -82,26 +126,27 @@ def run_ct(work_dir: Path) -> None:
     """docs/results_ct.json, and docs/report_ct.png of the run that the README shows."""
     tuned = json.loads(Path("docs/tuning_ct.json").read_text(encoding="utf-8"))["chosen"]
     record: dict[str, dict] = {}
-    for name, ((views, beam), photons, seeds, others) in CT_RUNS.items():
-        noise = "no noise" if photons is None else f"{photons:g} photons"
-        weights = tuned[f"{views}, {beam}, {noise}"]
-        # With counts, the weights follow from their noise.
-        tuned_here = {"total_variation_weight": weights["total_variation"], "data_consistency#rho": weights["rho"]}
+    for name, run in CT_RUNS.items():
+        weights = tuned[run.kind]
+        # With counts, both follow from their noise.
+        without_noise = {"total_variation_weight": weights.get("total_variation")}
+        if not run.overlays:
+            without_noise["data_consistency#rho"] = weights.get("rho")
         overrides = {
-            **(tuned_here if photons is None else {}),
+            **(without_noise if run.photons is None else {}),
             "tv_weight": weights["smoothing"],
-            "photons": photons,
-            "beam": beam,
-            **VIEWS[views],
-            **others,
+            "photons": run.photons,
+            "beam": run.beam,
+            **VIEWS[run.views],
+            **run.ids,
         }
-        configs = [*CONFIGS, "configs/task_svct.json"]
-        for seed in range(seeds):
+        configs = [*CONFIGS, *(f"configs/{overlay}.json" for overlay in ("task_svct", *run.overlays))]
+        for seed in range(run.seeds):
             folder = work_dir / f"{name.replace(' ', '_').replace(',', '').replace(':', '')}_seed{seed}"
             record.setdefault(name, {})[str(seed)] = run_one(folder, {"seed": seed, **overrides}, configs, CT_CASE)
-            if name == "30 views, parallel, 1e5 photons" and seed == 0:
+            if name == SHOWN_CT and seed == 0:
                 shutil.copy(folder / CT_CASE / "report.png", "docs/report_ct.png")
-        Path("docs/results_ct.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_json(Path("docs/results_ct.json"), record)
 
 
 def _tables(docs: Path) -> list[Path]:

@@ -10,6 +10,7 @@ BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
 BELOW["cli"] = {*BELOW}
+BELOW["bids"] = {"files", "physics"}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("home", "planes", "ranks", "usage")
 """Modules that belong to no room."""

@@ -85,6 +85,7 @@ TABLE = [
     (STACKS, "even", ["x", 2], "even is on or off"),
     (STACKS, "poses", [2.5, [1], True], "poses must be a path"),
     (STACKS, "reference", [0, -1, True, " ", [1]], "reference must be the name of a stack, or its number from 1"),
+    (SVCT, "inferer#share", [-0.1, 1.1, "x"], "share must be a number from 0, up to 1"),
     (INFERENCE, "debug", ["x", 2], "debug is on or off"),
     (INFERENCE, "weights#kind", ["x"], "kind must be one of percentiles, hounsfield"),
     (INFERENCE, "weights#largest", [0, -1, "x"], "largest must be a number of GB above 0"),

@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -119,7 +120,7 @@ class WriteCases:
 
     @torch.no_grad()
     def _write(self, case: str, result: dict) -> None:
-        folder, result = self.output_dir / case, result | {"writing_since": time.perf_counter()}
+        result = result | {"writing_since": time.perf_counter()}
         point = series_of(result["image"])
         if point is not None:
             kept = self.kept.begun(case, point)
@@ -127,16 +128,24 @@ class WriteCases:
                 writer.keep(result, point, kept)
             if not point.last:
                 return
-        with folder_written_whole(folder, keep=partial(others_in, case=case)) as new:
+        with self.set_of(case, result) as new:
             if point is not None and kept.first.is_dir():
                 shutil.copytree(kept.first, new, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
             for writer in self.writers:
                 writer.write(result, new) if point is None else writer.join(result, kept, new)
-            names = [described(path) for path in sorted(new.iterdir())]
+            said = self.said_of(case, result, new)
         if point is not None:
             self.kept.forget(case)
-        tqdm.write(f"wrote {folder}: {', '.join(names)}", file=sys.stdout)  # beside the bar of the next case
+        tqdm.write(f"wrote {said}", file=sys.stdout)  # beside the bar of the next case
         sys.stdout.flush()
+
+    def set_of(self, case: str, result: Mapping) -> AbstractContextManager[Path]:
+        """Yields an empty folder for the files of a case, and brings them to their place if all went well."""
+        return folder_written_whole(self.output_dir / case, keep=partial(others_in, case=case))
+
+    def said_of(self, case: str, result: Mapping, new: Path) -> str:
+        """In words, where the files of a case are, and which they are; `new` holds them."""
+        return f"{self.output_dir / case}: {', '.join(described(path) for path in sorted(new.iterdir()))}"
 
     def ended(self, wait: bool = False) -> list[tuple[str, BaseException | None]]:
         """(case, what went wrong or None) of those whose writing has ended since the last call; a series at its end.

@@ -14,18 +14,15 @@ are not asked. Sources: BIDS 1.10, "Anatomy imaging data" (names of contrasts); 
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from interslice.files.bids_names import bids_name
 from interslice.files.dicom_stack import Stack
 from interslice.files.find import case_name
-from interslice.files.limits import read_text
-from interslice.files.sidecar import sidecar_of
+from interslice.files.sidecar import fields_of
 
 ECHO, ECHO_MS = 1.5, 10.0
 """Times, and ms, by which the echo times of one contrast may differ."""
@@ -104,7 +101,7 @@ def says(text: str, words: str) -> bool:
 
 def contrast_of_file(path: Path) -> Contrast:
     """Of a volume: what its sidecar says, and its name; of two words for the contrast, that of a BIDS suffix counts."""
-    fields_beside, bids = _fields_beside(path), bids_name(path)
+    fields_beside, bids = fields_of(path), bids_name(path)
     description = " ".join(str(fields_beside.get(k, "")) for k in ("SeriesDescription", "ProtocolName"))
     if bids is not None:
         name, agent = bids.suffix, "ce" in bids.entities
@@ -131,15 +128,6 @@ def contrast_of_series(stack: Stack) -> Contrast:
     if not math.isnan(echo) and inversion is None:
         inversion = 0.0
     return Contrast(name, agent, None if math.isnan(echo) else echo, inversion)
-
-
-def _fields_beside(path: Path) -> Mapping:
-    """What the sidecar of a volume holds; nothing where there is none that can be read (which its reader says)."""
-    try:
-        found = json.loads(read_text(sidecar_of(path)))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _milliseconds(value: object, factor: float) -> float | None:

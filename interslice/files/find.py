@@ -144,6 +144,8 @@ def find_volumes(source: str | Path, suffixes: Sequence[str] = SUFFIXES, results
         volumes = [p for p in files if p.name.lower().endswith(tuple(suffixes))]
         one = dicom and any(map(is_dicom_file, files)) and (not volumes or holds_slices(folder))
         if one or (holds is not None and holds(folder)):
+            if not one:  # of DICOM images, the search for their series says what else is there
+                found.left_out |= {str(p): "beside the files of one scan: name it to read it" for p in volumes}
             name = "_".join(folder.relative_to(source).parts) or case_name(folder)
             found.items.append({"image": str(folder), "case": name})
         elif folder == source or deep:

@@ -22,6 +22,8 @@ class Findings:
     Attributes:
         scan: the measurement operator, in words.
         noise: the noise field, in words.
+        num_steps: network passes over the volume of each.
+        start_fraction: share of the schedule that they began from.
         num_draws: samples that the result is the mean of.
         relative_residual: |A x - y| / |y|, A x of the result and y measured.
         resumed_after: steps of the sampler that an interrupted run had done.
@@ -42,6 +44,8 @@ class Findings:
     noise_level: float | None = None
     antithetic: bool = False
     volumes_on: str = "device"
+    num_steps: int | None = None
+    start_fraction: float | None = None
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

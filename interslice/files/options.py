@@ -20,6 +20,14 @@ from interslice.usage import UsageError
 OWN = tuple(inspect.signature(run).parameters)
 """Arguments of `monai.bundle run` itself, in their order as words without a name."""
 SPECIAL = ("_target_", "_disabled_", "_mode_", "_requires_", "_desc_", "_meta_")
+DESCRIBES = (
+    "describes simulated scans, and this run takes measured ones, which bring their own: leave it out, or add "
+    "configs/evaluate.json to simulate"
+)
+MENDS = (
+    "is for measured scans, and this run simulates them from known volumes, which need none of it: leave it out, or "
+    "leave out configs/evaluate.json"
+)
 EXTENDED = ("bundle_root", "sample_dir", "run_dir")
 """Paths to which configs add names, so that they are used as they arrive; training's output_dir is another."""
 
@@ -86,13 +94,8 @@ def check_ids(config_files: Sequence[str], options: Mapping[str, object]) -> Non
 def no_use(given: Iterable[str], config: Mapping, options: Mapping) -> list[str]:
     """What is said of the options to which no part refers, and of those that describe what is not simulated here."""
     said = [line for key in given if (line := without_use(key, config, options))]
-    simulated = [] if "read_truth" in config else list(config.get("of_simulations", ()))
-    return said + [
-        f"--{key} describes simulated scans, and this run takes measured ones, which bring their own: leave it out, or "
-        "add configs/evaluate.json to simulate"
-        for key in given
-        if key.replace("::", "#") in simulated
-    ]
+    kind, why = ("of_measurements", MENDS) if "read_truth" in config else ("of_simulations", DESCRIBES)
+    return said + [f"--{key} {why}" for key in given if belongs(key, config.get(kind, ()))]
 
 
 def _check_ranks(config: Mapping) -> None:
@@ -104,6 +107,12 @@ def _check_ranks(config: Mapping) -> None:
             f"torchrun has started {ranks} processes, which would all do the same: add configs/multi_gpu_{kind}.json "
             "as the last config"
         )
+
+
+def belongs(key: str, ids: Sequence[str]) -> bool:
+    """Whether an option sets one of these ids, or a part of it."""
+    parts = SEPARATOR.split(key)
+    return any(parts[: len(own)] == own for own in map(SEPARATOR.split, ids))
 
 
 def runs(config: Mapping, run_id: str) -> bool:

@@ -3,7 +3,8 @@
     scan.nii.gz    scan.json    {"Modality": "MR", "SliceThickness": 4, "SpacingBetweenSlices": 5, ...}
 
 Read for what a NIfTI header has no field for; lengths are in mm (BIDS, "Common metadata fields"). What does not fit
-the volume is left aside, and that is said: the file may be of another one.
+the volume is left aside, and that is said: the file may be of another one. In a BIDS data set files higher up are read,
+too (interslice.files.inherited).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from interslice.files.find import case_name
+from interslice.files.inherited import inherited
 from interslice.files.limits import read_text
 
 MODALITIES = ("MR", "CT")
@@ -36,11 +38,13 @@ class Sidecar:
         modality: "MR" or "CT", or None.
         thickness: of the slices in mm, 0 for unknown.
         doubts: in words, what was left aside, and why.
+        by: where the thickness stands, in words.
     """
 
     modality: str | None = None
     thickness: float = 0.0
     doubts: tuple[str, ...] = ()
+    by: str = ""
 
 
 def sidecar_of(volume: Path) -> Path:
@@ -48,20 +52,38 @@ def sidecar_of(volume: Path) -> Path:
     return volume.with_name(f"{case_name(volume)}.json")
 
 
+def fields_of(volume: Path) -> dict:
+    """All that the JSON files of a volume say, the one beside it first; nothing of those that cannot be read."""
+    fields = {}
+    for _, stated in inherited(volume):
+        fields |= stated
+    try:
+        own = json.loads(read_text(sidecar_of(volume)))
+    except (OSError, ValueError, RecursionError):
+        own = {}
+    return fields | (own if isinstance(own, dict) else {})
+
+
 def read_sidecar(volume: Path, spacing: np.ndarray) -> Sidecar:
     """Of a volume whose voxels are `spacing` (mm, one per axis) apart; an empty one where there is no such file."""
-    path = sidecar_of(volume)
-    if not path.is_file():
-        return Sidecar()
-    try:
-        fields = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        return Sidecar(doubts=(f"{path.name} beside it cannot be read ({error}), and is left aside",))
-    if not isinstance(fields, dict) or not any(name in fields for name in KNOWN):
+    path, above = sidecar_of(volume), inherited(volume)
+    fields, by = {}, f"{path.name} beside it"
+    for file, stated in above:
+        fields |= stated
+        by = f"{file.name} above it" if "SliceThickness" in stated else by
+    if path.is_file():
+        try:
+            own = json.loads(read_text(path))
+        except (OSError, ValueError, RecursionError) as error:
+            return Sidecar(doubts=(f"{path.name} beside it cannot be read ({error}), and is left aside",))
+        own = own if isinstance(own, dict) else {}
+        fields |= own
+        by = f"{path.name} beside it" if "SliceThickness" in own else by
+    if not any(name in fields for name in KNOWN):
         return Sidecar()
     doubts: list[str] = []
     thickness = _thickness(fields, spacing, doubts)
-    return Sidecar(_modality(fields, doubts), thickness, tuple(f"{path.name} beside it: {d}" for d in doubts))
+    return Sidecar(_modality(fields, doubts), thickness, tuple(f"{by}: {d}" for d in doubts), by)
 
 
 def _modality(fields: dict, doubts: list[str]) -> str | None:

@@ -22,7 +22,7 @@ from interslice.files.mgh_read import read_mgh
 from interslice.files.nifti_read import open_nifti, read_nifti
 from interslice.files.nrrd_read import check_nrrd, read_nrrd
 from interslice.files.scan import Refusal, Scan, unreadable
-from interslice.files.sidecar import read_sidecar, sidecar_of
+from interslice.files.sidecar import read_sidecar
 from interslice.files.source import Source
 
 READERS = {"NIfTI": read_nifti, "FreeSurfer": read_mgh, "NRRD": read_nrrd, "MetaImage": read_metaimage}
@@ -67,7 +67,7 @@ class VolumeReader(ImageReader):
             warnings.warn(f"{path}: {doubt}", stacklevel=2)
         if not sidecar.thickness:
             return scan
-        return replace(scan, thickness=sidecar.thickness, thickness_by=f"{sidecar_of(path).name} beside it")
+        return replace(scan, thickness=sidecar.thickness, thickness_by=sidecar.by)
 
     def scan(self, path: Path) -> Scan:
         """By the reader of the file's format."""

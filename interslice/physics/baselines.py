@@ -129,7 +129,7 @@ class TotalVariation:
         volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
         return max(
             operator.starting_bytes(),
-            volume + operator.working_bytes() + total_variation_bytes(volume, measurement, operator.guided),
+            volume + operator.unweighted_bytes() + total_variation_bytes(volume, measurement, operator.guided),
         )
 
     def kept_bytes(self, operator: LinearOperator) -> float:

@@ -55,6 +55,9 @@ class LinearOperator(ABC):
     separable_axes: tuple[int, ...] = ()
     """Axes along which what is measured of a part of the volume depends on that part alone."""
 
+    missing_directions: float = 0.0
+    """Share of the directions of a plane, half a turn, of which the scan has nothing: the missing wedge."""
+
     averaged_axis: int | None = None
     """The axis of the volume along which the scan averages; None for none."""
 
@@ -204,6 +207,10 @@ class LinearOperator(ABC):
     def working_bytes(self) -> float:
         """Of A and A^T at work: a copy in another order."""
         return array_bytes(self.domain_shape) + array_bytes(self.range_shape)
+
+    def unweighted_bytes(self) -> float:
+        """Of A of `unweighted` at work, with y and W, and with what total variation makes of W."""
+        return self.working_bytes()
 
     def kept_bytes(self) -> float:
         """Of the tables that are kept on the device."""

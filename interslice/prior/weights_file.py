@@ -1,10 +1,10 @@
 """A file of weights, whatever it holds: a state dict of finite numbers, or one sentence that says why it is none.
 
-Nothing in a file is run: it is read by torch's `weights_only`, which knows tensors and plain containers. Before that,
-what is told by the first bytes (TorchScript, safetensors, ONNX, text, ...) is named, and the sizes that a zip file
-declares are held against a limit, as are those of the tensors afterwards: a small file can state large ones. torch
-does not check the checksums of a zip file, so they are checked here. Source of the layout: torch.save, "Serialization
-semantics" in PyTorch's notes; the zip format, PKWARE's APPNOTE.TXT.
+Nothing in a file is run: it is read by torch's `weights_only`, which knows tensors and plain containers, or as
+safetensors (interslice.prior.safetensors_file). Before that, what is told by the first bytes (TorchScript, ONNX, text,
+...) is named, and the sizes that a zip file declares are held against a limit, as are those of the tensors afterwards:
+a small file can state large ones. torch does not check the checksums of a zip file, so they are checked here. Source of
+the layout: torch.save, "Serialization semantics" in PyTorch's notes; the zip format, PKWARE's APPNOTE.TXT.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from interslice.files.content import POINTERS
 from interslice.files.machine import in_gigabytes
+from interslice.prior.safetensors_file import is_safetensors, read_safetensors
 from interslice.prior.stated import EXTRA_STATE, STORED, decoded
 
 LARGEST = 4.0
@@ -102,8 +103,8 @@ def no_checkpoint(path: Path, largest: float) -> str | None:
     for sign, what in OTHERS.items():
         if start.startswith(sign):
             return f": {what}"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size:
-        return ": they are safetensors: read them with safetensors.torch.load_file, and torch.save what that gives"
+    if is_safetensors(start, size):
+        return None
     if path.suffix.lower() == ".onnx" or (start[0] == 8 and (b"onnx" in start or b"pytorch" in start)):
         return f": they are an ONNX model, and the network is trained and run by torch: {AGAIN}"
     words = start.lstrip()[:SHOWN].decode("latin-1")
@@ -141,7 +142,11 @@ def no_checkpoint_in_zip(path: Path, largest: float) -> str | None:
 
 
 def loaded(path: Path) -> object:
-    """What torch reads of a file without running any of it."""
+    """What torch, or safetensors, reads of a file without running any of it."""
+    with path.open("rb") as file:
+        start, size = file.read(9), os.fstat(file.fileno()).st_size
+    if is_safetensors(start, size):
+        return read_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of types of storage that torch no longer writes

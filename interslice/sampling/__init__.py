@@ -11,6 +11,7 @@ from interslice.sampling.foreground import ForegroundInferer
 from interslice.sampling.inferers import DiffusionInverseInferer
 from interslice.sampling.inside import InsideInferer
 from interslice.sampling.known_spacing import KnownSpacingInferer
+from interslice.sampling.missing_directions import MissingDirections
 from interslice.sampling.noise_aware import NoiseAware
 from interslice.sampling.posterior_steps import (
     GaussianPosterior,
@@ -25,7 +26,7 @@ from interslice.sampling.volumes import Storage
 
 __all__ = [
     "ConjugateGradient", "DiffusionInverseInferer", "ForegroundInferer", "GaussianPosterior", "InsideInferer",
-    "KnownSpacingInferer", "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient", "Proximal",
-    "SliceTotalVariation", "Storage", "SubjectBoxes", "TotalVariationProximal", "Trajectory", "Unconditional",
-    "Variational",
+    "KnownSpacingInferer", "MissingDirections", "NoiseAware", "NoisyNullSpace", "NullSpace", "PosteriorGradient",
+    "Proximal", "SliceTotalVariation", "Storage", "SubjectBoxes", "TotalVariationProximal", "Trajectory",
+    "Unconditional", "Variational",
 ]  # fmt: skip

@@ -161,4 +161,4 @@ class TotalVariationProximal(_Weighted):
 
     def working_bytes(self, operator: LinearOperator) -> float:
         volume, measurement = array_bytes(operator.domain_shape), array_bytes(operator.range_shape)
-        return total_variation_bytes(volume, measurement, operator.guided) + operator.working_bytes()
+        return total_variation_bytes(volume, measurement, operator.guided) + operator.unweighted_bytes()

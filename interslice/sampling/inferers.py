@@ -15,6 +15,7 @@ they lie, and what the device then holds, is said in volumes.py.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -163,6 +164,14 @@ class DiffusionInverseInferer(VolumeInferer):
             )
         self.keeper = keeper
 
+    def with_steps(self, num_steps: int, start_fraction: float, num_draws: int) -> DiffusionInverseInferer:
+        """A copy that takes other steps, and draws."""
+        other = copy.copy(self)
+        other.timesteps = time_steps(len(self.alpha_bars), num_steps, start_fraction)
+        other.num_steps, other.start_fraction = num_steps, start_fraction
+        other.from_noise, other.num_draws = start_fraction == 1, whole_number("num_draws", num_draws, 1)
+        return other
+
     @property
     def settings(self) -> dict:
         """What a record of the run should say of it, by the names of the arguments."""
@@ -191,7 +200,7 @@ class DiffusionInverseInferer(VolumeInferer):
         found = Findings(
             str(operator), str(run.noise.field), self.num_draws, misfit, resumed_after=resumed_after,
             noise_level=getattr(run.data_consistency, "noise_level", None), antithetic=self.antithetic,
-            volumes_on=run.volumes.place,
+            volumes_on=run.volumes.place, num_steps=self.num_steps, start_fraction=self.start_fraction,
         )  # fmt: skip
         if deviations is not None:
             found = found.with_map("std", deviations.div_(self._spread_of_one()).sqrt_()[None])

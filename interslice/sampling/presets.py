@@ -32,6 +32,18 @@ def chosen_preset(
     return chosen if guide is None else {**chosen, **(with_guide or {})}
 
 
+def unless_given(chosen: Mapping[str, object], others: Mapping[str, Mapping], **given: object) -> dict | None:
+    """The settings of `others` for the chosen preset; None where one of its settings was `given` another value.
+
+    Args:
+        chosen: of `chosen_preset`.
+        others: name of a preset -> settings that go before its own.
+        given: the settings as they are after overlays and the command line.
+    """
+    as_chosen = all(chosen[name] == value for name, value in given.items())
+    return dict(others[chosen["name"]]) if as_chosen else None
+
+
 def by_guide(guide: object, guided: object, otherwise: object) -> object:
     """What belongs to a run with a guide, or without one."""
     return otherwise if guide is None else guided

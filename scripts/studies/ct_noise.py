@@ -68,18 +68,16 @@ def plain_logarithm(counts: torch.Tensor, photons: float) -> tuple[torch.Tensor,
     return p.float(), RayNoise((1 / counts.clamp_min(0.5)).numpy().astype(np.float32))
 
 
-def rays(random: int = 0) -> dict:
-    """Mean error of the line integral of single rays, with its standard error, by dose and thickness."""
-    found: dict = {}
-    for photons in DOSES:
-        for p in THICKNESSES:
-            counts = count_photons(torch.full((200, 50, 20), p), photons, 0.0, random)
-            estimates = {
-                PLAIN: plain_logarithm(counts, photons)[0].numpy(),
-                "ours": rays_of(counts.numpy(), photons)[0],
-            }
-            found[f"{photons:g} {p:g}"] = {name: mean_of(e - p) for name, e in estimates.items()}
-    return found
+def rays() -> dict:
+    """`errors_of` by dose and thickness."""
+    return {f"{photons:g} {p:g}": errors_of(photons, p) for photons in DOSES for p in THICKNESSES}
+
+
+def errors_of(photons: float, p: float) -> dict:
+    """Mean error of the line integral of single rays, with its standard error."""
+    counts = count_photons(torch.full((200, 50, 20), p), photons, 0.0, 0)
+    estimates = {PLAIN: plain_logarithm(counts, photons)[0].numpy(), "ours": rays_of(counts.numpy(), photons)[0]}
+    return {name: mean_of(e - p) for name, e in estimates.items()}
 
 
 def mean_of(values: np.ndarray) -> list[float]:

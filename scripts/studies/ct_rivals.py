@@ -17,19 +17,17 @@ import math
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from interslice.files.last_words import plain_endings
-from interslice.files.whole import written_whole
 from interslice.files.write import write_json
 from interslice.report.titles import TITLES
 from interslice.usage import UsageError
 from scripts.studies.bench import Bench
 from scripts.studies.record import Record
 from scripts.studies.tables import cell, fill, table
-from scripts.studies.tune_ct import SPACING, kept_slices
+from scripts.studies.tune_ct import write_slab
 
 CHEST = Path("sample_data/ct/truth/lidc_idri_0001.nii.gz")
 PHOTONS = (1e5, 1e4)
@@ -146,12 +144,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/ct_rivals.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/ct.md"))
     args = parser.parse_args(argv)
-    thorax = args.work_dir / "thorax.nii.gz"
-    if not thorax.exists():
-        args.work_dir.mkdir(parents=True, exist_ok=True)
-        volume = kept_slices(args.tuning_volume)
-        with written_whole(thorax) as partial_file:
-            nib.save(nib.Nifti1Image(volume.numpy(), np.diag([SPACING] * 3 + [1.0])), partial_file)
+    thorax, _ = write_slab(args.tuning_volume, args.work_dir)
     record = Record(args.output, {"rival": f"{RIVAL} 0.2.0", "iterations": ITERATIONS})
     volumes = {"thorax": thorax, "chest": CHEST}
     record.fill(plan(args.photons, args.seeds), partial(run, volumes, others, record), "rivals")

@@ -159,8 +159,18 @@ def test_settings_of_simulations_are_refused_where_nothing_is_simulated(task, wo
     check_options([*RUN, "inference", "--config_file", str([*files, "configs/evaluate.json"]), *words.split()])
 
 
-def test_settings_of_simulations_exist():
+@pytest.mark.parametrize("words", ["--truncation leave", "--remove_rings true", "--beam_hardening 120.0",
+                                   "--raw#every 2", "--raw::rebin fan"])  # fmt: skip
+def test_what_mends_measured_scans_is_refused_where_they_are_simulated(words):
+    files = ["configs/inference.json", "configs/task_svct.json"]
+    check_options([*RUN, "inference", "--config_file", str(files), *words.split()])
+    with pytest.raises(UsageError, match=f"{words.split()[0]} is for measured scans, .* leave out configs/evaluate"):
+        check_options([*RUN, "inference", "--config_file", str([*files, "configs/evaluate.json"]), *words.split()])
+
+
+def test_settings_of_simulations_and_of_measurements_exist():
     for task in ("inference", "task_svct", "task_csmri"):
-        files = ["configs/inference.json", f"configs/{task}.json", "configs/evaluate.json"]
-        for name in ConfigParser.load_config_files(files)["of_simulations"]:
-            check_options([*RUN, "inference", "--config_file", str(files), f"--{name}", "1"])
+        of_both = ["configs/inference.json", f"configs/{task}.json"]
+        for kind, files in (("of_simulations", [*of_both, "configs/evaluate.json"]), ("of_measurements", of_both)):
+            for name in ConfigParser.load_config_files(files).get(kind, ()):
+                check_options([*RUN, "inference", "--config_file", str(files), f"--{name}", "1"])

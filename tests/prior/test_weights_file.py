@@ -76,7 +76,7 @@ np.savez(ARRAYS, a=np.zeros(3))
         (b"version https://git-lfs.github.com/spec/v1\noid", "pointer whose data were not fetched by Git LFS"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
         (b"\x1f\x8b\x08" + bytes(99), "compressed by gzip: unpack it first"),
-        ((60).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}' + bytes(60), "safetensors: read them with"),
+        ((60).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}' + bytes(60), "the file may be truncated or damaged"),
         (b"\x08\x07\x12\x07pytorch\x1a\x05" + bytes(99), "an ONNX model"),
         (TRACED.getvalue(), "a TorchScript program, which is code"),
         (ARRAYS.getvalue(), "a zip file, but not one that torch.save wrote"),

@@ -40,3 +40,12 @@ def test_what_is_claimed_of_bias_is_recorded():
     for found in (*record["rays"].values(), *record["disc"].values()):
         mean, error = found["ours"]
         assert abs(mean) < 4 * error + 1e-6 * (1 + abs(mean)), found
+
+
+@pytest.mark.parametrize(("photons", "thickness"), [(1e3, 6.0), (1e5, 4.0)])
+def test_what_is_recorded_of_bias_is_what_comes_out_today(photons, thickness):
+    """Where few photons come and where many do: the means and errors of the same draws."""
+    record = json.loads((ROOT / "docs/ct_noise.json").read_text())["rays"][f"{photons:g} {thickness:g}"]
+    found = ct_noise.errors_of(photons, thickness)
+    for name, (mean, error) in record.items():
+        assert found[name] == pytest.approx([mean, error], rel=1e-3, abs=0.02 * error), name

@@ -204,7 +204,7 @@ def test_without_options_everything_is_written(tmp_path, monkeypatch, capsys):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export, "find_spec", lambda name: True)
-    monkeypatch.setattr(export, "read_network", lambda *_: None)
+    monkeypatch.setattr(export, "read_network", lambda *_: (None, None))
     for kind, result in (("torchscript", 0.0), ("onnx", 1e-6), ("zip", (7, "abc"))):
         monkeypatch.setattr(
             export, f"write_{kind}", lambda path, *_, text=kind, result=result: path.write_text(text) and result

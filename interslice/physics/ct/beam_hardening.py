@@ -79,7 +79,7 @@ class CorrectHardeningd(MapTransform):
     """Line integrals of a spectrum become those at one energy, as far as what they passed was water.
 
     Args:
-        keys: projections (1, views, columns, rows), line integrals; their "noise" follows.
+        keys: projections (1, views, columns, rows), line integrals as they were measured; their "noise" follows.
         hardening: nothing; the voltage of the tube in kV; or c_1, c_2, ...
         scale: the HounsfieldScale, for mu_w.
 

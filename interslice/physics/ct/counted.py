@@ -10,17 +10,18 @@ Without a flat field the values are counts of `air_counts` through air, less the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import median_filter
 
 from interslice.files.limits import Limits
 from interslice.files.scan import Refusal, unreadable
 from interslice.physics.ct.attenuation import LOWEST_COUNT, line_integrals_of, lowest_of
-from interslice.physics.ct.counting import RayNoise, rays_of
+from interslice.physics.ct.counting import RayNoise, as_float64, rays_of, some_views
 from interslice.physics.ct.dead_columns import WIDEST_GAP, interpolated, listed, longest_run
 
 SATURATED = 0.001
@@ -28,7 +29,7 @@ SATURATED = 0.001
 TOO_SMALL = 0.01
 """Share of the counts between 0 and a half from which they are hardly counts."""
 DARK = 0.1
-"""Share of the median through air, less than which an element of the flat field sees too little to be used."""
+"""Share of what its neighbours see through air, less than which an element of the flat field sees too little."""
 FIELDS = ("flat", "dark", "bad_pixels")
 """Fields of the JSON file that name an array (columns, rows), or several of them one after the other."""
 NAMES = ("air_counts", "photons", "electronic_noise", *FIELDS)
@@ -100,15 +101,13 @@ class Counted:
         for name in FIELDS:
             if (array := getattr(self, name)) is not None and array.shape != counts.shape[1:]:
                 raise Refusal(f"{name} has {array.shape} (columns, rows), and the projections have {counts.shape[1:]}")
-        counts, said = counts.astype(np.float64), []
-        if self.dark is not None:
-            counts = counts - self.dark
+        said = []
         air, bad = self._air(), np.zeros(counts.shape[1:], bool) if self.bad_pixels is None else self.bad_pixels
         if self.flat is not None:
             usual = float(np.median(air))
             if not usual > 0:
                 raise Refusal(f"flat is {usual:.4g} above dark in most elements: are the two swapped?")
-            bad = bad | (air < DARK * usual)
+            bad = bad | dark_elements(air)
             air = np.where(bad, usual, air)
         if bad.any():
             gap = max(longest_run(row) for row in bad.T)
@@ -117,10 +116,14 @@ class Counted:
                     f"{listed(bad)} are bad, up to {gap} beside each other, and at most {WIDEST_GAP} are filled in: "
                     "leave those columns out"
                 )
-            counts = np.where(bad, 0.0, counts)
-            counts = interpolated(counts / air, bad) * air
             said = [f"{listed(bad)} hold bad elements, which are interpolated from their neighbours"]
-        p, noise = self._line_integrals(counts, air, path)
+
+        def corrected(some: np.ndarray) -> np.ndarray:
+            """Counts of some views, float64, less the dark current, with bad elements filled in."""
+            some = as_float64(some) if self.dark is None else as_float64(some) - self.dark
+            return interpolated(np.where(bad, 0.0, some) / air, bad) * air if bad.any() else some
+
+        p, noise = self._line_integrals(counts, corrected, air, path)
         return p, noise if noise is None or not bad.any() else noise.without(bad), said
 
     def _air(self) -> float | np.ndarray:
@@ -128,10 +131,10 @@ class Counted:
             return float(self.air_counts)
         return self.flat.astype(np.float64) - (0.0 if self.dark is None else self.dark)
 
-    def _line_integrals(self, counts: np.ndarray, air: float | np.ndarray, path: Path
-                        ) -> tuple[np.ndarray, RayNoise | None]:  # fmt: skip
+    def _line_integrals(self, counts: np.ndarray, corrected: Callable[[np.ndarray], np.ndarray],
+                        air: float | np.ndarray, path: Path) -> tuple[np.ndarray, RayNoise | None]:  # fmt: skip
         usual = float(np.median(air))
-        small = warn_of(counts, usual, path)
+        small = warn_of((some for _, some in some_views(counts, corrected)), usual, path)
         counted = lowest_of(usual) == LOWEST_COUNT and small <= TOO_SMALL
         if self.photons is None and self.electronic_noise and lowest_of(usual) != LOWEST_COUNT:
             raise Refusal(
@@ -139,10 +142,30 @@ class Counted:
                 "of photons: state photons, how many these stand for, or leave it out"
             )
         if self.photons is None and not self.electronic_noise and not counted:
-            share = torch.from_numpy(np.ascontiguousarray(counts / air * usual)).float()
-            return line_integrals_of(share, usual).numpy(), None
+            p = np.empty(counts.shape, np.float32)
+            for views, some in some_views(counts, corrected):
+                p[views] = line_integrals_of(torch.from_numpy(some / air * usual).float(), usual).numpy()
+            return p, None
         scale = 1.0 if self.photons is None else self.photons / usual
-        return rays_of(counts * scale, np.asarray(air) * scale, self.electronic_noise * scale)
+        return rays_of(
+            counts, np.asarray(air) * scale, self.electronic_noise * scale, lambda some: corrected(some) * scale
+        )
+
+
+def dark_elements(air: np.ndarray) -> np.ndarray:
+    """bool (columns, rows): elements of a flat field that see less than DARK of the good ones before them.
+
+    From the brightest column outwards: what a bowtie filter lets through falls to the edges, but by and by.
+    """
+    level = median_filter(np.median(air, axis=1), 5, mode="nearest")
+    middle, dark = int(level.argmax()), np.zeros(air.shape, bool)
+    for way in (range(middle, len(air)), range(middle, -1, -1)):
+        near = np.full(air.shape[1], level[middle])
+        for column in way:
+            dark[column] = air[column] < DARK * near
+            step = np.minimum(air[column], 2 * near) - near  # no single bright element may darken the next
+            near += np.where(dark[column], 0.0, 0.5 * step)
+    return dark
 
 
 def field_of(name: str, file: object, folder: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
@@ -177,32 +200,40 @@ def read_field(path: Path, limits: Limits, read_image: Callable[[Path, Limits], 
     return np.asarray(array, np.float32).reshape(-1, *array.shape[-2:])
 
 
-def warn_of(counts: np.ndarray, air: float, path: Path) -> float:
+def warn_of(parts: Iterable[np.ndarray], air: float, path: Path) -> float:
     """Say what is doubtful about counts, of so many through air, and return the share of those between 0 and a half.
+
+    Args:
+        parts: the counts, some after the others.
 
     Raises:
         Refusal: no counts at all.
     """
-    if not np.isfinite(counts).all():
-        raise Refusal(f"{int((~np.isfinite(counts)).sum())} counts are NaN or infinite")
-    empty = int((counts <= 0).sum())
-    if empty == counts.size:
-        raise Refusal("every count is zero")
     lowest = lowest_of(air)
+    size = infinite = empty = few = clipped = 0
+    highest = -np.inf
+    for counts in parts:
+        size, infinite = size + counts.size, infinite + int((~np.isfinite(counts)).sum())
+        empty, few = empty + int((counts <= 0).sum()), few + int(((counts > 0) & (counts < lowest)).sum())
+        if (top := counts.max()) > highest:
+            highest, clipped = top, 0
+        clipped += int((counts == highest).sum())
+    if infinite:
+        raise Refusal(f"{infinite} counts are NaN or infinite")
+    if empty == size:
+        raise Refusal("every count is zero")
     taken = "half a count" if lowest == LOWEST_COUNT else f"{lowest:g}"
     if empty:
         where = ", where their neighbours do not tell better" if lowest == LOWEST_COUNT else ""
         warnings.warn(f"{path}: {empty} counts are zero or negative and are taken as {taken}{where}", stacklevel=6)
-    small = float(((counts > 0) & (counts < lowest)).mean())
+    small = few / size
     if small > TOO_SMALL:
         warnings.warn(
             f"{path}: {small:.1%} of the counts lie between 0 and {lowest:g} and are taken as {taken}: for "
             "transmission on another scale than counts, divide by air_counts and state air_counts 1",
             stacklevel=6,
         )
-    highest = counts.max()
-    clipped = int((counts == highest).sum())
-    share = clipped / counts.size
+    share = clipped / size
     # Through air, counts reach air_counts and scatter about it; a detector that stops below has met its limit.
     if share > SATURATED and clipped >= 10 and highest < 0.98 * air:
         warnings.warn(

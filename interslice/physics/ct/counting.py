@@ -21,6 +21,7 @@ Neighbours are those along columns and rows of one view: as few as have `ENOUGH`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,8 @@ LEAST = 0.5
 """Photons that are taken where fewer are, and no neighbours can tell."""
 ORDER = 2
 """Of the local polynomials along the columns that p0 follows."""
+AT_ONCE = 2**18
+"""Rays that are worked on at once, in whole views: it takes 40 arrays of them, which is little beside a scan."""
 FARTHEST = 5.0
 """How far from p0 the step may lead: it is as long only where the read-out drowns what little arrives."""
 
@@ -65,16 +68,44 @@ class RayNoise:
         return RayNoise(np.where(lost, np.float32(np.inf), self.variance))
 
 
-def rays_of(counts: np.ndarray, air: float | np.ndarray, read_out: float = 0.0) -> tuple[np.ndarray, RayNoise]:
+def as_float64(counts: np.ndarray) -> np.ndarray:
+    """Counts that are photons already."""
+    return counts.astype(np.float64)
+
+
+def some_views(counts: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = as_float64
+               ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
+    """Which views, AT_ONCE rays or one view, and what `of` makes of their counts (some views, columns, rows)."""
+    step = max(1, AT_ONCE // math.prod(counts.shape[1:]))
+    for begin in range(0, len(counts), step):
+        views = slice(begin, begin + step)
+        yield views, of(counts[views])
+
+
+def rays_of(counts: np.ndarray, air: float | np.ndarray, read_out: float = 0.0,
+            photons_of: Callable[[np.ndarray], np.ndarray] = as_float64) -> tuple[np.ndarray, RayNoise]:  # fmt: skip
     """Line integrals (views, columns, rows) of counts of photons, float32, with their variance.
 
     Args:
         counts: (views, columns, rows), finite; zero and negative readings are data like others.
-        air: I0, positive; of each element (columns, rows), or one number.
+        air: I0, positive, in photons; of each element (columns, rows), or one number.
         read_out: s, standard deviation in photons.
+        photons_of: what makes photons, float64, of the counts of some views.
     """
-    y, air = counts.astype(np.float64), np.asarray(air, np.float64)
-    photons = np.broadcast_to(air, y.shape)
+    low, high = np.full(counts.shape[1:], np.inf), np.full(counts.shape[1:], -np.inf)
+    for _, y in some_views(counts, photons_of):
+        np.minimum(low, y.min(0), out=low)
+        np.maximum(high, y.max(0), out=high)
+    air, constant = np.asarray(air, np.float64), low == high
+    p, variance = np.empty(counts.shape, np.float32), np.empty(counts.shape, np.float32)
+    for views, y in some_views(counts, photons_of):
+        p[views], variance[views] = _rays_of(y, np.broadcast_to(air, y.shape), read_out, constant)
+    return p, RayNoise(variance)
+
+
+def _rays_of(y: np.ndarray, photons: np.ndarray, read_out: float, constant: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """p and v of some views; `constant`, bool (columns, rows), are elements that have one value in all views."""
     mean, size, number = neighbours(y, photons, read_out, ENOUGH)
     offset = 0.5 * (1 + read_out**2 / np.maximum(mean, 1.0))
     first = p = scored(-np.log((mean + offset / number) / photons), y, mean)
@@ -84,11 +115,11 @@ def rays_of(counts: np.ndarray, air: float | np.ndarray, read_out: float = 0.0) 
             m0 = photons * np.exp(-p0)
             p = np.where(here, scored(p0, y, m0) - own * (1 + read_out**2 / m0) / (2 * m0), p)
     # Neighbours do not know of dead elements, which have one value in all views, nor of edges where few meet many.
-    alone = (np.abs(y - mean) > ASTRAY * np.sqrt(mean + read_out**2)) | (np.ptp(y, axis=0) == 0)
+    alone = (np.abs(y - mean) > ASTRAY * np.sqrt(mean + read_out**2)) | constant
     alone |= (size == 1) & (y < ENOUGH / 4)
     p[alone] = -np.log(np.maximum(y, LEAST) / photons)[alone]
     mean, *_ = neighbours(y, photons, read_out, ENOUGH_TO_WEIGH, others=True)
-    return p.astype(np.float32), RayNoise(((mean + read_out**2) / np.square(mean)).astype(np.float32))
+    return p, (mean + read_out**2) / np.square(mean)
 
 
 def scored(p0: np.ndarray, y: np.ndarray, m0: np.ndarray) -> np.ndarray:

@@ -200,7 +200,7 @@ class ScanGeometry:
     def helical(self) -> bool:
         """Whether the source of a cone beam climbs by more than a row as it turns one way, evenly but for small moves.
 
-        A flying focal spot moves to and fro, which is no climb.
+        A flying focal spot moves to and fro, which is no climb; nor are steps from one of `stops` to the next.
         """
         heights, angles = self.per_view("source_row_offset"), self.unwrapped
         steps = angles.diff()
@@ -209,7 +209,20 @@ class ScanGeometry:
         heights, angles = heights - heights.mean(), angles - angles.mean()
         climb = (heights @ angles).abs() / angles.norm()
         risen = float(heights.max() - heights.min()) > self.row_size / self.magnification
-        return risen and float(climb) > CLIMBING * float(heights.norm())
+        return risen and float(climb) > CLIMBING * float(heights.norm()) and self.stops < 2
+
+    @property
+    def stops(self) -> int:
+        """How often a cone beam stays at a height, within a row, for more than a quarter of a turn, and then moves on.
+
+        A circle has one stop; a helix has none, however few its views, and at most one if it is very slow.
+        """
+        if self.beam != "cone":
+            return 1
+        heights, row = self.per_view("source_row_offset"), self.row_size / self.magnification
+        ends = ((heights.diff().abs() > row).nonzero().flatten() + 1).tolist()
+        parts = zip(heights.tensor_split(ends), self.unwrapped.tensor_split(ends))
+        return sum(float(h.max() - h.min()) <= row and float(a.max() - a.min()) > math.pi / 2 for h, a in parts)
 
     @property
     def columns(self) -> torch.Tensor:

@@ -57,8 +57,8 @@ class CheckProjectionsd(MapTransform):
         scale: the HounsfieldScale, for the attenuation of water.
 
     Raises:
-        ValueError: angles in radians, wrong counts through air, a missing offset of the detector, lengths in another
-            unit, too many dead columns; with the value, the limit and what to do.
+        ValueError: a scan in steps, angles in radians, wrong counts through air, a missing offset of the detector,
+            lengths in another unit, too many dead columns; with the value, the limit and what to do.
 
     What is doubtful alone is warned of, and carried along (interslice.files.doubts).
     """
@@ -72,6 +72,7 @@ class CheckProjectionsd(MapTransform):
         for key in self.key_iterator(d):
             geometry = d[key].meta["geometry"]
             try:
+                check_stops(geometry)
                 said = check_angles(geometry)
                 p, dead, more = with_dead_filled(d[key].as_tensor()[0].numpy(), may_stay(geometry))
                 said += more
@@ -85,6 +86,15 @@ class CheckProjectionsd(MapTransform):
                 d[key].meta["noise"] = d[key].meta["noise"].without(dead)
             add_doubts(d[key], *said)
         return d
+
+
+def check_stops(geometry: ScanGeometry) -> None:
+    """Raise ValueError for a scan whose table stood still while the source turned, and moved on in between."""
+    if geometry.stops > 1:
+        raise ValueError(
+            f"the source turns at {geometry.stops} heights (source_row_offset), one after the other: a scan in steps "
+            "is no helix and no circle; make a file of the views of each height, and reconstruct them one by one"
+        )
 
 
 def check_angles(geometry: ScanGeometry) -> list[str]:

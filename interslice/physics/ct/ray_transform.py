@@ -7,6 +7,7 @@ import torch
 from interslice.files.memory import array_bytes
 from interslice.physics.ct.filtered_back_projection import filtered_back_projection
 from interslice.physics.ct.geometry import Grid, ScanGeometry
+from interslice.physics.ct.redundancy import missing_directions
 from interslice.physics.linear_operator import LinearOperator
 from interslice.physics.noise_level import noise_norm
 
@@ -34,6 +35,7 @@ class RayTransform(LinearOperator):
         super().__init__(grid.shape, geometry.range_shape)
         self.geometry, self.grid, self.background = geometry, grid, background
         self.gains = tuple(min(grid.spacing) / s for s in grid.spacing)
+        self.missing_directions = missing_directions(geometry)
 
     def __str__(self) -> str:
         return f"{self.geometry}, voxels of {' x '.join(f'{s:.3g}' for s in self.grid.spacing)} mm"

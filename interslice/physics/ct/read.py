@@ -48,7 +48,8 @@ class LoadProjectionsd(MapTransform):
         keys: paths.
         limits: of the size of a file and of memory.
         raw: which views are read of a scanner's raw data.
-        water: attenuation in 1/mm that HU are reckoned with; raw data that state their own are brought to it.
+        water: attenuation in 1/mm that HU are reckoned with; raw data that state their own are brought to it. None
+            leaves them as they were measured, for what begins there (beam_hardening.py).
 
     Raises:
         FileNotFoundError: no file, or no geometry beside it.

@@ -45,6 +45,14 @@ def angular_steps(geometry: ScanGeometry) -> torch.Tensor:
     return steps
 
 
+def missing_directions(geometry: ScanGeometry) -> float:
+    """Share of half a turn in which no view looks through the isocenter: what lies between gaps of more than `MISSING`
+    usual steps."""
+    gaps, usual = _gaps((geometry.radians % math.pi).sort().values, math.pi)
+    wedges = gaps[gaps > min(MISSING * float(usual), WIDEST)] - usual
+    return float(wedges.clamp_min(0).sum()) / math.pi
+
+
 def ray_shares(geometry: ScanGeometry) -> torch.Tensor:
     """(views, columns) w. Tilts, and the way along a helix, are not looked at."""
     if _half_turn_is_whole(geometry):

@@ -41,6 +41,7 @@ class SparseRadon(RayTransform):
         grid: as many slices as the geometry has rows.
         model: "joseph", "strip", or "auto": strip where the detector's bins, at the isocenter, are wider than pixels.
         background: value of air in the volume; see RayTransform.
+        keep: the matrix in this process, for the next operator of this geometry.
 
     Raises:
         ValueError: another beam, or a grid whose slices are not the geometry's rows.
@@ -49,7 +50,8 @@ class SparseRadon(RayTransform):
 
     separable_axes = (2,)
 
-    def __init__(self, geometry: ScanGeometry, grid: Grid, model: str = "auto", background: float = 0.0) -> None:
+    def __init__(self, geometry: ScanGeometry, grid: Grid, model: str = "auto", background: float = 0.0,
+                 keep: bool = True) -> None:  # fmt: skip
         if geometry.beam not in ("parallel", "fan"):
             raise ValueError(f'SparseRadon is for "parallel" and "fan" beams, got {geometry.beam!r}: use ConeBeam')
         if model not in MODELS:
@@ -66,7 +68,8 @@ class SparseRadon(RayTransform):
             model = "strip" if geometry.column_size / geometry.magnification > 1.01 * pixel else "joseph"
         self.model = model
         in_plane = Grid((*grid.shape[:2], 1), (*grid.spacing[:2], 1.0), (*grid.center[:2], 0.0))
-        self._rows, self._transposed = system_matrix(geometry.one_row(), in_plane, model)
+        build = system_matrix if keep else system_matrix.__wrapped__
+        self._rows, self._transposed = build(geometry.one_row(), in_plane, model)
         self._cast: dict[tuple, tuple[torch.Tensor, ...]] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ share of the largest one that it has, too, where that is more."""
 SHIFTED = 1.05
 """Times the circle that each view sees whole that all see together, from which a detector is shifted."""
 SHARE = 0.05
-"""Of the views: fewer that are cut off are passed over."""
+"""Of the views that cut off a row of the detector: fewer are passed over."""
 WIDEST = 1.5
 """Times half a detector's width that an extended projection reaches from the middle, at most."""
 THIN = 0.1
@@ -50,13 +50,15 @@ THIN = 0.1
 
 
 def edges(p: np.ndarray) -> np.ndarray:
-    """(2, views) line integrals at both ends of the columns."""
+    """(2, views, rows) line integrals at both ends of the columns."""
     width = max(2, p.shape[1] // 60)
-    return np.stack([p[:, :width].mean((1, 2)), p[:, -width:].mean((1, 2))])
+    return np.stack([p[:, :width].mean(1), p[:, -width:].mean(1)])
 
 
-def share_cut_off(p: np.ndarray, geometry: ScanGeometry | None = None) -> float:
-    """Of the views of (views, columns, rows) that do not come to air at both ends.
+def shares_cut_off(p: np.ndarray, geometry: ScanGeometry | None = None) -> np.ndarray:
+    """(rows,) of each row of (views, columns, rows) the share of views that do not come to air at both ends.
+
+    Rows are judged one by one: in parallel and fan beams they are the slices, and a body may be too wide in a few.
 
     Of a detector that is shifted to one side and sees every line from there (field_of_view.py), at the far end.
     """
@@ -64,7 +66,7 @@ def share_cut_off(p: np.ndarray, geometry: ScanGeometry | None = None) -> float:
     if geometry is not None and radius_seen(geometry) > SHIFTED * geometry.field_radius:
         first, last = geometry.columns[:, 0].abs().mean(), geometry.columns[:, -1].abs().mean()
         ends = ends[:1] if first > last else ends[1:]
-    return float((ends.max(0) > max(EDGE, SHARE * float(p.max()))).mean())
+    return (ends.max(0) > max(EDGE, SHARE * float(p.max()))).mean(0)
 
 
 def extended(p: np.ndarray, width: float, water: float) -> tuple[np.ndarray, int]:
@@ -132,10 +134,10 @@ def around(grid: Grid, geometry: ScanGeometry) -> tuple[Grid, tuple[slice, ...]]
 
 
 def on_grid(operator: RayTransform, grid: Grid) -> RayTransform:
-    """The same scan of another grid, which lies in nothing."""
+    """The same scan of another grid, which lies in nothing; used once, so that no matrix of it is kept."""
     if isinstance(operator, ConeBeam):
         return ConeBeam(operator.geometry, grid, operator.backend, 0.0)
-    return SparseRadon(operator.geometry, grid, operator.model, 0.0)
+    return SparseRadon(operator.geometry, grid, operator.model, 0.0, keep=False)
 
 
 class MendTruncationd(MapTransform):
@@ -157,12 +159,17 @@ class MendTruncationd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             p = d[key].as_tensor()[0].numpy()
-            if (share := share_cut_off(p, d[key].meta.get("geometry"))) > SHARE:
-                said = f"{share:.0%} of the views do not come to air at the detector's edge: the body is cut off"
-                d[key] = self._mended(d[key], f"{said}, and near the border values are ")
+            shares = shares_cut_off(p, d[key].meta.get("geometry"))
+            if (cut := shares > SHARE).any():
+                rows = "" if cut.all() else f" in {cut.sum()} of {len(cut)} rows"
+                said = (
+                    f"{shares[cut].mean():.0%} of the views do not come to air at the detector's edge{rows}: the body "
+                    "is cut off"
+                )
+                d[key] = self._mended(d[key], cut, f"{said}, and near the border values are ")
         return d
 
-    def _mended(self, projections: MetaTensor, said: str) -> MetaTensor:
+    def _mended(self, projections: MetaTensor, cut: np.ndarray, said: str) -> MetaTensor:
         if self.truncation == "leave":
             add_doubts(projections, f"{said}too high, with a bright rim (--truncation extrapolate guesses the rest)")
             return projections
@@ -177,7 +184,9 @@ class MendTruncationd(MapTransform):
                 )
             add_doubts(projections, f"{said}uncertain; the grid is enlarged to hold it")
             return projections
-        rest = projections.as_tensor() - outside(p, operator, self.scale.water)[None]
-        mended = MetaTensor(rest, meta=projections.meta)
+        off = outside(p, operator, self.scale.water)
+        if operator.separable_axes:  # rows are slices, and others than these are whole
+            off *= torch.from_numpy(cut)
+        mended = MetaTensor(projections.as_tensor() - off[None], meta=projections.meta)
         add_doubts(mended, f"{said}uncertain; what lies outside of the grid is guessed, as water, and taken off")
         return mended

@@ -33,13 +33,17 @@ LEAST_ROW = 1e-3
 """Least W^(1/2), by which y_B is divided for filtered back-projection, whose rays all count alike."""
 
 
+CANDIDATES = 4
+"""Slices among which the largest |B| is looked for."""
+
+
 class WeightedRays(RayTransform):
     """The rays of an operator, each times a number.
 
     Args:
         rays: A.
         rows: (views, columns, rows), W^(1/2), positive.
-        deviation: s, in the measurement's unit; None where it is not known.
+        deviation: s, in the measurement's unit; None for what is found in y, of a part in the part.
         noise: the part of s that is noise and no model error; None where it is not known.
     """
 
@@ -75,6 +79,17 @@ class WeightedRays(RayTransform):
         rows = self._rows_on(y)
         return self.rays, y / rows, (rows * (self.rays.norm / self.norm)).square_()
 
+    def _norm(self) -> float:
+        """Of separable rays the largest of their slices', which few are asked for: those that pass most at first."""
+        count = self.domain_shape[2]
+        if self.separable_axes != (2,) or count == 1:
+            return super()._norm()
+        x = torch.rand(self.domain_shape, generator=torch.Generator().manual_seed(0))
+        for _ in range(2):
+            x = self.normal(x / x.norm(dim=(0, 1)))
+        largest = x.norm(dim=(0, 1)).topk(min(CANDIDATES, count)).indices.tolist()
+        return max(self.on((slice(None), slice(None), slice(s, s + 1)))._norm() for s in largest)
+
     def noise_norm(self, y: torch.Tensor) -> float:
         """As counts say, where they are known."""
         return super().noise_norm(y) if self.noise is None else self.noise * y.numel() ** 0.5
@@ -86,6 +101,9 @@ class WeightedRays(RayTransform):
     def working_bytes(self) -> float:
         """A weighted measurement beside those of A."""
         return self.rays.working_bytes() + array_bytes(self.range_shape)
+
+    def unweighted_bytes(self) -> float:
+        return self.rays.working_bytes() + 3 * array_bytes(self.range_shape)
 
     def kept_bytes(self) -> float:
         """And the weights."""
@@ -152,6 +170,8 @@ class WeighRaysd(MapTransform):
             rows, *deviations = rows_of(noise, MODEL_ERROR if known else 0.0)
             operator = WeightedRays(operator_of(d[key]), rows, *(s / self.scale.slope for s in deviations if known))
             weighted = operator.weigh(d[key].as_tensor())
+            if not known:  # found once: every part of the volume has that of the whole
+                operator.deviation = operator.noise_deviation(weighted[0])
             d[key] = MetaTensor(weighted, meta=d[key].meta, applied_operations=d[key].applied_operations)
             d[key].meta["operator"] = operator
         return d

@@ -31,7 +31,7 @@ PARTS_OF_MONAI = {
     "imports", "initialize", "command_line", "run", "inference", "training", "adaptation", "evaluator", "dataset",
     "dataloader",
     "handlers", "preprocessing", "postprocessing", "evaluation", "read", "read_truth", "simulate", "cases",
-    "run_record", "network",
+    "run_record", "network", "of_measurements",
     "settings", "weights", "scheduler", "displayable_configs", "bundle_root", "of_simulations", "network_def", "train",
     "validate", "trainer", "inferer", "device", "sample_dir", "evaluate", "scale", "schedule", "cut",
 }  # fmt: skip

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from interslice.physics.ct import CorrectHardeningd, Grid, HounsfieldScale, ScanGeometry, SparseRadon
@@ -18,7 +19,9 @@ from interslice.physics.ct.beam_hardening import (
     water_polynomial,
 )
 from interslice.physics.ct.counting import RayNoise
+from tests.physics.ct.test_helix2fan import NU, TURN, write_stack
 from tests.support.helpers import repeatable
+from tests.support.scans import ROOT
 
 SCALE = HounsfieldScale()
 
@@ -115,3 +118,21 @@ def test_a_polynomial_that_falls_within_the_scan_is_refused():
 def test_the_polynomial_depends_on_the_water_that_hu_refer_to():
     one, two = (water_polynomial(120.0, water) for water in (0.0192, 0.0384))
     np.testing.assert_allclose(np.array(two), 2 * np.array(one), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kilovolts", [None, 120.0])
+def test_it_begins_from_what_was_measured_also_where_a_file_states_its_own_water(kilovolts, tmp_path, monkeypatch):
+    """By the steps of the config: a spectrum's line integrals in a file that states another water than that of HU."""
+    monkeypatch.chdir(ROOT)
+    lengths = np.random.default_rng(0).uniform(1.0, 400.0, (TURN, NU, 5))
+    q = 0.025 * lengths if kilovolts is None else hardened(lengths, kilovolts)
+    path = tmp_path / "a_flat_fan_projections.tif"
+    write_stack(path, lambda about: about.update(hu_factor=0.025), q.astype(np.float32))
+    parser = ConfigParser()
+    parser.read_config(["configs/inference.json", "configs/task_svct.json"])
+    parser.update({"beam_hardening": kilovolts})
+    data = {"image": str(path)}
+    for step in (0, 1):
+        data = parser.get_parsed_content(f"read#{step}")(data)
+    found = data["image"].as_tensor()[0].numpy()
+    np.testing.assert_allclose(found[..., ::-1], SCALE.water * lengths, rtol=3e-3)

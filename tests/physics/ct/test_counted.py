@@ -1,6 +1,7 @@
 """Flat and dark fields, bad elements and numbers of photons, as a geometry file states them."""
 
 import json
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interslice.files.doubts import doubts_of
-from interslice.physics.ct.counted import Counted
+from interslice.files.limits import COPIES
+from interslice.physics.ct import counting
+from interslice.physics.ct.counted import Counted, dark_elements
 from interslice.physics.ct.counting import rays_of
 from interslice.physics.ct.read import read_projections
 from tests.support.helpers import repeatable
@@ -95,6 +98,46 @@ def test_bad_elements_are_interpolated_said_and_have_no_weight(tmp_path):
     assert lost[:, 7].all() and lost[:, 20, 1].all() and lost.sum() == SHAPE[0] * (SHAPE[2] + 1)
 
 
+def bowtie(columns=120, rows=3):
+    """Counts through a filter that lets 3 % through at the edges, of elements of different gain."""
+    share = np.exp(-3.5 * np.abs(np.linspace(-1, 1, columns)) ** 3)
+    return 1e5 * share[:, None] * np.random.default_rng(3).uniform(0.6, 1.4, (columns, rows))
+
+
+@pytest.mark.parametrize("columns", [40, 120, 736])
+def test_a_bowtie_filter_darkens_edges_that_are_good(columns):
+    flat = bowtie(columns)
+    assert flat[[0, -1]].max() < 0.1 * np.median(flat) and not dark_elements(flat).any()
+
+
+@repeatable
+@given(start=st.integers(0, 119), length=st.integers(1, 30), seen=st.floats(-20.0, 50.0), row=st.integers(0, 2),
+       bright=st.integers(0, 119))  # fmt: skip
+def test_elements_that_see_nothing_are_told_behind_a_bowtie_filter(start, length, seen, row, bright):
+    """At its edges and in its middle, beside one that is far too bright."""
+    flat, place = bowtie(), np.zeros((120, 3), bool)
+    place[start : start + length, row] = True
+    flat[bright] *= 30.0
+    flat[place] = seen
+    assert np.array_equal(dark_elements(flat), place)
+
+
+def test_a_scan_behind_a_bowtie_filter_is_read(tmp_path):
+    flat = bowtie(SHAPE[1])
+    path = write(tmp_path, flat * np.exp(-line_integrals()), {"flat.npy": flat}, flat="flat.npy")
+    found, said = read(path)
+    np.testing.assert_allclose(found.as_tensor()[0], line_integrals(), atol=2e-3)
+    assert said == "" and np.isfinite(found.meta["noise"].variance).all()
+
+
+def test_a_row_that_sees_nothing_is_refused(tmp_path):
+    flat = bowtie(SHAPE[1])
+    flat[:, 1] = 3.0
+    path = write(tmp_path, flat * np.exp(-line_integrals()), {"flat.npy": flat}, flat="flat.npy")
+    with pytest.raises(ValueError, match="are bad, up to 40 beside each other"):
+        read(path)
+
+
 @repeatable
 @given(air=st.floats(0.5, 6e4), photons=st.floats(1e3, 1e6), seed=st.integers(0, 9))
 def test_another_unit_of_counts_with_the_photons_is_the_same_measurement(air, photons, seed):
@@ -165,6 +208,32 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     path = write(inside, flat * np.exp(-line_integrals()), flat="flat.npy")
     with pytest.raises(ValueError, match="lies outside of the folder"):
         read(path)
+
+
+@pytest.mark.parametrize("stated", ["air", "flat", "transmission"])
+def test_views_are_read_some_at_once_in_the_memory_that_reading_is_checked_for(stated, tmp_path, monkeypatch):
+    """As all at once, to the last bit, in the arrays that a file's size is held against."""
+    shape = (96, 40, 16)
+    flat, dark = np.full(shape[1:], 2e3) + np.arange(16), np.full(shape[1:], 100.0)
+    bad = np.zeros(shape[1:], np.uint8)
+    bad[20, 1] = 1
+    truth = np.linspace(0.0, 6.0, 40)[None, :, None] + np.zeros(shape)
+    counts = np.random.default_rng(0).poisson(2e3 * np.exp(-truth)).astype(np.float32)
+    counts[:, 30, 3] = 7.0  # one value in all views
+    fields = {"air": {"air_counts": 2e3}, "transmission": {"air_counts": 1.0}, "flat": {
+        "flat": "flat.npy", "dark": "dark.npy", "bad_pixels": "bad.npy", "electronic_noise": 3.0}}[stated]  # fmt: skip
+    counts = {"air": counts, "flat": counts + 100, "transmission": counts / 2e3}[stated]
+    path = write(tmp_path, counts, {"flat.npy": flat + 100, "dark.npy": dark, "bad.npy": bad}, **fields)
+    whole, said = read(path)
+    monkeypatch.setattr(counting, "AT_ONCE", 3 * 40 * 16)
+    tracemalloc.start()
+    found, said_there = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert torch.equal(found.as_tensor(), whole.as_tensor()) and said == said_there
+    if stated != "transmission":
+        assert np.array_equal(found.meta["noise"].variance, whole.meta["noise"].variance)
+    assert peak < COPIES * counts.size * 4 + 2e5  # what Python itself takes
 
 
 def test_what_is_read_is_what_torch_takes(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from interslice.files.cases import Cases
+from interslice.files.find import find_volumes
 from interslice.physics.baselines import LeastSquares
 from interslice.physics.ct import ConeBeam, Grid, LoadProjectionsd
 from interslice.physics.ct.raw.ct_pd import RawOptions, holds_ct_pd, read_ct_pd
@@ -57,6 +58,14 @@ def test_a_phantom_is_reconstructed_at_its_place_in_the_patient(tmp_path, positi
     world = np.array(scan.geometry.world) @ grid.affine.numpy() @ [*found, 1.0]
     np.testing.assert_allclose(world[:3], LPS_TO_RAS * balls[0].center, atol=4.0)
     assert np.linalg.det(np.array(scan.geometry.world)[:3, :3]) > 0
+
+
+def test_projections_of_another_kind_beside_a_scan_are_left_out_and_said(tmp_path):
+    write_scan(tmp_path / "a", SMALL, [Ball((0, 0, 0), (50, 50, 50))])
+    (tmp_path / "a" / "other.npz").write_bytes(b"")
+    found = find_volumes(tmp_path, LoadProjectionsd.suffixes, dicom=False, holds=LoadProjectionsd.holds)
+    assert [item["image"] for item in found.items] == [str(tmp_path / "a")]
+    assert found.left_out == {str(tmp_path / "a/other.npz"): "beside the files of one scan: name it to read it"}
 
 
 def test_layouts_and_types_of_files_say_the_same(tmp_path):

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 
 from interslice.files.memory import array_bytes
 from interslice.physics.baselines import LeastSquares, TotalVariation
-from interslice.physics.ct import ConeBeam, Grid, ScanGeometry, Tomography
+from interslice.physics.ct import CheckProjectionsd, ConeBeam, Grid, HounsfieldScale, ScanGeometry, Tomography
 from interslice.physics.ct.field_of_view import heights_seen
 from interslice.physics.ct.helix import Helix
 from tests.physics.ct.test_sparse_radon import line_integrals, phantom
@@ -50,6 +50,37 @@ def test_the_direct_reconstruction_of_a_helix_has_the_right_values(options):
     assert x[inside()].mean() == pytest.approx(1.0, abs=0.01)
     assert x[inside()].std() < 0.015 and (x[inside()] - 1).abs().max() < 0.08
     assert (x - volume_of()[0]).square().mean().sqrt() < 0.035
+
+
+def in_steps(stops=4, per_turn=40, step=30.0, **others):
+    """A whole turn at each of several heights, one after the other."""
+    angles = [360.0 * i / per_turn for i in range(stops * per_turn)]
+    heights = tuple(step * (i // per_turn) for i in range(stops * per_turn))
+    return ScanGeometry("cone", angles, 64, 4.0, 20, 3.0, 300.0, 520.0, row_offset=heights,
+                        source_row_offset=heights, **others)  # fmt: skip
+
+
+@pytest.mark.parametrize("stops", [2, 3, 8])
+def test_a_scan_in_steps_is_no_helix_and_is_refused(stops):
+    geometry = in_steps(stops)
+    assert geometry.stops == stops and not geometry.helical
+    short = replace(geometry, angles=tuple(a % 360 * 0.6 for a in geometry.angles))  # turned back in between
+    assert short.stops == stops and not short.helical
+    y = MetaTensor(torch.zeros(1, *geometry.range_shape), meta={"geometry": geometry, "filename_or_obj": "a.npz"})
+    with pytest.raises(ValueError, match=rf"a\.npz: the source turns at {stops} heights .* a scan in steps"):
+        CheckProjectionsd("image", HounsfieldScale())({"image": y})
+
+
+def test_helices_and_circles_have_no_steps():
+    heights = torch.linspace(0, 90, 160, dtype=torch.float64)
+    even = replace(in_steps(), source_row_offset=tuple(heights.tolist()))
+    spot = replace(even, source_row_offset=tuple((heights + 2.5 * torch.arange(160).remainder(2)).tolist()))
+    rounded = replace(even, source_row_offset=tuple(heights.round().tolist()))
+    few = replace(even, angles=tuple(100.0 * i for i in range(160)), source_row_offset=tuple((10 * heights).tolist()))
+    for geometry in (even, spot, rounded, few, helix()[0].geometry):
+        assert geometry.stops < 2 and geometry.helical
+    still = replace(in_steps(), source_row_offset=0.0)
+    assert still.stops == 1 and not still.helical
 
 
 def test_a_shifted_detector_on_a_helix_stays_near():

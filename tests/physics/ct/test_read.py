@@ -11,7 +11,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from interslice.physics.baselines import LeastSquares, LinearReconstruction
 from interslice.physics.ct import Grid, ScanGeometry, Tomography
 from interslice.physics.ct.read import LoadProjectionsd, read_projections
 from tests.support.scans import ROOT, Marker, cut_short
@@ -26,14 +25,18 @@ GRID = Grid((16, 16, ROWS), (2.0, 2.0, 3.0))
 PLAIN = Tomography(background=0.0)
 
 
-@pytest.fixture(scope="module")
-def values():
+def two_boxes():
     """(20, 32, 4) line integrals of two dense boxes."""
     mu = torch.zeros(1, *GRID.shape)
     mu[:, 2:10, 4:14] = 0.06
     mu[:, 10:13, 4:7, 1:] = 0.1
     y = PLAIN.for_measurement(MetaTensor(torch.zeros(1, *GEOMETRY.range_shape), meta=texts(GEOMETRY, GRID))).forward(mu)
     return y[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def values():
+    return two_boxes()
 
 
 def texts(geometry, grid):
@@ -341,121 +344,3 @@ def test_an_array_that_hides_code_is_not_loaded(tmp_path, values):
     np.savez(path, projections=np.array([Marker(tmp_path / "marker")], dtype=object))
     assert "allow_pickle" in refusal(path)
     assert not (tmp_path / "marker").exists()
-
-
-# -- what is warned of ----------------------------------------------------------------------------
-def warned(path):
-    with pytest.warns(UserWarning) as seen:
-        y = read_projections(path)
-    (message,) = [str(w.message) for w in seen]
-    assert message.startswith(f"{path}: ")
-    return message[len(f"{path}: ") :], y
-
-
-def test_empty_views_are_named(tmp_path, values):
-    changed = values.copy()
-    changed[[3, 7]] = 0
-    message, y = warned(write(tmp_path, changed))
-    assert message == "views [3, 7] are all zero; a view that failed is better left out"
-    assert torch.equal(y.as_tensor()[0], torch.from_numpy(changed))
-
-
-def noisy_counts(values, air=1e4):
-    return np.random.default_rng(0).poisson(air * np.exp(-values.astype(float))).astype(np.float32)
-
-
-def test_counts_of_zero_are_counted_and_become_half_a_count(tmp_path, values):
-    counts = noisy_counts(values)
-    counts[2, 5, :3], counts[4, 4, 0] = 0, -3
-    message, y = warned(write(tmp_path, counts, air_counts=1e4))
-    assert (
-        message
-        == "4 counts are zero or negative and are taken as half a count, where their neighbours do not tell better"
-    )
-    np.testing.assert_allclose(y.as_tensor()[0, 2, 5, :3], np.log(2e4), rtol=1e-6)
-    assert float(y[0, 4, 4, 0]) == float(y[0, 2, 5, 0]) == float(y.max())
-
-
-@pytest.mark.parametrize("columns", [32, 10], ids=["mostly air", "mostly body"])
-def test_a_saturated_detector_is_recognised(tmp_path, values, columns):
-    counts = noisy_counts(values)[:, (32 - columns) // 2 :][:, :columns]
-    path = write(tmp_path, counts.clip(max=8000), replace(GEOMETRY, num_columns=columns), air_counts=1e4)
-    message, _ = warned(path)
-    assert "% of the counts are at the maximum, 8000: the detector looks saturated" in message
-    assert float(message.split("%")[0]) == pytest.approx(100 * (counts >= 8000).mean(), abs=0.06)
-
-
-def test_counts_with_their_noise_are_not_called_saturated(tmp_path, values):
-    read_quietly(write(tmp_path, noisy_counts(values), air_counts=1e4))
-    read_quietly(write(tmp_path, noisy_counts(values, 1e6), air_counts=1e6))
-
-
-def test_counts_without_noise_are_not_called_saturated(tmp_path, values):
-    """Simulated ones: every ray that misses the body has the count of air exactly."""
-    assert 0.6 < (values == 0).mean() < 0.8
-    read_quietly(write(tmp_path, 1e4 * np.exp(-values), air_counts=1e4))
-    inner = values[:, 8:-8]  # a narrower detector: less than half of it sees air
-    assert 0.05 < (inner == 0).mean() < 0.5
-    read_quietly(write(tmp_path, 1e4 * np.exp(-inner), replace(GEOMETRY, num_columns=16), air_counts=1e4))
-
-
-def test_one_largest_count_among_few_is_not_called_saturated(tmp_path, values):
-    few = replace(GEOMETRY, num_rows=1)
-    read_quietly(write(tmp_path, noisy_counts(values[..., :1]), few, air_counts=1e4))
-
-
-# -- the order of views ---------------------------------------------------------------------------
-def reconstruct(path, reconstruction=None):
-    y = read_projections(path)
-    operator = PLAIN.for_measurement(y)
-    return (reconstruction or LinearReconstruction())(y.as_tensor()[0], operator).numpy()
-
-
-def reordered(values, order, turns=None):
-    angles = np.array(ANGLES)[order] + 0.0
-    if turns is not None:
-        angles = angles + 360.0 * np.resize(turns, len(angles))
-    return values[order], replace(GEOMETRY, angles=tuple(angles))
-
-
-@pytest.fixture(scope="module")
-def sorted_volume(values, tmp_path_factory):
-    return reconstruct(write(tmp_path_factory.mktemp("sorted"), values, grid=asdict(GRID)))
-
-
-@pytest.mark.parametrize("turns", [None, [0, 1, -2]], ids=["", "whole turns added"])
-def test_views_in_another_order_give_the_same_volume(tmp_path, values, sorted_volume, turns):
-    order = np.random.default_rng(1).permutation(VIEWS)
-    y, geometry = reordered(values, order, turns)
-    assert list(geometry.angles) != sorted(geometry.angles)
-    x = reconstruct(write(tmp_path, y, geometry, grid=asdict(GRID)))
-    np.testing.assert_allclose(x, sorted_volume, atol=2e-6)
-    assert sorted_volume.max() > 0.02
-
-
-def test_the_angles_must_go_with_their_views(tmp_path, values, sorted_volume):
-    """The other order alone is another scan: the test above would not pass by chance."""
-    order = np.random.default_rng(1).permutation(VIEWS)
-    x = reconstruct(write(tmp_path, values[order], GEOMETRY, grid=asdict(GRID)))
-    assert np.abs(x - sorted_volume).max() > 0.01
-
-
-@pytest.mark.parametrize(
-    "order",
-    [[*range(20), 3], [0, 0, *range(1, 20)], [*range(20), *range(20)], [4, 1, 1, 0, 2, 3, *range(19, 4, -1), 9, 1]],
-    ids=["one twice", "the first twice", "all twice", "mixed"],
-)  # fmt: skip
-def test_views_measured_twice_do_not_count_twice(tmp_path, values, sorted_volume, order):
-    """A view and its repetition share the angle that the one stands for."""
-    y, geometry = reordered(values, order)
-    x = reconstruct(write(tmp_path, y, geometry, grid=asdict(GRID)))
-    np.testing.assert_allclose(x, sorted_volume, atol=2e-6)
-
-
-def test_least_squares_does_not_depend_on_the_order_of_views(tmp_path, values):
-    solve = LeastSquares(5)
-    order = np.random.default_rng(1).permutation(VIEWS)
-    y, geometry = reordered(values, order)
-    x = reconstruct(write(tmp_path / "a", y, geometry, grid=asdict(GRID)), solve)
-    expected = reconstruct(write(tmp_path / "b", values, grid=asdict(GRID)), solve)
-    np.testing.assert_allclose(x, expected, atol=2e-5)  # rounding, which conjugate gradients magnify

@@ -1,12 +1,15 @@
 """Elements that read too much in all views are evened; what moves with the views stays."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from interslice.files.doubts import doubts_of
-from interslice.physics.ct import RemoveRingsd
+from interslice.physics.ct import CheckProjectionsd, HounsfieldScale, RemoveRingsd
+from interslice.physics.ct.counting import RayNoise
 from interslice.physics.ct.rings import stripes
 from tests.physics.ct.test_plausible import measured
 
@@ -39,6 +42,27 @@ def test_rings_fall_and_a_scan_without_them_hardly_changes():
     noise = float(right.as_tensor().std()) * 0.01
     untouched = stripes(right.as_tensor()[0].numpy())
     assert np.sqrt(np.square(untouched).mean()) < noise
+
+
+def test_dead_columns_are_filled_in_before_rings_are_evened():
+    """By the steps of the config, in their order: what either leaves alone is left, and dead columns keep no weight."""
+    right, wrong, offsets = scan(offsets=0.1)
+    broken, dead = wrong.clone(), slice(100, 103)
+    broken[:, :, dead] = 11.0
+    broken.meta["noise"] = RayNoise(np.full(broken.shape[1:], 1e-4, np.float32))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mended = RemoveRingsd("image")(CheckProjectionsd("image", HounsfieldScale())({"image": broken}))["image"]
+        alone = RemoveRingsd("image")({"image": wrong})["image"]
+    assert any("3 columns (100, 101, 102)" in str(w.message) for w in caught) and len(doubts_of(mended)) == 2
+    off = (mended.as_tensor() - right.as_tensor())[0].mean(0)
+    error = float((alone.as_tensor() - right.as_tensor())[0].mean(0).square().mean().sqrt())
+    others = torch.ones(len(off), dtype=torch.bool)
+    others[dead] = False
+    assert float(off[others].square().mean().sqrt()) < 1.1 * error
+    assert float(off[dead].abs().max()) < 0.05 * float(right.max())
+    lost = np.isinf(mended.meta["noise"].variance)
+    assert lost[:, dead].all() and not lost[:, others.numpy()].any()
 
 
 def test_what_is_the_same_in_all_columns_is_no_ring():

@@ -21,7 +21,9 @@ from interslice.physics.ct import (
     SparseRadon,
     Tomography,
 )
-from interslice.physics.ct.truncation import around, extended, outside, share_cut_off
+from interslice.physics.ct.counting import rays_of
+from interslice.physics.ct.sparse_radon import system_matrix
+from interslice.physics.ct.truncation import SHARE, around, extended, outside, shares_cut_off
 from tests.physics.ct.test_sparse_radon import line_integrals
 from tests.support.helpers import repeatable
 
@@ -138,7 +140,7 @@ def test_nothing_outside_is_nothing():
     operator = Tomography(background=0.0, shape=(128, 128, 2), spacing=3.0).for_measurement(projections)
     off = outside(projections.as_tensor()[0].numpy(), operator, SCALE.water)
     assert float(off.abs().max()) < 0.02 * float(projections.max())
-    assert share_cut_off(projections.as_tensor()[0].numpy()) == 0
+    assert (shares_cut_off(projections.as_tensor()[0].numpy()) == 0).all()
 
 
 def test_other_words_are_refused():
@@ -160,6 +162,38 @@ def test_of_a_shifted_detector_the_far_end_alone_tells_of_truncation():
     def disc(radius):
         return line_integrals(geometry, (((0.0, 0.0, 0.0), (radius, radius, 1e5), 0.02),)).numpy()
 
-    assert share_cut_off(disc(60.0)) == 1.0  # by both ends
-    assert share_cut_off(disc(60.0), geometry) == 0.0
-    assert share_cut_off(disc(140.0), geometry) == 1.0
+    assert shares_cut_off(disc(60.0)) == 1.0  # by both ends
+    assert shares_cut_off(disc(60.0), geometry) == 0.0
+    assert shares_cut_off(disc(140.0), geometry) == 1.0
+
+
+@pytest.mark.parametrize("beam", ["parallel", "fan"])
+def test_a_body_that_is_cut_off_in_one_slice_of_many_is_found_and_mended_there(beam):
+    """Shoulders: on the mean over the slices the edges come to air."""
+    cut, mu = measured(beam)
+    geometry = replace(cut.meta["geometry"], num_rows=16)
+    slices = line_integrals(geometry, (((5.0, 0.0, 0.0), (60.0, 70.0, 1e5), SCALE.water),)).float()
+    slices[..., -1] = cut.as_tensor()[0, ..., 0]
+    y = MetaTensor(slices[None], meta=cut.meta | {"geometry": geometry})
+    assert shares_cut_off(y.as_tensor()[0].numpy()).tolist() == [0.0] * 15 + [1.0]
+    found, operator = mended(y, "extrapolate")
+    assert "100% of the views do not come to air at the detector's edge in 1 of 16 rows" in doubts_of(found)[0]
+    before, after = (operator.linear_reconstruction(v.as_tensor()[0])[..., -1:] for v in (y, found))
+    assert abs(errors(after, mu, operator)[1]) < 0.4 * errors(before, mu, operator)[1]
+    assert torch.equal(found.as_tensor()[..., :15], y.as_tensor()[..., :15])
+
+
+@pytest.mark.parametrize("photons", [3e2, 1e4])
+def test_noise_beside_a_body_is_no_truncation(photons):
+    projections, _ = measured("parallel", columns=130)
+    p = np.repeat(projections.as_tensor()[0].numpy(), 32, 2)
+    noisy = rays_of(np.random.default_rng(0).poisson(photons * np.exp(-p)), photons)[0]
+    assert shares_cut_off(noisy).max() < 0.5 * SHARE
+
+
+def test_no_matrix_is_kept_for_what_lies_outside():
+    projections, _ = measured("parallel")
+    Tomography(background=0.0).for_measurement(projections)
+    before = system_matrix.cache_info().currsize
+    mended(projections, "extrapolate")
+    assert system_matrix.cache_info().currsize == before

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from interslice.physics import Measured, operator_of
+from interslice.physics import LinearOperator, Measured, operator_of
 from interslice.physics.baselines import PER_VARIANCE, UNKNOWN_NOISE, TotalVariation, weight_by_noise
 from interslice.physics.ct import (
     ConeBeam,
@@ -22,8 +22,10 @@ from interslice.physics.ct import (
     WeighRaysd,
 )  # fmt: skip
 from interslice.physics.ct.counting import RayNoise
+from interslice.physics.ct.ray_transform import RayTransform
 from interslice.physics.ct.weighted_rays import LEAST_ROW, MODEL_ERROR, WeightedRays, rows_of
 from interslice.physics.total_variation import minimise_total_variation
+from interslice.prior.activations import _Alive
 from interslice.sampling.data_consistency import Proximal, TotalVariationProximal
 from interslice.sampling.step import Step
 from tests.support.helpers import dense, normal, repeatable
@@ -193,9 +195,59 @@ def test_the_noise_is_known_from_the_counts(photons):
 def test_line_integrals_are_weighted_where_it_is_asked_for():
     assert not isinstance(operator_of(measured("auto", None)), WeightedRays)
     operator = operator_of(measured("transmission", None))
-    assert isinstance(operator, WeightedRays) and operator.deviation is None
+    assert isinstance(operator, WeightedRays) and operator.noise is None
     counted = operator_of(measured("auto", 1e6)).rows
     assert np.corrcoef(operator.rows.flatten(), counted.flatten())[0, 1] > 0.8
+
+
+def test_parts_of_line_integrals_are_worked_on_with_the_weights_of_the_whole():
+    """Slices of other attenuation and noise: what total variation and the data step weigh is that of all of them."""
+    y = measured("transmission", None)
+    noisy = y.as_tensor()[0] * torch.tensor([1.0, 0.6, 1.4, 0.2])
+    noisy += torch.tensor([0.5, 2.0, 8.0, 30.0]) * normal(*noisy.shape)
+    meta = {name: value for name, value in y.meta.items() if name != "operator"} | {"operator": operator_of(y).rays}
+    y = WeighRaysd("image", SCALE, "transmission")({"image": MetaTensor(noisy[None], meta=meta)})["image"]
+    operator, values = operator_of(y), y.as_tensor()[0]
+    whole = weight_by_noise(values, operator), Proximal("auto").fit(values, operator).rho
+    assert whole[0] == pytest.approx(PER_VARIANCE * (RayTransform.noise_norm(operator, values) / operator.norm) ** 2
+                                     / values.numel())  # fmt: skip
+    for begin, end in ((0, 1), (1, 3), (3, 4)):
+        box = (slice(None), slice(None), slice(begin, end))
+        part, there = operator.on(box), values[operator.range_box(box)]
+        assert (weight_by_noise(there, part), Proximal("auto").fit(there, part).rho) == whole
+        torch.testing.assert_close(part.rows, operator.rows[box], rtol=0, atol=0)
+        start = operator.linear_reconstruction(values)
+        solved = Proximal("auto", iterations=5)(start, values, operator, Step(0.5))[box]
+        torch.testing.assert_close(Proximal("auto", iterations=5)(start[box], there, part, Step(0.5)), solved)
+
+
+@repeatable
+@given(seed=st.integers(0, 20), dim=st.floats(0.2, 0.9))
+def test_the_norm_is_that_of_the_slice_that_passes_most(seed, dim):
+    """As dense algebra says, and no less than is found in all slices at once; a part has it, too."""
+    geometry = ScanGeometry("parallel", tuple(range(0, 180, 12)), 20, 2.0, 24, 1.5)
+    rays = SparseRadon(geometry, Grid((12, 12, 24), (2.0, 2.0, 1.5)))
+    random = np.random.default_rng(seed)
+    rows = torch.from_numpy(random.uniform(0.2, 1.0, rays.range_shape) * random.uniform(dim, 1.0, 24)).float()
+    operator = WeightedRays(rays, rows)
+    one = matrix_of(rays.on((slice(None), slice(None), slice(0, 1))))
+    exact = max(float(torch.linalg.matrix_norm(rows[..., s].flatten()[:, None] * one, 2)) for s in range(24))
+    assert exact * (1 - 2e-3) < operator.norm < exact * (1 + 1e-5)
+    assert operator.norm > (1 - 1e-3) * LinearOperator._norm(operator)
+    assert operator.on((slice(None), slice(None), slice(0, 2))).norm == operator.norm
+
+
+def test_weighted_total_variation_takes_what_it_says():
+    """Measurements far larger than the volume, so that their arrays are what is counted."""
+    geometry = ScanGeometry("parallel", tuple(np.arange(0.0, 180.0, 3.0)), 64, 1.0, 32, 1.0)
+    rays = SparseRadon(geometry, Grid((6, 6, 32), (10.0, 10.0, 1.0)))
+    operator = WeightedRays(rays, torch.rand(rays.range_shape) + 0.1, deviation=1.0)
+    y, x, step = torch.rand(rays.range_shape), torch.rand(rays.domain_shape), TotalVariationProximal(0.1, 0.1, 3)
+    operator.norm, operator.variation, operator.forward(x)  # what is kept
+    with torch.no_grad(), _Alive() as counted:
+        step(x, y, operator, Step(0.5))
+    assert counted.peak <= step.working_bytes(operator) <= 1.3 * counted.peak
+    assert TotalVariation(0.1).working_bytes(operator) >= step.working_bytes(operator)
 
 
 def test_total_variation_and_rho_follow_the_noise():

@@ -189,7 +189,11 @@ def photons_of(header: Dataset) -> np.ndarray | None:
 
 
 def noise_of(values: np.ndarray, views: Sequence[View]) -> RayNoise | None:
-    """exp(p) / photons of line integrals p (views, columns, rows), whose columns are those of the files reversed."""
+    """exp(p) / photons of line integrals p (views, columns, rows), whose columns are those of the files reversed.
+
+    Of each ray's own p, other than where counts are known (counting.py): a scanner's p is a plain logarithm, too high
+    by 1 / (2 m) in the mean, and weights by a ray's own count draw results down by as much.
+    """
     if any(view.photons is None or len(view.photons) not in (1, values.shape[1]) for view in views):
         return None
     photons = np.stack([np.broadcast_to(view.photons, values.shape[1])[::-1] for view in views])
