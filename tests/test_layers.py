@@ -62,7 +62,7 @@ UNIX = ("chown", "fork", "getuid", "posix_fallocate", "sched_getaffinity", "stat
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_one_system_alone_has_is_asked_for_first(path):
-    """Modules of Unix are imported where the system is known, and its functions are looked for before they are called."""
+    """Modules of Unix are imported where the system is known; its functions are looked for before they are called."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     for node in tree.body:
