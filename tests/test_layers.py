@@ -11,6 +11,7 @@ BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
 BELOW["cli"] = {*BELOW}
 BELOW["bids"] = {"files", "physics"}
+BELOW["pacs"] = {"files"}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("home", "planes", "ranks", "usage")
 """Modules that belong to no room."""

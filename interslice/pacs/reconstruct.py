@@ -1,0 +1,75 @@
+"""The ordinary reconstruction of a folder with one series, in a process of its own, which knows no password."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+
+import interslice
+from interslice.files.command_line import pairs
+from interslice.pacs.archive import PASSWORD, TOKEN, USER
+from interslice.usage import UsageError
+
+OWN = ("dataset_dir", "output_dir", "output_format", "bundle_root")
+"""Options that are set here."""
+
+
+def bundle_root() -> Path:
+    """The folder of configs/ and models/: where the package lies, or inside it.
+
+    Raises:
+        FileNotFoundError: neither has them.
+    """
+    package = Path(interslice.__file__).resolve().parent
+    for folder in (package.parent, package, *package.iterdir()):
+        if (folder / "configs" / "inference.json").is_file():
+            return folder
+    raise FileNotFoundError(f"no configs/inference.json beside or in {package}: install the whole bundle")
+
+
+def check_options(options: Sequence[str]) -> None:
+    """UsageError for options of a reconstruction that are set here, or words that are no options."""
+    for name, word in pairs(options):
+        if name is None:
+            raise UsageError(f"{word!r} is no option: after -- come those of the reconstruction, such as --preset fast")
+        if name in OWN:
+            raise UsageError(f"--{name} is set by this command, and cannot be given after --")
+
+
+def reconstruct(source: Path, output_dir: Path, options: Sequence[str] = ()) -> list[Path]:
+    """Reconstruct a DICOM folder; returns the folders of the series that were made, `*_recon` and its like.
+
+    Args:
+        source: the folder; the case is called by it.
+        output_dir: where cases go.
+        options: more options of `run inference`, such as `--preset fast`.
+
+    Raises:
+        RuntimeError: the reconstruction failed, with its words on the screen.
+    """
+    before = series_in(output_dir)
+    root = bundle_root()
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
+    if not any(name == "config_file" for name, _ in pairs(options)):
+        command += ["--config_file", str(root / "configs" / "inference.json")]
+    command += ["--bundle_root", str(root), "--dataset_dir", str(source), "--output_dir", str(output_dir)]
+    command += ["--output_format", "dicom", *options]
+    environment = {k: v for k, v in os.environ.items() if k not in (USER, PASSWORD, TOKEN)}
+    paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": os.pathsep.join(paths)})
+    if done.returncode:
+        raise RuntimeError(f"the reconstruction ended with status {done.returncode}, as said above: nothing is stored")
+    return sorted(folder for uid, folder in series_in(output_dir).items() if uid not in before)
+
+
+def series_in(folder: Path) -> dict[str, Path]:
+    """SeriesInstanceUID -> folder of every DICOM series of the cases in a folder of results."""
+    found = {}
+    for path in folder.glob("*/*/0001.dcm"):
+        found[str(pydicom.dcmread(path, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)] = path.parent
+    return found
