@@ -9,16 +9,18 @@ from tests.support.scans import ROOT
 BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"}}
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
+BELOW["cli"] = {*BELOW}
 BELOW["bids"] = {"files", "physics"}
 BELOW["pacs"] = {"files"}
 """The rooms of the package that each may import, besides itself and HALL."""
-HALL = ("planes", "ranks", "usage")
+HALL = ("home", "planes", "ranks", "usage")
 """Modules that belong to no room."""
 MODULES = sorted(p for p in (ROOT / "interslice").rglob("*.py"))
 
 
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = path if isinstance(path, ast.AST) else ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -36,7 +38,7 @@ def test_imports_run_one_way(path):
 
 
 def test_few_modules_stand_in_the_hall():
-    hall = {"__init__.py", *(f"{name}.py" for name in HALL)}
+    hall = {"__init__.py", "__main__.py", *(f"{name}.py" for name in HALL)}
     assert {p.name for p in MODULES if p.parent.name == "interslice"} == hall
 
 
@@ -53,6 +55,24 @@ def test_the_solver_does_no_input_or_output():
     ]
     for path in maths:
         assert not {n.split(".")[0] for n in imports(path)} & banned, path
+
+
+UNIX = ("chown", "fork", "getuid", "posix_fallocate", "sched_getaffinity", "statvfs")
+"""Functions of `os` that Windows lacks."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_one_system_alone_has_is_asked_for_first(path):
+    """Modules of Unix are imported where the system is known; its functions are looked for before they are called."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    for node in tree.body:
+        for name in imports(ast.Module([node], [])) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            assert name.split(".")[0] not in ("fcntl", "grp", "posix", "pwd", "resource", "termios"), name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            alone = node.attr in UNIX
+            assert not alone or f'hasattr(os, "{node.attr}")' in text, f"os.{node.attr}"
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from types import FrameType
 
 from interslice.files.command_line import becomes, parse
 from interslice.files.root_cause import innermost, root_cause, sent
+from interslice.home import is_installed
 from interslice.usage import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +111,8 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
     if isinstance(cause, MemoryError) or NO_MEMORY.search(message):
         return Failure(1, f"error: memory ran out ({message.splitlines()[0]}): {LESS}")
     if isinstance(cause, ImportError):
-        return Failure(1, f"error: {message}: pip install -r requirements.txt, and requirements-dev.txt for studies")
+        fix = "'interslice[all]'" if is_installed() else "-r requirements.txt, and requirements-dev.txt for studies"
+        return Failure(1, f"error: {message}: pip install {fix}")
     if RANK_LOST.search(message):
         return Failure(
             1,

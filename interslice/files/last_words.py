@@ -74,11 +74,12 @@ def _hook(words: Sequence[str], go_on: str, debug: bool) -> None:
 
 
 @contextmanager
-def plain_endings(go_on: str = "") -> Iterator[None]:
+def plain_endings(go_on: str = "", words: Sequence[str] | None = None) -> Iterator[None]:
     """For a script's main: ends the process with the status of `failure_of` and its words.
 
     Args:
         go_on: how to go on after Ctrl-C, and what is written by then.
+        words: the options as they are to be named; by default those of the command line.
     """
     debug = False
     try:
@@ -87,7 +88,7 @@ def plain_endings(go_on: str = "") -> Iterator[None]:
         yield
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        raise SystemExit(tell(error, sys.argv[1:], go_on, debug)) from None
+        raise SystemExit(tell(error, sys.argv[1:] if words is None else words, go_on, debug)) from None
 
 
 def _without_debug(words: list[str]) -> bool:

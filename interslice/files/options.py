@@ -7,7 +7,7 @@ import json
 import os
 import re
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pydoc import locate
 
@@ -69,11 +69,33 @@ def check_options(words: Sequence[str]) -> None:
         if options[key] == "None"
     ]
     said += [line for key in typed if key in PATHS and (line := no_path(key, typed[key], config, options))]
-    said += [line for key in given if (line := without_use(key, config, options))]
-    kind, why = ("of_measurements", MENDS) if "read_truth" in config else ("of_simulations", DESCRIBES)
-    said += [f"--{key} {why}" for key in given if belongs(key, config.get(kind, ()))]
+    said += no_use(given, config, options)
     if said:
         raise UsageError("\n".join(said))
+
+
+def check_ids(config_files: Sequence[str], options: Mapping[str, object]) -> None:
+    """Refuse ids that no config knows, or none uses, of values that no command line of MONAI's carries.
+
+    Args:
+        config_files: as MONAI merges them.
+        options: id -> value.
+
+    Raises:
+        UsageError: as `check_options`.
+    """
+    config = ConfigParser.load_config_files(list(config_files))
+    _check_ranks(config)
+    said = [line for key in options if (line := complaint(key, config, options))] + no_use(options, config, options)
+    if said:
+        raise UsageError("\n".join(said))
+
+
+def no_use(given: Iterable[str], config: Mapping, options: Mapping) -> list[str]:
+    """What is said of the options to which no part refers, and of those that describe what is not simulated here."""
+    said = [line for key in given if (line := without_use(key, config, options))]
+    kind, why = ("of_measurements", MENDS) if "read_truth" in config else ("of_simulations", DESCRIBES)
+    return said + [f"--{key} {why}" for key in given if belongs(key, config.get(kind, ()))]
 
 
 def _check_ranks(config: Mapping) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 import monai
 import nibabel as nib
 import numpy as np
+import psutil
 import torch
 
 from interslice.files.acquired import acquired_of
@@ -30,11 +30,17 @@ from interslice.files.series_record import record_of_series, record_of_volume
 from interslice.files.source import source_of
 from interslice.files.write import write_json
 
+if sys.platform != "win32":
+    import resource
+
 
 def peak_memory_mb(device: torch.device | str = "cpu") -> float:
     """Peak resident memory of this process in MB, or of the GPU `device` if that is more."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    resident = resident / 1024 if sys.platform != "darwin" else resident / 1024**2
+    if sys.platform == "win32":
+        info = psutil.Process().memory_info()
+        resident = getattr(info, "peak_wset", info.rss) / 1024**2
+    else:
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
     on_gpu = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0
     return max(resident, on_gpu / 1024**2)
 

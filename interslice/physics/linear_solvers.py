@@ -83,5 +83,10 @@ def total(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
             half = (n + 1) // 2
             values.narrow(longest, 0, n - half).add_(values.narrow(longest, half, n - half))
             values = values.narrow(longest, 0, half)
-        return values.sum(dims, keepdim=True, dtype=torch.float64)
-    return values.double()
+        return values.sum(dims, keepdim=True, dtype=widest(values.device))
+    return values.to(widest(values.device))
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The type in which sums are exact enough: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -39,15 +39,16 @@ class MissingDirections(VolumeInferer):
         return getattr(self.inferer, "storage", None)
 
     def reconstruct(self, measurement: MetaTensor, network: torch.nn.Module) -> MetaTensor:
-        return self._for(operator_of(measurement)).reconstruct(measurement, network)
+        return self.sampler_for(operator_of(measurement)).reconstruct(measurement, network)
 
     def working_bytes(
         self, y: torch.Tensor, operator: LinearOperator, spacing: Sequence[float], network: Callable
     ) -> Parts:
         """See `VolumeInferer`."""
-        return self._for(operator).working_bytes(y, operator, spacing, network)
+        return self.sampler_for(operator).working_bytes(y, operator, spacing, network)
 
-    def _for(self, operator: LinearOperator) -> DiffusionInverseInferer:
+    def sampler_for(self, operator: LinearOperator) -> DiffusionInverseInferer:
+        """The sampler with the settings that a scan of this operator gets."""
         if self.settings is None or operator.missing_directions <= self.share:
             return self.inferer
         return self.inferer.with_steps(**self.settings)

@@ -22,6 +22,7 @@ from interslice.files.mapped import mapped
 from interslice.files.memory import array_bytes
 from interslice.files.values import choice
 from interslice.physics.linear_operator import LinearOperator
+from interslice.physics.linear_solvers import widest
 
 PLACES = ("auto", "device", "host", "disk")
 PART = 1e8
@@ -79,8 +80,10 @@ class Volumes:
         left = of_y = 0.0
         for box in parts(operator):
             measured = y[operator.range_box(box)].to(self.device)
-            left += float((operator.on(box).forward(x[box].to(self.device)) - measured).double().square().sum())
-            of_y += float(measured.double().square().sum())
+            left += float(
+                (operator.on(box).forward(x[box].to(self.device)) - measured).to(widest(self.device)).square().sum()
+            )
+            of_y += float(measured.to(widest(self.device)).square().sum())
         return math.sqrt(left / max(of_y, 1e-24))
 
 

@@ -77,7 +77,7 @@ def test_memory_that_is_said_to_be_there_can_be_taken(fresh_python):
 import resource
 import numpy as np
 from interslice.files.machine import available_memory
-resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 there = available_memory()
 fits = np.ones(int(0.95 * there), np.int8)
 del fits

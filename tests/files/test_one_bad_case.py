@@ -253,7 +253,7 @@ def test_a_killed_run_leaves_whole_sets_and_goes_on(tiny_weights, tmp_path):
         return seed
 
     assert [seed_of(case) for case in "abc"] == [0, 0, 0]
-    for already in range(3):
+    for already in (0, 2):
         process = subprocess.Popen(command(5), cwd=ROOT, env=how["env"], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)  # fmt: skip
         watched = tmp_path / "out" / "abc"[already] / "run.json"

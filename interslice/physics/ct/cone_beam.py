@@ -144,7 +144,10 @@ class ConeBeam(RayTransform):
         if backend not in BACKENDS:
             raise UsageError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if backend in FAST.values() and not has(backend):
-            raise ImportError(f'backend "{backend}" needs {backend}: pip install {backend}, or use backend "torch"')
+            extra = " (the extra [ct])" if backend == "numba" else ""
+            raise ImportError(
+                f'backend "{backend}" needs {backend}{extra}: pip install {backend}, or use backend "torch"'
+            )
         iso, det = geometry.per_view("source_to_isocenter"), geometry.per_view("source_to_detector")
         room = min(float(iso.min()), float((det - iso).min()))
         if not room > grid.radius:

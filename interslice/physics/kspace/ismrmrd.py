@@ -102,7 +102,9 @@ def read_ismrmrd(path: str | Path, group: str, encoding: Encoding, limits: Limit
             limits.check((len(file[group].acquisitions), WORDS))
             lines = [line for line in file[group].acquisitions if is_imaging(line)]
     except ImportError:  # of which MONAI's OptionalImportError is one
-        raise Refusal("an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0") from None
+        raise Refusal(
+            "an ISMRMRD file needs a package that is not installed: pip install ismrmrd==1.15.0 (the extra [kspace])"
+        ) from None
     if not lines:
         raise Refusal("the file holds no acquisitions of an image")
     for name in ("contrast", "repetition", "phase", "set", "kspace_encode_step_2"):

@@ -243,7 +243,9 @@ def test_without_numba_torch_takes_its_place_unless_numba_was_asked_for(monkeypa
     x, expected = normal(4, 5, 3), tiny("torch").forward(normal(4, 5, 3))
     monkeypatch.setattr(cone_beam, "has", lambda package: False)
     assert torch.equal(tiny("auto").forward(x), expected)
-    with pytest.raises(ImportError, match='needs numba: pip install numba, or use backend "torch"'):
+    with pytest.raises(
+        ImportError, match=r'needs numba \(the extra \[ct\]\): pip install numba, or use backend "torch"'
+    ):
         tiny("numba")
 
 

@@ -1,14 +1,14 @@
-"""The doctor: a sound installation passes; each fault is named with what to do, and the other checks still run."""
+"""`interslice doctor`: a sound installation passes; each fault is named, and the other checks still run."""
 
 import re
 
 import pytest
 import torch
 
+from interslice.cli import doctor
 from interslice.files.root_cause import root_cause
 from interslice.noise.field import SlerpNoise
 from interslice.physics.thick import ThroughPlane
-from scripts import doctor
 from tests.support.scans import random_network
 
 
@@ -37,6 +37,16 @@ def test_a_missing_and_another_version_are_named(monkeypatch):
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
     with pytest.raises(doctor.Wrong, match=r"missing: h5py; other versions: scipy 0.1 \(tested.*pip install -r"):
         doctor.versions()
+
+
+def test_an_installed_package_is_held_to_what_it_asks_for(monkeypatch):
+    asked = ["torch>=2.13,<3", "scipy<1", "numba>=1; extra == 'ct'"]
+    monkeypatch.setattr(doctor, "is_installed", lambda: True)
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: asked)
+    with pytest.raises(doctor.Wrong, match=r"^other versions: scipy [\d.]+ \(tested with <1\).*--upgrade interslice$"):
+        doctor.versions()
+    del asked[1]
+    assert "1 packages as asked for" in doctor.versions()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

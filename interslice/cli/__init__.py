@@ -1,0 +1,1 @@
+"""The console command `interslice`: the configs of the bundle, with options that are typed and explained."""
