@@ -9,9 +9,9 @@ from tests.support.scans import ROOT
 BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"}}
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
-BELOW["cli"] = {*BELOW}
 BELOW["bids"] = {"files", "physics"}
 BELOW["pacs"] = {"files"}
+BELOW["cli"] = {*BELOW}
 """The rooms of the package that each may import, besides itself and HALL."""
 HALL = ("home", "planes", "ranks", "usage")
 """Modules that belong to no room."""

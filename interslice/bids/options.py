@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interslice.files.switch import OFF, ON, is_on
+from interslice.home import home
 from interslice.usage import UsageError
 
 NAME = "interslice"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = home()
 """Of the bundle: the folder of configs and models."""
 ABOUT = """Reconstructs the thick scans of a BIDS data set, and writes a BIDS derivatives data set.
 

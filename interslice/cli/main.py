@@ -69,7 +69,7 @@ def shared(command: str) -> Callable:
     return add
 
 
-@cli.command(cls=ConfigCommand, command_name="run")
+@cli.command(cls=ConfigCommand, command_name="run", short_help="Reconstruct SCANS.")
 @click.argument("scans", nargs=-1, type=click.Path())
 @shared("run")
 def run(scans: Sequence[str], **given) -> None:
@@ -80,7 +80,7 @@ def run(scans: Sequence[str], **given) -> None:
     do("run", scans, **given)
 
 
-@cli.command(cls=ConfigCommand, command_name="evaluate")
+@cli.command(cls=ConfigCommand, command_name="evaluate", short_help="Simulate scans of known volumes, and judge.")
 @click.argument("truth", nargs=-1, type=click.Path())
 @shared("evaluate")
 def evaluate(truth: Sequence[str], **given) -> None:
@@ -96,7 +96,7 @@ def train(folder: str, **given) -> None:
     do("train", [folder], **given)
 
 
-@cli.command(cls=ConfigCommand, command_name="adapt")
+@cli.command(cls=ConfigCommand, command_name="adapt", short_help="Adapt the prior to one SCAN.")
 @click.argument("scan", nargs=-1, type=click.Path())
 @shared("adapt")
 def adapt(scan: Sequence[str], **given) -> None:
@@ -114,7 +114,7 @@ def tasks() -> None:
     click.echo(told(solvers()))
 
 
-@cli.command()
+@cli.command(short_help="Check the installation.")
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps; by default the one that runs use.")
 @click.option("-o", "--output", type=click.Path(), default="eval", show_default=True, help="Where results would go.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -123,6 +123,28 @@ def doctor(device: str | None, output: str, debug: bool) -> None:
     from interslice.cli.doctor import main as examine
 
     examine([*(["--device", device] if device else []), "--output_dir", output])
+
+
+AS_IT_IS = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+"""Of commands that read their words themselves."""
+
+
+@cli.command(context_settings=AS_IT_IS, add_help_option=False, short_help="A BIDS app: a data set in, derivatives out.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def bids(words: Sequence[str]) -> None:
+    """`bids_dir output_dir participant`, and more: see its --help."""
+    from interslice.bids.app import main as app
+
+    app(list(words))
+
+
+@cli.command(context_settings=AS_IT_IS, add_help_option=False, short_help="Read from a PACS, and store to it.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def pacs(words: Sequence[str]) -> None:
+    """`find`, `fetch`, `store` or `run` over DICOMweb: see its --help."""
+    from interslice.pacs.__main__ import main as archive
+
+    archive(list(words))
 
 
 def do(command: str, scans: Sequence[str], *, output_dir: str, configs: Sequence[str], parts: Sequence[str],

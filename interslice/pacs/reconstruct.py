@@ -10,26 +10,13 @@ from pathlib import Path
 
 import pydicom
 
-import interslice
 from interslice.files.command_line import pairs
+from interslice.home import home
 from interslice.pacs.archive import PASSWORD, TOKEN, USER
 from interslice.usage import UsageError
 
 OWN = ("dataset_dir", "output_dir", "output_format", "bundle_root")
 """Options that are set here."""
-
-
-def bundle_root() -> Path:
-    """The folder of configs/ and models/: where the package lies, or inside it.
-
-    Raises:
-        FileNotFoundError: neither has them.
-    """
-    package = Path(interslice.__file__).resolve().parent
-    for folder in (package.parent, package, *package.iterdir()):
-        if (folder / "configs" / "inference.json").is_file():
-            return folder
-    raise FileNotFoundError(f"no configs/inference.json beside or in {package}: install the whole bundle")
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -53,7 +40,7 @@ def reconstruct(source: Path, output_dir: Path, options: Sequence[str] = ()) -> 
         RuntimeError: the reconstruction failed, with its words on the screen.
     """
     before = series_in(output_dir)
-    root = bundle_root()
+    root = home()
     command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
     if not any(name == "config_file" for name, _ in pairs(options)):
         command += ["--config_file", str(root / "configs" / "inference.json")]

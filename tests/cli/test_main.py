@@ -190,3 +190,16 @@ def test_version_and_tasks():
 def test_shells_complete_commands_options_and_values(words, index, found):
     done = interslice(_INTERSLICE_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(index))
     assert found in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("name", "module", "words"), [
+    ("bids", "interslice.bids.app", ["a", "b", "participant", "--preset", "fast"]),
+    ("pacs", "interslice.pacs.__main__", ["run", "--url", "https://x", "--", "--preset", "fast"]),
+])  # fmt: skip
+def test_other_programs_of_the_package_get_their_words_untouched(name, module, words, monkeypatch):
+    import importlib
+
+    seen = []
+    monkeypatch.setattr(importlib.import_module(module), "main", seen.append)
+    command.cli.main([name, *words], prog_name="interslice", standalone_mode=False)
+    assert seen == [words]
