@@ -39,7 +39,7 @@ from interslice.report.trajectory.pictures import (
 )
 from interslice.report.trajectory.write import across
 from interslice.sampling.trajectory import KINDS, Observed, Slab, Trajectory
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 
 @dataclass
@@ -212,7 +212,7 @@ def draw(output: Path, runs: dict[str, Run], task: Task, columns: int) -> list[P
         save_small(path_panels(paths, slab.positions, title), partial)
     measured = numbers(runs)
     files[3].write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    page = output / "trajectory.md"
+    page = page_of(output, "trajectory.md")
     if page.exists() and fill(page, "trajectory", numbers_table(measured)):
         files.append(page)
     return files

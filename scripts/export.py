@@ -8,7 +8,7 @@
 
 Without any of these options TorchScript, ONNX and zip are written, to `export/`. Run it in the folder of the bundle.
 What was exported is read again and compared with the network on batches, sizes and timesteps that it was not exported
-with; a file is there only if that went well. ONNX needs three more packages, safetensors one (docs/export.md).
+with; a file is there only if that went well. ONNX needs three more packages, safetensors one (docs/how_to/export.md).
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ def main(argv: list[str] | None = None) -> None:
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if "onnx" in paths else []
     if missing:
         parser.error(
-            f"ONNX needs {', '.join(missing)}: install them as docs/export.md says, or name what to write without "
-            "them, --torchscript --zip"
+            f"ONNX needs {', '.join(missing)}: install them as docs/how_to/export.md says, or name what to write "
+            "without them, --torchscript --zip"
         )
     for path in (p for p in args.config_file if not p.is_file()):
         parser.error(f"--config_file {path} does not exist")

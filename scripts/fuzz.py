@@ -7,7 +7,7 @@
 
 Each lies beside a good one, whose result must be the same bit for bit, over results of an earlier run, which must stay
 or be replaced as one. What counts as what is in scripts/fuzzing/judge.py. With --output docs/fuzz.json the table in
-docs/reliability.md is made, too. Status 1 if any input failed.
+docs/explanation/reliability.md is made, too. Status 1 if any input failed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from scripts.fuzzing import scans
 from scripts.fuzzing.child import MEMORY, SECONDS, threads
 from scripts.fuzzing.report import read, summary, write_table
 from scripts.fuzzing.runs import Record, Runs, available
+from scripts.studies.tables import page_of
 
 ROOT = Path(__file__).parents[1]
 NEEDED = (
@@ -88,7 +89,7 @@ def conclude(records: list[Record], options: argparse.Namespace, before: dict | 
     if options.output is not None:
         with written_whole(options.output) as partial:
             partial.write_text(json.dumps(content["record"], indent=1) + "\n", encoding="utf-8")
-        page = options.output.with_name("reliability.md")
+        page = page_of(options.output.parent, "reliability.md")
         if page.exists():
             write_table(page, content["record"])
 

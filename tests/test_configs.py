@@ -92,7 +92,7 @@ def test_every_task_has_a_page(task, run_here, tiny_overrides, thick_file, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize(("length", "read"), [("10.0", "10.0"), ("[40.0,5.0]", "(40.0, 5.0)")])
 def test_lengths_of_noise_are_set_on_the_command_line(length, read, run_bundle, tiny_overrides, thick_file, tmp_path):
-    """One number, or two for a schedule, as docs/noise.md says."""
+    """One number, or two for a schedule, as docs/reference/noise.md says."""
     overrides = tiny_overrides(thick_file, noise="ou") | {"noise_field#length": length}
     done = run_bundle("inference", INFERENCE, overrides)
     assert done.returncode == 0, done.stderr[-2000:]

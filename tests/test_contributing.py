@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md keep the promises that it explains, and docs/noise.md says what is there."""
+"""The examples of CONTRIBUTING.md keep the promises that it explains, docs/reference/noise.md says what is there."""
 
 import json
 import re
@@ -17,7 +17,9 @@ from tests.support.helpers import contributions
 from tests.support.scans import INFERENCE, ROOT
 from tests.test_configs import NOISE_FIELDS
 
-CONTRIBUTING, NOISE = ((ROOT / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "docs/noise.md"))
+CONTRIBUTING, NOISE = (
+    (ROOT / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "docs/reference/noise.md")
+)
 SECTION = CONTRIBUTING[CONTRIBUTING.index("## Add a noise field") : CONTRIBUTING.index("## Add an operator")]
 
 

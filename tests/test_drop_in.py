@@ -1,4 +1,4 @@
-"""docs/drop_in.md, as it stands: every block of Python runs, is short, and draws a fresh field for each step."""
+"""docs/how_to/drop_in.md, as it stands: every block of Python runs, is short, and draws a fresh field for each step."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ import pytest
 from tests.support.libraries import library
 from tests.support.scans import ROOT
 
-PAGE = (ROOT / "docs/drop_in.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how_to/drop_in.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -33,7 +33,7 @@ def test_a_block_is_short_and_runs(code):
     for name in libraries(code):
         library(name)
     names = {}
-    exec(compile(code, "docs/drop_in.md", "exec"), names)
+    exec(compile(code, "docs/how_to/drop_in.md", "exec"), names)
     x = np.asarray(names["x"])
     assert x.shape in [(12, 1, 16, 16), (12, 16, 16, 1)] and np.isfinite(x).all()
     assert names["noise"].next_step >= 4  # the start, and a field for each step that adds noise

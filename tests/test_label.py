@@ -1,4 +1,4 @@
-"""A real MONAI Label server serves the bundle (docs/label.md): its volumes are those of a direct run, and it trains."""
+"""A real MONAI Label server serves the bundle (docs/how_to/label.md): its volumes are a direct run's, and it trains."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the README shows is what happens: its commands run, its links lead somewhere, CI runs the same."""
+"""What README and the first pages show is what happens: commands run, links lead somewhere, CI runs the same."""
 
 import os
 import re
@@ -23,9 +23,21 @@ from tests.support.scans import (
 from tests.test_configs import TRAINED_HERE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.strip().splitlines()]
-BUNDLE_COMMANDS = [c[c.index("python -m monai.bundle") :] for c in COMMANDS if "python -m monai.bundle" in c]
+FIRST = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/start").glob("*.md")))
+
+
+def commands(text):
+    """The lines of all blocks of bash."""
+    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.strip().splitlines()]
+
+
+COMMANDS = commands(README)
+BUNDLE_COMMANDS = list(
+    dict.fromkeys(
+        c[c.index("python -m monai.bundle") :] for c in COMMANDS + commands(FIRST) if "python -m monai.bundle" in c
+    )
+)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def python(*words):
@@ -51,7 +63,7 @@ def test_ci_runs_the_commands_of_the_readme():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", BUNDLE_COMMANDS, ids=lambda c: " ".join(c.split()[4:5] + c.split()[-4:]))
-def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
+def test_a_command_runs_on_tiny_volumes(command, tmp_path):
     """As a user types it, with tiny data and weights put after it; the last value of an option counts."""
     words = shlex.split(command)[2:]
     weights = tmp_path / "model.pt"
@@ -96,8 +108,8 @@ def test_a_command_of_the_readme_runs_on_tiny_volumes(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path):
-    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+@pytest.mark.parametrize("code", PYTHON)
+def test_the_python_of_the_readme_runs(code, tmp_path):
     scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
     code = code.replace('output_dir="results"', f'output_dir="{tmp_path / "results"}", dataset_dir="{scan}"')
     python("-c", code)
@@ -105,7 +117,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]]
+    "page", ["README.md", "CONTRIBUTING.md", *[str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")]]
 )
 def test_links_lead_to_files(page):
     folder = (ROOT / page).parent

@@ -145,7 +145,9 @@ def test_the_prior_takes_and_gives_what_the_metadata_say(n):
 
 def test_the_example_of_the_documentation_verifies_the_prior(monkeypatch):
     monkeypatch.chdir(ROOT)
-    *_, example = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(encoding="utf-8"), re.DOTALL)
+    *_, example = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how_to/export.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert "verify_net_in_out" in example
     exec(example, {})
 

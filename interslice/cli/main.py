@@ -174,7 +174,7 @@ def _carry_out(job: Job, dry_run: bool) -> None:
 
 
 def main() -> None:
-    """Run the command of sys.argv; the process ends as docs/conventions.md says."""
+    """Run the command of sys.argv; the process ends as docs/reference/endings.md says."""
     WORDS.clear()
     sys.argv[1:] = debug_first(sys.argv[1:])
     with plain_endings(go_on="--skip-finished leaves out the cases that are finished", words=WORDS):

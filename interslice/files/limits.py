@@ -25,7 +25,7 @@ from interslice.ranks import on_this_machine
 MAX_GIGABYTES = 4.0
 """1000 x 1000 x 1000 voxels, or 512 x 512 x 3800: more than nearly all scans, and less than most machines have."""
 COPIES = 5.0
-"""Arrays of float32 that reading, checking and scaling a volume hold at once, at most (docs/limits.md)."""
+"""Arrays of float32 that reading, checking and scaling a volume hold at once, at most (docs/reference/limits.md)."""
 FLOAT = 4
 OFF = ("false", "no", "off", "0")
 LARGEST_TEXT = 64e6

@@ -204,5 +204,7 @@ def suggestion(parents: Sequence[str], part: str, known: Sequence[str], config: 
         components = (c for c, node in config.items() if isinstance(node, Mapping) and "_target_" in node)
         found += [f"{c}#{part}" for c in components if part in (*config[c], *arguments(config[c]))]
     return (
-        f": did you mean {' or '.join(f'--{name}' for name in found)}?" if found else ": docs/conventions.md lists all"
+        f": did you mean {' or '.join(f'--{name}' for name in found)}?"
+        if found
+        else ": docs/reference/options.md lists all"
     )

@@ -2,7 +2,7 @@
 
 Where the network's slices are stacked along an axis along which the scan averaged, noise that all of them share leaves
 nothing behind, as the scan takes it out, and slerp did best there; along other axes it leaves a pattern in all slices,
-and a field with a length does not (docs/evidence.md). The rest is about that length.
+and a field with a length does not (docs/explanation/evidence.md). The rest is about that length.
 
 What the prior draws is detail that the measurement lacks, and detail of the anatomy reaches across some millimetres.
 The noise is to be alike over several times that length, or it tears detail apart; how many was found on tuning volumes,

@@ -1,4 +1,6 @@
-"""Reads a series from an archive (PACS) over DICOMweb, reconstructs it, and stores the result beside it (docs/pacs.md).
+"""Reads a series from an archive (PACS) over DICOMweb, reconstructs it, and stores the result beside it.
+
+What is done and what is not: docs/how_to/pacs.md.
 
     python -m interslice.pacs find --url https://pacs.example/dicom-web --patient P4711
     python -m interslice.pacs run --url https://pacs.example/dicom-web --study 1.2.3 --series 1.2.3.4 -- --preset fast

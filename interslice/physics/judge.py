@@ -24,7 +24,7 @@ from interslice.physics.linear_operator import LinearOperator
 from interslice.physics.measurement import operator_of
 
 SLACK = 1.5
-"""Residuals of right measurements stay below `limit` + noise; docs/conventions.md has the figures."""
+"""Residuals of right measurements stay below `limit` + noise; docs/reference/result_files.md has the figures."""
 
 
 def misfit(residual: float, y: torch.Tensor, operator: LinearOperator, slack: float = SLACK) -> str | None:

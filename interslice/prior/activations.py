@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 BYTES_PER_PIXEL = 1_500
 """Of a slice, in networks that cannot be asked: somewhat above the shipped ones, 64 channels at full resolution."""
 WORKSPACE = 1.4
-"""Times the activations: what convolutions and the allocator take beside them (docs/limits.md)."""
+"""Times the activations: what convolutions and the allocator take beside them (docs/reference/limits.md)."""
 
 
 def activation_bytes(network: torch.nn.Module, shape: Sequence[int], gradient: bool = False) -> float:

@@ -6,7 +6,7 @@
     precision   "float32"; "tf32": factors of convolutions are rounded to 10 bits (GPUs); "bfloat16": factors of
                 convolutions and most tensors to 7. "auto" is tf32 on a GPU, and bfloat16 on a CPU that multiplies it,
                 where it takes half the time; both change a result by less than what a thousandth of its range would
-                (docs/speed.md)
+                (docs/explanation/speed.md)
 
 The result does not depend on the size, up to rounding.
 """

@@ -1,7 +1,7 @@
 """A training that was stopped goes on: its state is written after every epoch, and read again.
 
 What is not in the state is drawn anew by epoch (interslice.prior.keyed_epochs), so that the bits are those of a
-training that was never interrupted, where the conditions are the same. docs/training.md says what they are.
+training that was never interrupted, where the conditions are the same. docs/how_to/training.md says what they are.
 """
 
 from __future__ import annotations

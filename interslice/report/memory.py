@@ -11,8 +11,8 @@ Where sampling has no room on the device, its volumes go to the host's memory, o
 (interslice.sampling.volumes): then the device has to hold the network's activations and a few parts, and so has the
 memory in place of the volumes.
 
-The constants are chosen by the peaks of a few runs (docs/limits.md; `python -m scripts.studies.memory`). A run is
-refused only where SURE of the estimate is more than there is.
+The constants are chosen by the peaks of a few runs (docs/reference/limits.md; `python -m scripts.studies.memory`). A
+run is refused only where SURE of the estimate is more than there is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ slices share nothing. Here the same call gives a field, so that every slice is N
     FieldScheduler   for the DiffusionInferer of MONAI, whose schedulers take no noise from outside
     FieldRandn       torch.randn and torch.randn_like within a `with` block, for samplers that leave no other way in
 
-docs/drop_in.md shows each in the library that it is for.
+docs/how_to/drop_in.md shows each in the library that it is for.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class DiffusionInverseInferer(VolumeInferer):
             and Morton, "A new Monte Carlo technique: antithetic variates", 1956).
         seed: key of all draws.
         time_noise: of the volumes of a series (interslice.files.series), "same": one noise for all, which cancels in
-            their differences to first order; "own": one each (docs/carried.md).
+            their differences to first order; "own": one each (docs/how_to/carried.md).
         timesteps: explicit descending grid, instead of num_steps and start_fraction.
         start: (y, operator) -> x, what a warm start begins from (see interslice.physics.baselines); the operator's
             linear reconstruction by default.

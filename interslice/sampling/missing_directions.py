@@ -2,7 +2,7 @@
 
 A start that the data determine is best left nearly alone: noise that hides what they said is lost on them. What lies
 in the missing wedge of a limited arc they never said; total variation guesses it, coherently over many voxels, and it
-takes more noise than the size of its error for the prior to guess it anew (docs/ct_sampling.md).
+takes more noise than the size of its error for the prior to guess it anew (docs/explanation/ct_sampling.md).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 s is the standard deviation of the noise in y and r that of the error of x0, so this is Wiener's filter, the posterior
 mean of a Gaussian x0. rho -> 0 is the null-space step. r is the same in all steps: what the denoised volume lacks is
-detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/presets.md); with a
-guide, x0 is nearer, and r = 0.05.
+detail, at low noise levels too. r = 0.3 was chosen by scripts/studies/tune_noise.py (docs/explanation/presets.md); with
+a guide, x0 is nearer, and r = 0.05.
 """
 
 from __future__ import annotations

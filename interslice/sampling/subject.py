@@ -6,7 +6,8 @@ of the reconstruction marks as subject, and a margin, widened to multiples of wh
 so that nothing is padded. Outside the boxes x0 is the start, before the data step has its say on the whole volume.
 
 Boxes depend on the start alone, not on batches, ranks or steps. The network sees the border of a box as that of a scan,
-and its normalisation has less air to go by: results are others than without boxes, and as good (docs/speed.md).
+and its normalisation has less air to go by: results are others than without boxes, and as good
+(docs/explanation/speed.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     DICOM    load studies -> select series by rules -> read the series -> super-resolve -> write
     files                                             read the files  -> super-resolve -> write
 
-Loading and selecting are the App SDK's operators. The series is read by the bundle (why: docs/deploy.md).
+Loading and selecting are the App SDK's operators. The series is read by the bundle (why: docs/how_to/deploy.md).
 """
 
 from __future__ import annotations

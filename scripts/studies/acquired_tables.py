@@ -1,4 +1,4 @@
-"""Tables of docs/acquired.md, from docs/bands.json and docs/thickness.json.
+"""Tables of docs/how_to/acquired.md, from docs/bands.json and docs/thickness.json.
 
 python -m scripts.studies.acquired_tables
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from interslice.files.last_words import plain_endings
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 KINDS = (("place_median", "places, median"), ("place_rms", "places, rms"), ("whole", "whole scan"))
 CHANGES = {"step": "from side to side", "uneven": "at random"}
@@ -79,9 +79,9 @@ def thickness_table(record: dict) -> str:
 
 
 def write_acquired(docs: Path) -> list[Path]:
-    """Fill docs/acquired.md; the files written."""
+    """Fill docs/how_to/acquired.md; the files written."""
     bands, thickness = (json.loads((docs / f"{n}.json").read_text(encoding="utf-8")) for n in ("bands", "thickness"))
-    page = docs / "acquired.md"
+    page = page_of(docs, "acquired.md")
     filled = [
         fill(page, name, text)
         for name, text in (

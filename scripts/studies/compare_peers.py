@@ -2,7 +2,7 @@
 
     python -m scripts.studies.compare_peers --truth FILES --ratio 5 --programs peers/bin
 
-writes docs/peers.json and the table of docs/peers.md.
+writes docs/peers.json and the table of docs/explanation/peers.md.
 
 Each truth is measured as `configs/evaluate.json` does it, and the thick scan is written to a file. Every program gets
 that file: our own default run too, as a command like the others. A result counts where its own header puts it: it is
@@ -40,7 +40,7 @@ from interslice.report.metrics import evaluate
 from interslice.report.titles import TITLES
 from interslice.usage import UsageError
 from scripts.studies.peers import REGISTRY, Peer, PeerFailure, chosen, registered
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 MARKER = "peers"
 BASELINES = ("input", "cubic_consistent", "total_variation")
@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
         case = make_case(path, config, args.work_dir.resolve(), args.crop)
         record["cases"][case.name] = compare(case, peers, baselines, args.ratio, args.gpu, args.timeout, args.programs)
         write_json(args.output, record)
-    page = args.output.with_name("peers.md")
+    page = page_of(args.output.parent, "peers.md")
     if page.exists():
         fill(page, MARKER, table_of(record))
     print(f"wrote {args.output}")

@@ -3,7 +3,7 @@
     python -m scripts.studies.contrast_errors before.pt after.pt --volumes a.nii.gz b.nii.gz
 
 Patches are cut as the validation of configs/train.json cuts them. Writes docs/contrast_errors.json, and the table of
-docs/prior.md from it.
+docs/explanation/prior.md from it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("weights", nargs=2, type=Path, help="before and after")
     parser.add_argument("--volumes", nargs="+", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("docs/contrast_errors.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/prior.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/explanation/prior.md"))
     args = parser.parse_args(argv)
     record = {}
     for volume in tqdm(args.volumes, desc="volumes", unit="volume"):

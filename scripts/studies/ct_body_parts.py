@@ -1,7 +1,7 @@
 """Where the shipped CT prior stops being right: parts of the body that it has seen, and others.
 
     python -m scripts.studies.ct_body_parts --data_dir FOLDER
-                                                    docs/ct_body_parts.json, and the table of docs/prior_ct.md
+                                        docs/ct_body_parts.json, and the table of docs/explanation/prior_ct.md
 
 Each of PARTS that FOLDER holds is reduced to SLICES slices of at most SIZE x SIZE pixels at SPACING mm, scanned in 30
 parallel views with PHOTONS, and reconstructed by total variation and by the default run. What the prior itself knows is
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="holds NAME.nii.gz of the volumes of PARTS")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/ct_body_parts"))
     parser.add_argument("--output", type=Path, default=Path("docs/ct_body_parts.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/prior_ct.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/explanation/prior_ct.md"))
     args = parser.parse_args(argv)
     files = {p.volume: args.data_dir / f"{p.volume}.nii.gz" for p in PARTS.values()}
     there = {volume: sha256(path) for volume, path in files.items() if path.exists()}

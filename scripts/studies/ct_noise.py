@@ -2,8 +2,8 @@
 
     python -m scripts.studies.ct_noise --volume FILE         a CT volume in HU that is not held out
 
-Writes docs/ct_noise.json and, from it, the tables of docs/ct_noise.md (`--tables` writes these alone). Two slabs of the
-volume, at a quarter and at three fifths of its height, are measured in 30 parallel views with 1e3 to 1e6
+Writes docs/ct_noise.json and, from it, the tables of docs/reference/ct_noise.md (`--tables` writes these alone). Two
+slabs of the volume, at a quarter and at three fifths of its height, are measured in 30 parallel views with 1e3 to 1e6
 photons a ray and reconstructed by total variation: all rays alike and weighted, each with the best weight of total
 variation by a golden search, and weighted with the weight of the rule (interslice.physics.baselines.weight_by_noise).
 The rest is simulated from discs and made-up bodies.
@@ -226,7 +226,7 @@ def dose(photons: str) -> str:
 
 
 def write_tables(record: dict, page: Path) -> None:
-    """The tables of docs/ct_noise.md."""
+    """The tables of docs/reference/ct_noise.md."""
 
     def with_error(pair: list[float], digits: int) -> str:
         return f"{pair[0]:+.{digits}f} ({pair[1]:.{digits}f})"
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--volume", type=Path)
     parser.add_argument("--tables", action="store_true", help="write the tables of what is recorded alone")
     parser.add_argument("--output", type=Path, default=Path("docs/ct_noise.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/ct_noise.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/reference/ct_noise.md"))
     args = parser.parse_args(argv)
     if not args.tables:
         if args.volume is None:

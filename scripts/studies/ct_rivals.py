@@ -2,7 +2,7 @@
 
     pip install mbirtorch==0.2.0                    (BSD; for this study alone)
     python -m scripts.studies.ct_rivals --tuning_volume data_ct/bodies/totalsegmentator_thorax.nii.gz
-                                                    docs/ct_rivals.json, and its table in docs/ct.md
+                                                    docs/ct_rivals.json, and its table in docs/how_to/ct.md
 
 The embedded chest, 30 parallel views, counts of PHOTONS: the configs' baselines, our default run, and mbirtorch's
 q-generalised Gaussian Markov random field with its weights for transmission (`gen_weights`: exp(-y)). Its `sharpness`
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--work_dir", type=Path, default=Path("runs/ct_rivals"))
     parser.add_argument("--output", type=Path, default=Path("docs/ct_rivals.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/ct.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/how_to/ct.md"))
     args = parser.parse_args(argv)
     thorax, _ = write_slab(args.tuning_volume, args.work_dir)
     record = Record(args.output, {"rival": f"{RIVAL} 0.2.0", "iterations": ITERATIONS})

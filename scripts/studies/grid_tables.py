@@ -1,4 +1,4 @@
-"""Tables and the figure of docs/evidence.md, from the JSON of the evidence grid.
+"""Tables and the figure of docs/explanation/evidence*.md, from the JSON of the evidence grid.
 
 Every figure is paired: the same volume, seed, solver and measurement with another field, against independent noise.
 Intervals are 95 percent (Student's t) over seeds, with the volumes as they are:
@@ -217,7 +217,7 @@ def size(record: dict) -> str:
 
 
 def grid_text(record: dict) -> str:
-    """Everything between the markers of docs/evidence.md."""
+    """Everything between the markers `grid` of docs/explanation/evidence_grid.md."""
     parts = {
         "Gain in PSNR over independent noise (dB)": comparison(record, lambda task: psnr, 2, "+"),
         "Inter-slice error, as a ratio to that of independent noise": comparison(record, across, 3, "", ratio=True),
@@ -297,14 +297,13 @@ def draw(record: dict, path: Path) -> None:
 
 
 def write_evidence(docs: Path) -> list[Path]:
-    """Fill docs/evidence.md and draw its figure from the JSON in docs/; the files written."""
-    page, grid = docs / "evidence.md", docs / "results_grid.json"
+    """Fill the pages evidence*.md and draw their figure from the JSON in docs/; the files written."""
+    pages, grid = sorted(docs.rglob("evidence*.md")), docs / "results_grid.json"
     if not grid.exists():
         return []
-    for name, text in texts(docs).items():
-        fill(page, name, text)
+    filled = {page for page in pages for name, text in texts(docs).items() if fill(page, name, text)}
     draw(json.loads(grid.read_text(encoding="utf-8")), docs / "evidence.png")
-    return [page, docs / "evidence.png"]
+    return [*sorted(filled), docs / "evidence.png"]
 
 
 def texts(docs: Path) -> dict[str, str]:

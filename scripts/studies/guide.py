@@ -1,6 +1,6 @@
 """A thick scan with another contrast of the same patient as a guide, against the same scan without.
 
-    python -m scripts.studies.guide --data_dir FOLDER                 docs/guide.json, and the tables of docs/guide.md
+    python -m scripts.studies.guide --data_dir FOLDER       docs/guide.json, and the tables of docs/how_to/guide.md
 
 The shown patient with a stroke was scanned in three contrasts: each, in slices of 5 mm, is reconstructed with each
 other one as its guide, and without. Settings are those of configs/inference.json and `--guide`: guides are whole scans,
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--crop", type=int, nargs="*", metavar="N", default=CROP, help="voxels; without any, all")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/guide"))
     parser.add_argument("--output", type=Path, default=Path("docs/guide.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/guide.md"), help="whose tables are filled")
+    parser.add_argument("--page", type=Path, default=Path("docs/how_to/guide.md"), help="whose tables are filled")
     args = parser.parse_args(argv)
     size = tuple(args.crop) or None
     files = find_people(args.data_dir, args.scans)

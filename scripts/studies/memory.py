@@ -1,6 +1,6 @@
 """How good the estimate of a run's memory is: estimate and measured peak of runs of several tasks, sizes and settings.
 
-    python -m scripts.studies.memory --out docs/memory.json      and the table of docs/limits.md
+    python -m scripts.studies.memory --out docs/memory.json      and the table of docs/reference/limits.md
 
 Each run is a process of its own, on a made-up volume and with a small network that was not trained. What it takes is
 the peak of its resident memory after all was read and checked, less what was resident then (Linux); the measurement is
@@ -31,7 +31,7 @@ from interslice.physics.ct.scanner import Tomography
 from interslice.physics.kspace.scanner import CartesianSampling
 from interslice.physics.measurement import operator_of
 from interslice.prior.network import SliceUNet
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 MARKER = "memory"
 QUICK = {
@@ -172,7 +172,7 @@ def main() -> None:
         print(json.dumps(found[-1]), flush=True)
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        page = Path(options.out).with_name("limits.md")
+        page = page_of(Path(options.out).parent, "limits.md")
         if page.exists():
             fill(page, MARKER, table_of(found))
 

@@ -1,6 +1,6 @@
 """Real thick scans with other contrasts of the same study as guides: is the second study predicted better?
 
-    python -m scripts.studies.real_guides --data_dir FOLDER        docs/real_guides.json and its table in docs/guide.md
+    python -m scripts.studies.real_guides --data_dir FOLDER  docs/real_guides.json, its table in docs/how_to/guide.md
 
 The FLAIR of study 1 of each patient (real_pairs.py) is reconstructed alone, and with each other contrast of that study
 as a guide; what the scanner of study 2 would measure of the result is compared with the FLAIR that it did measure. The
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--crop", type=int, nargs="*", metavar="N", default=CROP, help="voxels; without any, all")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/real_guides"))
     parser.add_argument("--output", type=Path, default=Path("docs/real_guides.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/guide.md"), help="whose table is filled")
+    parser.add_argument("--page", type=Path, default=Path("docs/how_to/guide.md"), help="whose table is filled")
     args = parser.parse_args(argv)
     names = [f"open_ms_{p}_study1_{g}.nii.gz" for p in args.patients for g in ("FLAIR", *GUIDES[p][1:])]
     if missing := [name for name in names if not (args.data_dir / name).exists()]:

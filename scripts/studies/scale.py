@@ -1,7 +1,7 @@
 """What two processes gain over one, and what an archive of a million scans would take.
 
     python -m scripts.studies.scale --measure docs/scale_ranks.json      measures (needs torchrun); then writes the page
-    python -m scripts.studies.scale                                      the tables of docs/scale.md, from JSON
+    python -m scripts.studies.scale                                      the tables of docs/how_to/scale.md, from JSON
 
 Measured with one thread a process, paired: in turn, rank 0 does the work alone while the other waits, and both do it
 together. Processor time tells what sharing costs (more work, not more waiting); the clock is also that of the machine.
@@ -28,7 +28,7 @@ from interslice.files.last_words import plain_endings
 from interslice.files.run_record import peak_memory_mb
 from interslice.files.write import write_json
 from interslice.ranks import Board, all_of, barrier, device_of_rank, end, rank, start, world_size
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 DOCS = Path("docs")
 REPEATS = 3
@@ -260,14 +260,15 @@ def voxels(shape) -> int:
     return shape[0] * shape[1] * shape[2]
 
 
-def write_page(record: dict, page: Path = DOCS / "scale.md") -> None:
+def write_page(record: dict, docs: Path = DOCS) -> None:
     """The tables of the page, from what was measured."""
     ratio = voxels(HEAD) / voxels(record["files"]["voxels"])
     size = " x ".join(map(str, HEAD))
     sample = " x ".join(map(str, record["files"]["voxels"]))
     basis = f"A whole head is {size} voxels, {ratio:.1f} times the result of the embedded sample ({sample})."
+    page = page_of(docs, "scale.md")
     fill(page, "ranks", ranks_table(record))
-    fill(page, "archive", f"{basis}\n\n{archive_table(record, speeds(page.parent))}")
+    fill(page, "archive", f"{basis}\n\n{archive_table(record, speeds(docs))}")
     fill(page, "storage", storage_text(record))
 
 

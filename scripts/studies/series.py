@@ -1,6 +1,6 @@
 """What one noise for all volumes of a series, or one each, does to differences over time and to means.
 
-    python -m scripts.studies.series --data_dir FOLDER      docs/series.json and its table in docs/carried.md
+    python -m scripts.studies.series --data_dir FOLDER      docs/series.json and its table in docs/how_to/carried.md
 
 A piece of a head, in slices of 5 mm, measured again and again: with noise of its own each time, and in every second
 volume brighter by CHANGE in a ball. Nothing else changes. The heads are of the training set: methods are compared with
@@ -111,7 +111,7 @@ TITLES = {"same": "one noise for all", "own": "one each", "cubic": "cubic, in ag
 
 
 def tables_of(results: dict) -> str:
-    """The table of docs/carried.md."""
+    """The table of docs/how_to/carried.md."""
     header = ["head", "noise of the scan", "method", "over time", "difference", "found", "single", "mean"]
     rows = [
         [head, f"{100 * float(noise):g} %", TITLES[name], *(f"{of[k]:.2f}" for k in ("over_time", "difference")),
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/series"))
     parser.add_argument("--output", type=Path, default=Path("docs/series.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/carried.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/how_to/carried.md"))
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     heads = {name: args.data_dir / HEADS[name] for name in args.heads}

@@ -1,4 +1,4 @@
-"""Tables of docs/speed.md, from the JSON files in docs that TEXTS names.
+"""Tables of docs/explanation/speed.md, from the JSON files in docs that TEXTS names.
 
 python -m scripts.studies.speed_tables
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from interslice.files.last_words import plain_endings
 from scripts.studies.quality_time import OWN, points
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 
 def before_text(record: Mapping) -> str:
@@ -106,8 +106,8 @@ TEXTS: dict[str, Callable[[Mapping], str]] = {
 
 
 def write_speed(docs: Path) -> list[Path]:
-    """Fill docs/speed.md from what is there; the files written."""
-    page, written = docs / "speed.md", []
+    """Fill docs/explanation/speed.md from what is there; the files written."""
+    page, written = page_of(docs, "speed.md"), []
     for name, text in TEXTS.items():
         source = docs / f"{name}.json"
         if source.exists() and fill(page, name, text(json.loads(source.read_text(encoding="utf-8")))):

@@ -1,4 +1,4 @@
-"""Tables of docs/stacks.md, from docs/stacks.json, docs/tuning_stacks.json and docs/tuning_alignment.json."""
+"""Tables of docs/how_to/stacks.md, from docs/stacks.json, docs/tuning_stacks.json and docs/tuning_alignment.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from interslice.report.titles import TITLES
 from scripts.studies.shown import PEOPLE
 from scripts.studies.stacks import ALONE, DIFFUSION, KNOWN, METHODS, NOISE, REGISTRATION, SEVERAL, THICKNESS
-from scripts.studies.tables import cell, fill, table
+from scripts.studies.tables import cell, fill, page_of, table
 
 NAMES = TITLES | {DIFFUSION: "Diffusion", "input": "Mean of the slices"}
 BASELINE = "total_variation"
@@ -129,12 +129,12 @@ def alignment_text(record: Mapping) -> str:
 
 
 def write_stacks(docs: Path) -> list[Path]:
-    """Fill docs/stacks.md; the files written."""
+    """Fill docs/how_to/stacks.md; the files written."""
     written = []
     for name, text in (
         ("stacks", stacks_text), ("tuning_stacks", tuning_text), ("tuning_alignment", alignment_text)
     ):  # fmt: skip
-        source, page = docs / f"{name}.json", docs / "stacks.md"
+        source, page = docs / f"{name}.json", page_of(docs, "stacks.md")
         if source.exists() and fill(page, name.replace("_", " "), text(json.loads(source.read_text("utf-8")))):
             written.append(page)
     return written

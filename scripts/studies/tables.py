@@ -208,6 +208,11 @@ def training_curve(history: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
+def page_of(docs: Path, name: str) -> Path:
+    """The page of that name in a folder or one below it; where there is none, the path that it would have in it."""
+    return next(iter(sorted(docs.rglob(name))), docs / name)
+
+
 def fill(path: Path, name: str, text: str) -> bool:
     """Replace what stands between the markers `name` of a file; False if they are not there."""
     old = path.read_text(encoding="utf-8")
@@ -266,7 +271,7 @@ def ct_text(record: dict) -> dict[str, str]:
 
 
 def write_tables(docs: Path) -> list[Path]:
-    """Fill README.md, docs/README.md and docs/results.md from the JSON in docs/; the files written."""
+    """Fill README.md, docs/README.md and docs/explanation/results.md from the JSON in docs/; the files written."""
     written = []
     for name, text, timing, options in (
         ("results", mri_text, "benchmark_best.json", "--preset best "),
@@ -281,7 +286,7 @@ def write_tables(docs: Path) -> list[Path]:
             texts["full"] += f"\n\n{benchmark_text(docs / timing)} Made by `{command}`."
         if name == "results ct" and (docs / "benchmark_projectors.json").exists():
             texts["full"] += f"\n\n### Projectors\n\n{projector_table(docs / 'benchmark_projectors.json')}"
-        pages = (Path("README.md"), "table"), (docs / "README.md", "sentence"), (docs / "results.md", "full")
+        pages = (Path("README.md"), "table"), (docs / "README.md", "sentence"), (page_of(docs, "results.md"), "full")
         for path, kind in pages:
             if path.exists() and kind in texts and fill(path, name, texts[kind]):
                 written.append(path)

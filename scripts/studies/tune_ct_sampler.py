@@ -1,7 +1,7 @@
 """How CT sampling is set, on slices that are neither held out nor were trained on: start, noise, steps, draws, planes.
 
     python -m scripts.studies.tune_ct_sampler --volume data_ct/bodies/totalsegmentator_thorax.nii.gz
-                                                    docs/tuning_ct_sampler.json, and the table of docs/ct_sampling.md
+                                        docs/tuning_ct_sampler.json, and the table of docs/explanation/ct_sampling.md
 
 The slices of scripts.studies.tune_ct, PHOTONS. Each setting changes the configs' default as its name says;
 one draw, unless draws are what is changed, because a mean of draws hides what a draw does. The default is sampled with
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None, **others) -> None:
     parser.add_argument("--volume", type=Path, required=True, help="the thorax of scripts.prepare_data")
     parser.add_argument("--work_dir", type=Path, default=Path("runs/tune_ct"))
     parser.add_argument("--output", type=Path, default=Path("docs/tuning_ct_sampler.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/ct_sampling.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/explanation/ct_sampling.md"))
     args = parser.parse_args(argv)
     slab, count = write_slab(args.volume, args.work_dir)
     record = Record(args.output, {"photons": PHOTONS, "views": 30, "slices": count})

@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--checkpoint", default="models/model.pt")
     parser.add_argument("--output", type=Path, default=Path("docs/tuning_guide.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/guide.md"), help="whose tables are filled")
+    parser.add_argument("--page", type=Path, default=Path("docs/how_to/guide.md"), help="whose tables are filled")
     args = parser.parse_args(argv)
     tuning = Tuning(args.data_dir, args.people, args.checkpoint)
     record = Record(args.output, {"size": SIZE}, {"checkpoint": sha256(Path(args.checkpoint))})

@@ -6,7 +6,7 @@ DIR holds the volumes of PEOPLE (scripts/data_sources.json says where they are f
 voxels at 1 mm is measured in slices 5 mm apart and sampled with each of SETTINGS, for numbers of DRAWS within PASSES:
 draws of one seed do not depend on how many there are, so one run gives all. OF_RATIOS are tried at other RATIOS, too.
 Writes docs/tuning_mri.json: a run per setting, person, ratio and seed. What is in the file already is not run again;
-docs/presets.md shows the means.
+docs/explanation/presets.md shows the means.
 
 The T1 and T2 volumes also trained the prior, so their figures flatter it; the FLAIR person did not.
 """

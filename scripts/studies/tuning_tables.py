@@ -1,4 +1,4 @@
-"""Tables of docs/presets.md, from docs/tuning_mri.json, docs/tuning_noise.json and the presets' benchmarks.
+"""Tables of docs/explanation/presets.md, from docs/tuning_mri.json, docs/tuning_noise.json and the presets' benchmarks.
 
 python -m scripts.studies.tuning_tables
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from interslice.files.last_words import plain_endings
 from interslice.planes import PLANES
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 from scripts.studies.tune_mri import RATIO
 
 FIGURES = {"psnr": 2, "ssim": 3} | dict.fromkeys(PLANES, 2)
@@ -119,8 +119,8 @@ def noise_table(record: Mapping) -> str:
 
 
 def write_tuning(docs: Path, configs: Path = Path("configs")) -> list[Path]:
-    """Fill docs/presets.md from the JSON in docs/; the files written."""
-    page, written = docs / "presets.md", []
+    """Fill docs/explanation/presets.md from the JSON in docs/; the files written."""
+    page, written = page_of(docs, "presets.md"), []
     record = json.loads((docs / "tuning_mri.json").read_text(encoding="utf-8"))
     config = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
     presets, noise = config["presets"], config["displayable_configs"]["noise"][0]

@@ -1,6 +1,6 @@
 """Time and peak memory by the size of a volume, and by where its volumes lie.
 
-    python -m scripts.studies.volume_sizes --out docs/volume_sizes.json      and the table of docs/scale.md
+    python -m scripts.studies.volume_sizes --out docs/volume_sizes.json      and the table of docs/how_to/scale.md
 
 One draw of one step (one pass of the shipped network over the volume, and all that a step has beside it) on made-up
 scans, each in a process of its own. Memory is what the process holds for itself at its peak, beyond what it held when
@@ -26,7 +26,7 @@ from monai.bundle import ConfigParser
 from interslice.files.last_words import plain_endings
 from interslice.files.machine import GIGA
 from scripts.studies.memory import resident, write_measurement
-from scripts.studies.tables import fill, table
+from scripts.studies.tables import fill, page_of, table
 
 MARKER = "volume_sizes"
 SETTINGS = {
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(found[-1]), flush=True)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        page = options.out.with_name("scale.md")
+        page = page_of(options.out.parent, "scale.md")
         if page.exists():
             fill(page, MARKER, table_of(found))
 

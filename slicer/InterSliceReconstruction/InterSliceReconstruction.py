@@ -1,4 +1,4 @@
-"""Reconstructs volumes with the package interslice, inside 3D Slicer (docs/slicer.md)."""
+"""Reconstructs volumes with the package interslice, inside 3D Slicer (docs/how_to/slicer.md)."""
 
 from __future__ import annotations
 

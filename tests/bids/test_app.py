@@ -199,7 +199,7 @@ def test_switches_may_stand_before_the_words_and_have_a_word_of_their_own():
 
 
 def test_the_page_names_the_options_that_there_are():
-    page = (ROOT / "docs/bids.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how_to/bids.md").read_text(encoding="utf-8")
     options, table = parser()._option_string_actions, page[page.index("| option") : page.index("`group` as")]
     named = set(re.findall(r"`(--[\w-]+)[ `]", table))
     assert named - options.keys() == set() and len(named) > 15

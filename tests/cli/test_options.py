@@ -60,7 +60,7 @@ def test_the_documentation_shows_the_same_tables():
 
 
 def test_a_row_that_differs_is_named_and_taken(tmp_path):
-    text = (ROOT / "docs/conventions.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/options.md").read_text(encoding="utf-8")
     changed = text.replace("| `eta` | share | 1.0 |", "| `eta` | share | 0.5 |")
     (tmp_path / "moved.md").write_text(changed, encoding="utf-8")
     assert changed != text and option_tables.differences(tmp_path) == ["inference: `eta`"]

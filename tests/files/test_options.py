@@ -13,7 +13,7 @@ from tests.support.scans import ROOT
 
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
 INFERENCE = ["inference", "--config_file", "configs/inference.json"]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def at_home(monkeypatch):
         ("--operator#gapp 1", "unknown option --operator#gapp: did you mean --operator#gap?"),
         ("--operator::gapp 1", "unknown option --operator::gapp: did you mean --operator#gap?"),
         ("--operator#gap -inf", "unknown option --inf"),
-        ("--qwertz", "unknown option --qwertz: docs/conventions.md lists all"),
+        ("--qwertz", "unknown option --qwertz: docs/reference/options.md lists all"),
         ("--dataset_dir a.nii b.nii c.nii", "these words belong to no option: b.nii c.nii"),
         (
             "--region_dir None",

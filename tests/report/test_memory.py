@@ -199,7 +199,7 @@ def test_baselines_that_are_none_are_refused():
 
 
 def test_the_page_holds_what_the_json_says(tmp_path):
-    text, page = (ROOT / "docs/limits.md").read_text(encoding="utf-8"), tmp_path / "limits.md"
+    text, page = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8"), tmp_path / "limits.md"
     page.write_text(text, encoding="utf-8")
     assert fill(page, MARKER, table_of(json.loads((ROOT / "docs/memory.json").read_text(encoding="utf-8"))))
     assert page.read_text(encoding="utf-8") == text

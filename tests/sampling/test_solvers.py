@@ -36,7 +36,7 @@ DATA_STEPS = {
 }
 SOLVERS = sorted(path.stem for path in (ROOT / "configs").glob("solver_*.json"))
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
-PAGE = (ROOT / "docs/solvers.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/solvers.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 

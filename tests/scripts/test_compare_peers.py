@@ -275,6 +275,6 @@ def test_the_command_writes_json_and_table_and_skips_what_is_not_installed(tmp_p
 
 def test_the_page_holds_what_its_json_says():
     """Nothing, as long as nothing was published."""
-    path, page = ROOT / "docs/peers.json", (ROOT / "docs/peers.md").read_text(encoding="utf-8")
+    path, page = ROOT / "docs/peers.json", (ROOT / "docs/explanation/peers.md").read_text(encoding="utf-8")
     text = f"{table_of(json.loads(path.read_text(encoding='utf-8')))}\n" if path.exists() else ""
     assert f"<!-- {compare_peers.MARKER} -->\n{text}<!-- /{compare_peers.MARKER} -->" in page

@@ -1,4 +1,4 @@
-"""The errors of docs/prior.md: of the noise that a prior predicts, the same for the same weights."""
+"""The errors of docs/explanation/prior.md: of the noise that a prior predicts, the same for the same weights."""
 
 import json
 
@@ -39,4 +39,4 @@ def test_a_network_that_predicts_nothing_errs_by_the_noise_itself(tiny_weights, 
 
 def test_the_page_holds_what_the_json_says():
     record = json.loads((ROOT / "docs/contrast_errors.json").read_text(encoding="utf-8"))
-    assert errors_table(record) in (ROOT / "docs/prior.md").read_text(encoding="utf-8")
+    assert errors_table(record) in (ROOT / "docs/explanation/prior.md").read_text(encoding="utf-8")

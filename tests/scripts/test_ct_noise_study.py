@@ -27,7 +27,10 @@ def test_weights_of_few_photons_gain_by_the_rule_too():
 
 
 def test_what_is_recorded_stands_in_the_page(tmp_path):
-    record, text = json.loads((ROOT / "docs/ct_noise.json").read_text()), (ROOT / "docs/ct_noise.md").read_text()
+    record, text = (
+        json.loads((ROOT / "docs/ct_noise.json").read_text()),
+        (ROOT / "docs/reference/ct_noise.md").read_text(),
+    )
     page = tmp_path / "page.md"
     page.write_text(text)
     ct_noise.write_tables(record, page)

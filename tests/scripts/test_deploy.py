@@ -52,7 +52,7 @@ def test_the_application_pins_what_the_bundle_pins():
 
 def test_the_package_has_the_version_of_the_bundle():
     assert re.search(r"^  version: (.*)$", (APP / "app.yaml").read_text(encoding="utf-8"), re.M)[1] == __version__
-    tags = re.findall(r"(?:iscs|amd64):([\d.]+)", (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8"))
+    tags = re.findall(r"(?:iscs|amd64):([\d.]+)", (ROOT / "docs/how_to/deploy.md").read_text(encoding="utf-8"))
     assert tags == [__version__] * 2
 
 

@@ -26,7 +26,7 @@ from tests.support.scans import CHANNELS, GROUPS, INFERENCE, ROOT, random_networ
 
 OTHER_SIZES = ((1, 1, 1), (1, 6, 5), (5, 3, 8))
 """Batch, rows and columns; sides in multiples of what the network needs."""
-DOCS = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/how_to/export.md").read_text(encoding="utf-8")
 TORCH_EXAMPLE, ONNX_EXAMPLE, ZIP_EXAMPLE, _ = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
 
 
@@ -134,7 +134,7 @@ def run_python(code, folder):
 
 @pytest.mark.slow
 def test_plain_torch_runs_the_torchscript_file(tiny_export, tmp_path):
-    """The example of docs/export.md, where MONAI cannot be imported either."""
+    """The example of docs/how_to/export.md, where MONAI cannot be imported either."""
     tiny_export("--torchscript", tmp_path / "export" / "model.ts")
     without = "import sys; sys.modules['monai'] = sys.modules['interslice'] = None\n"
     run_python(without + TORCH_EXAMPLE + "torch.save((x, timesteps, eps), 'eps.pt')", tmp_path)
@@ -147,7 +147,7 @@ def test_plain_torch_runs_the_torchscript_file(tiny_export, tmp_path):
 def test_a_run_with_the_traced_network_gives_the_same_volume(
     tiny_export, run_here, tiny_overrides, thick_file, tmp_path
 ):
-    """As docs/export.md says: one option, and the weights are those of `checkpoint`."""
+    """As docs/how_to/export.md says: one option, and the weights are those of `checkpoint`."""
     tiny_export("--torchscript", tmp_path / "prior.ts")
     volumes = []
     for name, others in (
@@ -165,7 +165,7 @@ def test_a_run_with_the_traced_network_gives_the_same_volume(
 
 @pytest.mark.slow
 def test_onnx_agrees_for_other_sizes(tiny_export, tmp_path, monkeypatch):
-    """With the session of the example in docs/export.md."""
+    """With the session of the example in docs/how_to/export.md."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = tmp_path / "export" / "model.onnx"
@@ -301,7 +301,7 @@ def test_an_incomplete_bundle_is_not_packed(small_bundle, tmp_path):
 
 @pytest.mark.slow
 def test_monai_loads_the_zip_file(tiny_overrides, thick_file, tmp_path, monkeypatch):
-    """The example of docs/export.md, after MONAI's own download; on a tiny scan."""
+    """The example of docs/how_to/export.md, after MONAI's own download; on a tiny scan."""
     monkeypatch.chdir(ROOT)
     export.main(["--zip", str(tmp_path / "b.zip")])
     overrides = {k: v for k, v in tiny_overrides(thick_file).items() if k != "output_dir"}

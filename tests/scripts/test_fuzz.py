@@ -79,7 +79,7 @@ def test_failures_that_were_run_again_are_counted_as_they_ended_then():
 
 def test_the_table_goes_between_the_markers(tmp_path):
     page = tmp_path / "reliability.md"
-    shutil.copy(ROOT / "docs/reliability.md", page)
+    shutil.copy(ROOT / "docs/explanation/reliability.md", page)
     found = summary([record("nifti", 0, PLAIN)], 3, "0.7.0")["record"]
     assert write_table(page, found) and write_table(page, found)
     text = page.read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_the_table_goes_between_the_markers(tmp_path):
 
 def test_the_page_holds_what_the_json_says(tmp_path):
     """Nothing where there is no JSON."""
-    text, page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8"), tmp_path / "reliability.md"
+    text, page = (ROOT / "docs/explanation/reliability.md").read_text(encoding="utf-8"), tmp_path / "reliability.md"
     page.write_text(text, encoding="utf-8")
     if (ROOT / "docs/fuzz.json").exists():
         write_table(page, json.loads((ROOT / "docs/fuzz.json").read_text(encoding="utf-8")))

@@ -87,9 +87,9 @@ def test_the_study_measures_each_scan_with_and_without_its_guide(scans, tiny_wei
 
 def test_the_page_holds_what_the_json_says(tmp_path):
     record, page = json.loads((ROOT / "docs/guide.json").read_text(encoding="utf-8")), tmp_path / "guide.md"
-    page.write_text((ROOT / "docs/guide.md").read_text(encoding="utf-8"), encoding="utf-8")
+    page.write_text((ROOT / "docs/how_to/guide.md").read_text(encoding="utf-8"), encoding="utf-8")
     guide.write_tables(record, page)
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs/how_to/guide.md").read_text(encoding="utf-8")
 
 
 def test_one_head_in_several_contrasts_has_one_anatomy_and_noise_of_its_own():

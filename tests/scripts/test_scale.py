@@ -38,8 +38,8 @@ def test_the_page_is_made_of_the_records(name, tmp_path):
     for path in (ROOT / "docs").glob("benchmark_*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     page = tmp_path / "scale.md"
-    there = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    there = (ROOT / "docs/how_to/scale.md").read_text(encoding="utf-8")
     page.write_text(there, encoding="utf-8")
-    scale.write_page(RECORD, page)
+    scale.write_page(RECORD, tmp_path)
     section = re.compile(rf"<!-- {name} -->\n(.+?)<!-- /{name} -->", re.DOTALL)
     assert section.search(page.read_text(encoding="utf-8"))[1] == section.search(there)[1]

@@ -58,5 +58,5 @@ def test_the_pages_hold_what_the_json_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))["shipped prior"]) >= 3
     tables.write_tables(tmp_path / "docs")
-    for page in ("README.md", "docs/README.md", "docs/results.md"):
+    for page in ("README.md", "docs/README.md", "docs/explanation/results.md"):
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8"), page

@@ -1,4 +1,4 @@
-"""The figures of docs/presets.md follow from the JSON beside it."""
+"""The figures of docs/explanation/presets.md follow from the JSON beside it."""
 
 import json
 import shutil
@@ -9,12 +9,12 @@ from tests.support.scans import ROOT
 
 
 def test_the_page_holds_what_the_json_says(tmp_path):
-    for name in ("presets.md", "tuning_mri.json", "tuning_noise.json"):
-        shutil.copy(ROOT / "docs" / name, tmp_path / name)
+    for name in ("explanation/presets.md", "tuning_mri.json", "tuning_noise.json"):
+        shutil.copy(ROOT / "docs" / name, tmp_path)
     for path in (ROOT / "docs").glob("benchmark_*.json"):
         shutil.copy(path, tmp_path / path.name)
     write_tuning(tmp_path, ROOT / "configs")
-    page = (ROOT / "docs/presets.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/explanation/presets.md").read_text(encoding="utf-8")
     assert (tmp_path / "presets.md").read_text(encoding="utf-8") == page and page.count("| ---") >= 3
 
 

@@ -7,7 +7,8 @@ With a JSON geometry the array is (views, columns, rows), in an .npz under the n
 image of (columns, rows, views). The values are line integrals, without unit; or counts, if the JSON file states what is
 counted through air (counted.py). It may also state the `grid` to reconstruct on.
 
-A folder of DICOM-CT-PD is one scan, and a .tif is a stack of Helix2Fan: interslice.physics.ct.raw, docs/ct_raw.md.
+A folder of DICOM-CT-PD is one scan, and a .tif is a stack of Helix2Fan: interslice.physics.ct.raw,
+docs/how_to/ct_raw.md.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ each side 0.99 for compact subjects, 0.2 to 0.8 for planes."""
 BRIGHT = 0.1
 """Share of the largest product of two images from which it counts; below lies noise."""
 LAYOUTS = ("auto", "as_stored", "three_d")
-"""Found from the energy; taken for what docs/kspace.md states; found, but for the third transform, which is done."""
+"""Found from the energy; as docs/how_to/kspace.md states; found, but for the third transform, which is done."""
 FEW = 4
 """Fewer slices are not told from planes of 3-D k-space."""
 EXPECTED = "(slices, coils, readout, phase)"

@@ -36,7 +36,7 @@ from interslice.usage import UsageError
 
 SUFFIXES = (".h5", ".hdf5", ".mrd")
 COPIES = 8.0
-"""Of k-space that reading it, estimating the coils' maps and scaling it hold at once, at most (docs/limits.md)."""
+"""Of k-space that reading it, estimating the coils' maps and scaling it hold at once (docs/reference/limits.md)."""
 
 
 def read_kspace(path: str | Path, layout: str = "auto", limits: Limits | None = None) -> MetaTensor:

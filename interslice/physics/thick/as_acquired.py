@@ -24,7 +24,7 @@ from interslice.physics.thick.profile import Table
 from interslice.physics.thick.scanner import ESTIMATE, ThroughPlaneSampling
 
 FAR = 2.0
-"""Times by which the estimated thickness differs from the one that is used, at least, to be said (docs/acquired.md)."""
+"""Times by which the estimated thickness differs from the used one, at least, to be said (docs/how_to/acquired.md)."""
 COPIES = 8.0
 """Of a scan, at once, while its bands are looked for: itself, smoothed, its slopes, logarithms and steps, and masks."""
 

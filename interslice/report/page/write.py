@@ -1,7 +1,8 @@
 """One page about one case, that opens in a browser without a network: pictures to look through, metrics, settings.
 
 Everything is inside the file: the volumes (interslice.report.page.volumes), the viewer NiiVue, tables and charts
-(interslice.report.page.parts), and our own scripts and styles in report/page/. docs/report.md says how to read it.
+(interslice.report.page.parts), and our own scripts and styles in report/page/. docs/reference/report.md says how to
+read it.
 """
 
 from __future__ import annotations

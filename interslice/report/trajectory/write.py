@@ -1,4 +1,4 @@
-"""Writes what a trajectory kept: the folder `trajectory` of a case, see docs/trajectory.md.
+"""Writes what a trajectory kept: the folder `trajectory` of a case, see docs/explanation/trajectory.md.
 
 <plane>_x_t.nii.gz, <plane>_x0_hat.nii.gz   (X, Y, Z, steps), few slices across the plane's axis; prior's range
 steps.json                                  which steps, noise levels and slices these are

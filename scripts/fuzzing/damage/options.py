@@ -35,7 +35,7 @@ PARTS_OF_MONAI = {
     "settings", "weights", "scheduler", "displayable_configs", "bundle_root", "of_simulations", "network_def", "train",
     "validate", "trainer", "inferer", "device", "sample_dir", "evaluate", "scale", "schedule", "cut",
 }  # fmt: skip
-"""Ids that stand for Python objects, not for values; docs/conventions.md says that they are MONAI's syntax."""
+"""Ids that stand for Python objects, not for values; docs/reference/options.md says that they are MONAI's syntax."""
 COUNTS = ("num_draws", "iterations", "cg_iterations", "num_steps", "power_iterations")
 """Where a large number is a long run, as asked for."""
 

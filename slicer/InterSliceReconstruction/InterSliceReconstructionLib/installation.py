@@ -85,7 +85,7 @@ def advice(found: Found, hint: str, of_slicer: bool) -> str:
         is_now, lowest = (".".join(map(str, version)) for version in (found.version, LOWEST))
         return (
             f"This Python is {is_now}, and the package needs {lowest} or newer: make an environment of its own for it "
-            "(docs/slicer.md) and choose its Python."
+            "(docs/how_to/slicer.md) and choose its Python."
         )
     lacks = ", ".join(found.missing) or "the folder configs/"
     if not is_bundle(hint):

@@ -244,7 +244,7 @@ def detector_of(header: Dataset) -> Detector:
 
 
 def is_ge(header: Dataset) -> bool:
-    """Whether a scanner of GE made it, whose files count otherwise (docs/ct_raw.md)."""
+    """Whether a scanner of GE made it, whose files count otherwise (docs/how_to/ct_raw.md)."""
     return str(header.get("Manufacturer") or "").upper().split()[:1] == ["GE"]
 
 
@@ -255,7 +255,9 @@ def placement_of(header: Dataset) -> tuple[int, str, list[str]]:
         said.append(f"the headers state no PatientPosition that is known: the patient is taken to lie {ASSUMED}")
         position = ASSUMED
     if is_ge(header):
-        said.append("a scan of GE: its central column and z are counted as docs/ct_raw.md says; compare left and right")
+        said.append(
+            "a scan of GE: its central column and z are counted as docs/how_to/ct_raw.md says; compare left and right"
+        )
     return (1 if is_ge(header) else -1), position, said
 
 
