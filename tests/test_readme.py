@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 
-from tests.physics.stacks.volumes import write_stack
 from tests.support.scans import (
     CHANNELS,
     GROUPS,
@@ -32,12 +31,9 @@ def commands(text):
 
 
 COMMANDS = commands(README)
-BUNDLE_COMMANDS = list(
-    dict.fromkeys(
-        c[c.index("python -m monai.bundle") :] for c in COMMANDS + commands(FIRST) if "python -m monai.bundle" in c
-    )
-)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SECOND = next(c for c in COMMANDS if "pytest" in c)
+SHOWN = list(dict.fromkeys(c for c in COMMANDS[1:] + commands(FIRST) if re.match(r"interslice (run|ev|tr|ad)", c)))
+BUNDLE = [c for c in COMMANDS if c.startswith("python -m monai.bundle")]
 
 
 def python(*words):
@@ -51,69 +47,66 @@ def python(*words):
 
 
 def test_the_two_commands_do_all_the_set_up():
-    first, second = COMMANDS[:2]
-    assert first.startswith("pip install -r requirements.txt &&") and "run inference" in first
-    assert second.startswith("pip install -r requirements-dev.txt &&") and "pytest" in second
+    assert COMMANDS[0] == "pip install . -c requirements.txt && interslice run"
+    assert SECOND.startswith("pip install -r requirements-dev.txt &&")
 
 
 def test_ci_runs_the_commands_of_the_readme():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    assert script.count("eval \"$(readme_command 'pip install -r requirements") == 2
+    started = re.findall(r"readme_command '(.*?)'", script)
+    assert [next(c for c in COMMANDS if start in c) for start in started] == [SECOND, COMMANDS[0]]
+
+
+TRAINED = TRAINED_HERE | {"device": "cpu"}
+
+
+def tiny(command, folder):
+    """Ids that let a command of the first pages run within seconds."""
+    weights = folder / "model.pt"
+    torch.save(random_network().state_dict(), weights)
+    ids = {"network_def#channels": list(CHANNELS), "network_def#norm_num_groups": GROUPS}
+    if "train" in command:
+        for seed in (0, 1):
+            write_volume(folder / "my_volumes" / f"head{seed}.nii.gz", head_voxels((24, 20, 24), seed))
+        return ids | TRAINED | {"dataset_dir": folder / "my_volumes"}
+    ids["checkpoint"] = weights
+    if "evaluate" in command:
+        voxels = chest_voxels((24, 24, 8)) if "ct" in command.split() else head_voxels((24, 20, 8))
+        voxels = voxels if "--task" in command else head_voxels((20, 18, 25))
+        ids["dataset_dir"] = write_volume(folder / "volume.nii.gz", voxels)
+    elif "--task ct" in command:  # the embedded projections, reconstructed coarsely
+        ids |= {"operator#spacing": 10.0, "operator#shape": [32, 32, 48]}
+    else:
+        ids["dataset_dir"] = write_volume(folder / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
+    if "--task ct" in command:
+        ids["baselines#total_variation#iterations"] = 20
+    return ids | (TRAINED if "adapt" in command else {"num_steps": 2, "num_draws": 1})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", BUNDLE_COMMANDS, ids=lambda c: " ".join(c.split()[4:5] + c.split()[-4:]))
+@pytest.mark.parametrize("command", SHOWN)
 def test_a_command_runs_on_tiny_volumes(command, tmp_path):
     """As a user types it, with tiny data and weights put after it; the last value of an option counts."""
-    words = shlex.split(command)[2:]
-    weights = tmp_path / "model.pt"
-    torch.save(random_network().state_dict(), weights)
-    overrides = {
-        "output_dir": tmp_path / "results",
-        "network_def#channels": list(CHANNELS),
-        "network_def#norm_num_groups": GROUPS,
-    }
-    if "training" in words:
-        for seed in (0, 1):
-            write_volume(tmp_path / "my_volumes" / f"head{seed}.nii.gz", head_voxels((24, 20, 24), seed))
-        overrides |= TRAINED_HERE | {"dataset_dir": tmp_path / "my_volumes"}
-    elif "task_" in command:
-        overrides |= {"num_steps": 2, "num_draws": 1, "checkpoint": weights, "baselines#total_variation#iterations": 20}
-        if "evaluate" in command:
-            voxels = head_voxels((24, 20, 8)) if "csmri" in command else chest_voxels((24, 24, 8))
-            overrides["dataset_dir"] = write_volume(tmp_path / "volume.nii.gz", voxels)
-        elif "stacks" in command:
-            for plane in ("ax", "cor"):
-                write_stack(tmp_path / f"patient/sub-01_acq-{plane}_T1w.nii.gz", plane)
-            overrides |= {"dataset_dir": tmp_path / "patient", "rounds": 0}
-        else:  # the embedded projections, reconstructed coarsely
-            overrides |= {"operator#spacing": 10.0, "operator#shape": [32, 32, 48]}
-    elif "evaluate" in command:
-        overrides |= {
-            "dataset_dir": write_volume(tmp_path / "head.nii.gz", head_voxels((20, 18, 25))),
-            "num_steps": 2,
-            "checkpoint": weights,
-        }
-    else:
-        scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
-        overrides |= {"dataset_dir": scan, "checkpoint": weights}
-        overrides |= TRAINED_HERE if "adaptation" in words else {"num_steps": 2}
-    for name in overrides:
-        if f"--{name}" in words:
-            at = words.index(f"--{name}")
-            del words[at : at + 2]
-    words += [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
-    assert "wrote" in python("-m", *words)
+    words = [w for w in shlex.split(command)[1:] if w not in ("scan.nii.gz", "my_volumes")]
+    ids = tiny(command, tmp_path)
+    scans = [str(ids.pop("dataset_dir"))] if "dataset_dir" in ids else []
+    words += [*scans, "-o", str(tmp_path / "results")]
+    words += [word for name, value in ids.items() for word in ("--set", f"{name}={value}")]
+    assert "wrote" in python("-m", "interslice", *words)
     assert any((tmp_path / "results").rglob("*"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", PYTHON)
-def test_the_python_of_the_readme_runs(code, tmp_path):
-    scan = write_volume(tmp_path / "scan.nii.gz", thick_voxels(), spacing=(1, 1, 4))
-    code = code.replace('output_dir="results"', f'output_dir="{tmp_path / "results"}", dataset_dir="{scan}"')
-    python("-c", code)
-    assert (tmp_path / "results" / "scan" / "scan_recon.nii.gz").exists()
+@pytest.mark.parametrize("command", BUNDLE)
+def test_the_bundle_runs_without_installing(command, tmp_path):
+    words = shlex.split(command)[2:]
+    ids = tiny(command, tmp_path) | {"output_dir": tmp_path / "results"}
+    for name in [name for name in ids if f"--{name}" in words]:
+        at = words.index(f"--{name}")
+        del words[at : at + 2]
+    words += [word for name, value in ids.items() for word in (f"--{name}", str(value))]
+    assert "wrote" in python("-m", *words)
+    assert any((tmp_path / "results").rglob("*"))
 
 
 @pytest.mark.parametrize(
