@@ -48,8 +48,8 @@ PARTS = {
     "thorax": Part("chest, slices left out of training", "totalsegmentator_thorax", 0.29, "the person"),
     "abdomen": Part("abdomen (3 mm)", "totalsegmentator_abdomen", 0.5, "yes, deformed"),
     "chest": Part("chest", "lidc_idri_0001", 0.5, "no"),
-    "chest_2": Part("chest", "ct_chest_andrei", 0.7, ""),
-    "upper_abdomen": Part("upper abdomen", "ct_chest_andrei", 0.2, ""),
+    "chest_2": Part("chest", "ct_chest_andrei", 0.7, "no"),
+    "upper_abdomen": Part("upper abdomen", "ct_chest_andrei", 0.2, "no"),
     "skull_base": Part("skull base", "invesalius_head", 0.2, "no, nor any head"),
     "brain": Part("head at the ventricles", "invesalius_head", 0.6, "no, nor any head"),
 }

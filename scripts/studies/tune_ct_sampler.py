@@ -73,7 +73,7 @@ CONE = (
 
 ARCS = {
     DEFAULT: {},
-    "10 steps from t = 10": steps(10, 0.01),
+    "10 steps from t = 10": steps(10, 0.01) | {"inferer#share": 1.0},  # as of a whole scan
     "20 steps from t = 50": steps(20, 0.05),
     "20 steps from t = 100": steps(20, 0.1),
     "20 steps from t = 200": steps(20, 0.2),
