@@ -13,7 +13,7 @@ from interslice.bids.options import ROOT
 from interslice.bids.plan import Job, Plan, listed
 from interslice.files.command_line import becomes
 from interslice.files.failure import failure_of
-from interslice.files.never_run import would_run
+from interslice.files.never_run import is_code, would_run
 from interslice.files.options import complaint
 from interslice.usage import UsageError
 
@@ -41,6 +41,8 @@ def checked(options: Mapping[str, str], root: Path, combine: bool = False) -> di
             said.append(f"--{name} is not taken here: it follows from bids_dir, output_dir and the names of the scans")
         elif why := (all(unknown) and unknown[0]) or would_run(name, text):
             said.append(why)
+        elif is_code(name, text):
+            said.append(f"--{name} {text}: what MONAI would evaluate is not taken here; write it into a config")
     if said:
         raise UsageError("\n".join(said))
     return {name.replace("::", "#"): becomes(text) for name, text in options.items()}

@@ -98,6 +98,8 @@ def _of_case(item: dict, parser: ConfigParser, output_dir: Path) -> float | None
     else:
         with _quiet():
             seconds, source = seconds_of_sampling(get("inferer"), get("sampler"), get("network"), measurement, check)
+    if "compare" in parser.config:
+        source += ", without baselines and other noise"
     seconds = None if seconds is None else seconds * len(points)
     print(f"  time      {in_words(seconds)}, {source}")
     return seconds

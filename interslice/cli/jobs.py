@@ -128,6 +128,8 @@ def give_part(job: Job, assignment: str) -> None:
     name = name.strip()
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*((#|::)\w+)*", name):
         raise UsageError(f"--set {assignment}: write a name, = and a value, such as operator#gap=1.0")
+    if any(part.startswith("_") for part in re.split("#|::", name)):
+        raise UsageError(f"--set {assignment}: what a part is made of is set in a file for --config alone")
     if text.startswith("$"):
         raise UsageError(
             f"--set {assignment}: what begins with $ is not run from here; write it into a file for --config"

@@ -22,6 +22,7 @@ from interslice.usage import UsageError
 
 NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: re.sub("[_#]", "-", name)}
 """Options may be written as the configs write their ids: `--num_draws`, `--operator#gap`."""
+SWITCHES = ("true", "yes", "1", "false", "no", "0")
 WORDS: list[str] = []
 """The options of the command that runs, as the last lines name them."""
 
@@ -44,8 +45,8 @@ def shared(command: str) -> Callable:
     """The options that every command of the configs has, besides theirs."""
     tasks = [*TASKS] if command in ("run", "evaluate") else ["thick", "ct"]
     options = [
-        click.option("-o", "--output", "output_dir", type=click.Path(), metavar="FOLDER", default=OUTPUT[command],
-                     show_default=True, help="Where results go."),
+        click.option("-o", "--output", "--output-dir", "output_dir", type=click.Path(), metavar="FOLDER",
+                     default=OUTPUT[command], show_default=True, help="Where results go."),
         click.option("--config", "configs", multiple=True, metavar="NAME", type=click.Path(),
                      help="One more config, as often as given: a file of your own, which is code, or a name of the "
                      "bundle's, such as trajectory."),
@@ -133,6 +134,9 @@ AS_IT_IS = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_int
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def bids(words: Sequence[str]) -> None:
     """`bids_dir output_dir participant`, and more: see its --help."""
+    from interslice.bids.options import read
+
+    read(list(words))  # --help ends here, before what takes seconds to import
     from interslice.bids.app import main as app
 
     app(list(words))
@@ -158,7 +162,7 @@ def do(command: str, scans: Sequence[str], *, output_dir: str, configs: Sequence
         give_options(job, {name: value for name, value in given.items() if value is not None})
         for part in parts:
             give_part(job, part)
-        if debug:
+        if debug or click.get_current_context().find_root().obj:
             job.give("debug", True, "true")
         WORDS[:] = job.words()
         _carry_out(job, dry_run)
@@ -177,9 +181,9 @@ def main() -> None:
     """Run the command of sys.argv; the process ends as docs/reference/endings.md says."""
     WORDS.clear()
     sys.argv[1:] = debug_first(sys.argv[1:])
-    with plain_endings(go_on="--skip-finished leaves out the cases that are finished", words=WORDS):
+    with plain_endings(go_on="--skip-finished leaves out the cases that are finished", words=WORDS) as debug:
         try:
-            status = cli.main(prog_name="interslice", standalone_mode=False)
+            status = cli.main(prog_name="interslice", standalone_mode=False, obj=debug)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.ctx.get_help())
             status = 2
@@ -192,8 +196,14 @@ def main() -> None:
 
 
 def debug_first(words: Sequence[str]) -> list[str]:
-    """`--debug` with its value, as `plain_endings` takes it from a command line; it is no other word's neighbour."""
-    return [f"{word}=true" if word == "--debug" else word for word in words]
+    """`--debug` with its value, as `plain_endings` takes it from a command line: without one it is on."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] == "--debug=true" and word.lower() in SWITCHES:
+            found[-1] = f"--debug={word}"
+        else:
+            found.append("--debug=true" if word == "--debug" else word)
+    return found
 
 
 def _more(error: click.ClickException) -> str:

@@ -74,8 +74,8 @@ def _hook(words: Sequence[str], go_on: str, debug: bool) -> None:
 
 
 @contextmanager
-def plain_endings(go_on: str = "", words: Sequence[str] | None = None) -> Iterator[None]:
-    """For a script's main: ends the process with the status of `failure_of` and its words.
+def plain_endings(go_on: str = "", words: Sequence[str] | None = None) -> Iterator[bool]:
+    """For a script's main: ends the process with the status of `failure_of` and its words. Gives the switch `--debug`.
 
     Args:
         go_on: how to go on after Ctrl-C, and what is written by then.
@@ -85,7 +85,7 @@ def plain_endings(go_on: str = "", words: Sequence[str] | None = None) -> Iterat
     try:
         debug = _without_debug(sys.argv)
         _prepare(debug)
-        yield
+        yield debug
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         raise SystemExit(tell(error, sys.argv[1:] if words is None else words, go_on, debug)) from None

@@ -61,6 +61,12 @@ def would_run(name: str, text: str) -> str | None:
     return None
 
 
+def is_code(name: str, text: str) -> bool:
+    """Whether an option and its text are anything that MONAI would evaluate, look up in a file, or make."""
+    makes = any(part.startswith("_") for part in SEPARATOR.split(name.lstrip("+~")))
+    return makes or (text != NOTHING and holds_config(becomes(text)))
+
+
 def holds_config(value: object) -> bool:
     """True for a list or a mapping in which MONAI would find something to run, to look up or to make."""
     if isinstance(value, dict):

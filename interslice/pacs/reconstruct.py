@@ -11,11 +11,11 @@ from pathlib import Path
 import pydicom
 
 from interslice.files.command_line import pairs
-from interslice.home import home
+from interslice.home import PACKAGE
 from interslice.pacs.archive import PASSWORD, TOKEN, USER
 from interslice.usage import UsageError
 
-OWN = ("dataset_dir", "output_dir", "output_format", "bundle_root")
+OWN = ("output", "output_dir", "output_format", "dry_run")
 """Options that are set here."""
 
 
@@ -34,21 +34,18 @@ def reconstruct(source: Path, output_dir: Path, options: Sequence[str] = ()) -> 
     Args:
         source: the folder; the case is called by it.
         output_dir: where cases go.
-        options: more options of `run inference`, such as `--preset fast`.
+        options: more options of `interslice run`, such as `--preset fast`.
 
     Raises:
         RuntimeError: the reconstruction failed, with its words on the screen.
     """
     before = series_in(output_dir)
-    root = home()
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
-    if not any(name == "config_file" for name, _ in pairs(options)):
-        command += ["--config_file", str(root / "configs" / "inference.json")]
-    command += ["--bundle_root", str(root), "--dataset_dir", str(source), "--output_dir", str(output_dir)]
-    command += ["--output_format", "dicom", *options]
+    command = [sys.executable, "-P", "-m", "interslice", "run", "-o", str(output_dir), "--output-format", "dicom"]
     environment = {k: v for k, v in os.environ.items() if k not in (USER, PASSWORD, TOKEN)}
-    paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
-    done = subprocess.run(command, env=environment | {"PYTHONPATH": os.pathsep.join(paths)})
+    paths = [str(PACKAGE.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [*command, *options, "--", str(source)], env=environment | {"PYTHONPATH": os.pathsep.join(paths)}
+    )
     if done.returncode:
         raise RuntimeError(f"the reconstruction ended with status {done.returncode}, as said above: nothing is stored")
     return sorted(folder for uid, folder in series_in(output_dir).items() if uid not in before)

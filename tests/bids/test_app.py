@@ -276,3 +276,18 @@ def test_a_result_that_is_half_replaced_is_not_taken_for_whole(app, dataset, mon
     assert not [p.name for p in out.iterdir() if p.name.startswith(".") and p.name != ".bidsignore"]
     app(dataset, *words, "--skip_finished")
     assert (out / f"{RECON}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--num_steps", "$__import__('os').mkdir('made')"], ["--operator", '{"_target_": "os.mkdir", "path": "made"}'],
+        ["--operator#_target_", "os.mkdir"], ["--start", "%configs/inference.json::start"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nothing_that_is_given_is_evaluated(app, words, tmp_path):
+    write_dataset(tmp_path / "data")
+    with pytest.raises(UsageError, match="is not taken here; write it into a config|unknown option"):
+        app(tmp_path / "data", *words)
+    assert not (tmp_path / "made").exists()

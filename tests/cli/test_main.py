@@ -192,6 +192,35 @@ def test_shells_complete_commands_options_and_values(words, index, found):
     assert found in done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("name", ["operator#_target_", "operator::_target_", "noise_field#_mode_", "_meta_"])
+def test_what_a_part_is_made_of_is_not_set_from_here(jobs, name):
+    with pytest.raises(UsageError, match="is set in a file for --config alone"):
+        jobs("run", "--set", f"{name}=subprocess.call")
+
+
+def test_the_folder_of_results_has_the_name_of_the_configs_too(jobs):
+    for option in ("-o", "--output", "--output-dir", "--output_dir"):
+        assert jobs("run", option, "there").said["output_dir"] == "there"
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["run", "--debug", "a.nii"], ["run", "--debug=true", "a.nii"]),
+        (["run", "--debug", "true", "a.nii"], ["run", "--debug=true", "a.nii"]),
+        (["run", "a.nii", "--debug", "No"], ["run", "a.nii", "--debug=No"]),
+        (["run", "--debug=false"], ["run", "--debug=false"]),
+    ],
+)
+def test_debug_takes_its_word_or_none(words, left):
+    assert command.debug_first(words) == left
+
+
+def test_debug_reaches_the_configs(jobs):
+    assert jobs("run", "--debug", "a.nii").values["debug"] is True
+    assert "debug" not in jobs("run", "a.nii").values
+
+
 @pytest.mark.parametrize(("name", "module", "words"), [
     ("bids", "interslice.bids.app", ["a", "b", "participant", "--preset", "fast"]),
     ("pacs", "interslice.pacs.__main__", ["run", "--url", "https://x", "--", "--preset", "fast"]),

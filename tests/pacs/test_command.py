@@ -94,7 +94,7 @@ def test_a_reconstruction_that_fails_stores_nothing_and_knows_no_password(server
               "--", "--noise", "rice"])  # fmt: skip
     assert server.asked("retrieve") == 1 and server.asked("store") == 0 and not list((tmp_path / "out").iterdir())
     words, environment = json.loads((tmp_path / "seen").read_text())
-    assert words[1:5] == ["-m", "monai.bundle", "run", "inference"] and words[-2:] == ["--noise", "rice"]
+    assert words[1:5] == ["-P", "-m", "interslice", "run"] and words[-4:-1] == ["--noise", "rice", "--"]
     assert not any("a secret" in text for text in [*words, *environment.values()])
 
 
