@@ -23,6 +23,7 @@ PRESETS = ("fast", "best", "sharp")
 PATIENCE = 10.0
 """Seconds that a run has to end by itself when it is cancelled."""
 REPORT = "report.html"
+PROGRAM = (sys.executable, "-m", "interslice")
 
 
 class Busy(Refusal):
@@ -89,7 +90,7 @@ class Run:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TQDM_")}
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "interslice", "run", *words], cwd=home(), env=environment, stdin=subprocess.DEVNULL,
+            [*PROGRAM, "run", *words], cwd=home(), env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.state = "running"

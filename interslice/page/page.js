@@ -19,6 +19,7 @@ function inWords(bytes) {
 
 function choose(files) {
   chosen = files.filter(({ name }) => !name.split("/").some((part) => part.startsWith(".") || part === "__MACOSX"));
+  chosen.sort((a, b) => (a.name < b.name ? -1 : 1));
   const size = chosen.reduce((sum, { file }) => sum + file.size, 0);
   const names = chosen.length > 3 ? `${chosen.length} files` : chosen.map(({ name }) => name).join(", ");
   $("chosen").textContent = chosen.length ? `${names}, ${inWords(size)}` : "There are no files in it.";

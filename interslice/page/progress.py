@@ -37,24 +37,22 @@ class Heard:
         self._rest = ""
 
     def hear(self, content: bytes, final: bool = False) -> None:
-        """Some more of the output; a bar is taken before its line ends, as nothing follows until it moves."""
-        *lines, rest = re.split(r"[\r\n]", self._rest + self._decode(content, final))
+        """Some more of the output."""
+        *lines, self._rest = re.split(r"[\r\n]", self._rest + self._decode(content, final))
         for line in lines:
             self._take(line)
-        self._rest = rest
-        if final or BAR.match(MOVES.sub("", rest)):
-            self._take(rest)
-            self._rest = ""
+        if final or BAR.match(MOVES.sub("", self._rest)):  # a bar's line ends when it moves; so it is taken twice
+            self._take(self._rest)
 
     def _take(self, line: str) -> None:
-        line = MOVES.sub("", line).rstrip()
+        line = MOVES.sub("", line)
         if bar := BAR.match(line):
             self.worked = True
             about = {"done": int(bar["done"]), "total": int(bar["total"]), "spent": bar["spent"], "left": bar["left"]}
             self.bars[bar["what"]] = about
             if about["done"] >= about["total"]:
                 del self.bars[bar["what"]]
-        elif line and not REST_OF_BAR.fullmatch(line):
+        elif line := line.rstrip():
             for text, shown in self.hidden.items():
                 line = line.replace(text, shown)
             self.lines.append(line)
@@ -66,7 +64,5 @@ class Heard:
         return lines[ends[-1] :] if ends else lines
 
 
-REST_OF_BAR = re.compile(r" *[\d.?]*(s/|\w+/s|it/s)\w*\]?")
-"""Of a bar that came in two pieces."""
 ENDINGS = ("error: ", "interrupted: ", "this is a fault of the program")
 """How the last lines of a run begin (interslice.files.failure)."""
