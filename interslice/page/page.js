@@ -243,7 +243,7 @@ function show(state) {
   $("more").hidden = !run.lines.length;
   $("trouble").hidden = true;
   if (run.state === "failed") trouble(WORDS.failed, run.last);
-  if (run.state === "cancelled") trouble(WORDS.cancelled, []);
+  if (run.state === "cancelled") trouble(WORDS.cancelled, run.results.length ? ["What was written before is below."] : []);
   bars(run.bars);
   now(run);
   results(run);
