@@ -14,7 +14,7 @@ from pathlib import Path
 
 from interslice.files.machine import GIGA
 from interslice.files.scan import Refusal
-from interslice.home import home
+from interslice.home import PACKAGE, is_installed
 from interslice.page.progress import Heard
 from interslice.page.uploads import check_sizes, pieces, source_of, unpack
 
@@ -23,7 +23,8 @@ PRESETS = ("fast", "best", "sharp")
 PATIENCE = 10.0
 """Seconds that a run has to end by itself when it is cancelled."""
 REPORT = "report.html"
-PROGRAM = (sys.executable, "-m", "interslice")
+PROGRAM = (sys.executable, "-P", "-m", "interslice")
+"""-P: Python imports nothing from the folder that it is started in."""
 
 
 class Busy(Refusal):
@@ -86,12 +87,9 @@ class Run:
         asked = [*options, "--task", self.task, "--preset", self.preset]
         words = [*asked, "--save-minutes", "none", "-o", str(self.results), *source]
         self.command = shlex.join(["interslice", "run", *(Path(s).name for s in source[1:]), *asked])
-        # Never from the folder of the upload, whose files Python would import.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TQDM_")}
-        environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-        self._process = subprocess.Popen(
-            [*PROGRAM, "run", *words], cwd=home(), env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        self._process = subprocess.Popen(  # in the folder of the page's program, from where options name files
+            [*PROGRAM, "run", *words], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.state = "running"
         threading.Thread(target=self._follow, args=[self._process], daemon=True).start()
@@ -195,6 +193,15 @@ class Desk:
             for run in self.runs.values():
                 with suppress(OSError):
                     run.cancel()
+
+
+def environment() -> dict[str, str]:
+    """That of a run: its output comes at once and in UTF-8, its bars are as they are, and it finds this package."""
+    found = {k: v for k, v in os.environ.items() if not k.startswith("TQDM_")}
+    if not is_installed():
+        paths = [str(PACKAGE.parent), found.get("PYTHONPATH", "")]
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return found | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def new_folder(parent: Path) -> Path:

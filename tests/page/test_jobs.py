@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,7 @@ def test_a_run_is_the_command_on_the_files_with_the_options(page, tmp_path):
     assert run["state"] == "finished" and said in run["lines"]
     assert run["command"] == "interslice run scan --option 'of all runs' --task ct --preset best"
     assert [r["name"] for r in run["results"]] == ["case/case_recon.nii.gz", "case/report.html"]
+    assert f"cwd {Path.cwd()}" in run["lines"]  # from where options name files
     assert not (folder / "scan").exists()  # the upload goes with the run
 
 

@@ -33,7 +33,7 @@ def test_its_files_and_its_run_end_with_it(tmp_path):
         assert (folder / "run-1/scan/a.nii").read_bytes() == b"abc"
         send(url, "runs/1/start", b"{}")
         (run,) = psutil.Process(page.pid).children()
-        assert run.cmdline()[6:8] == ["--num-steps", "3"]
+        assert run.cmdline()[7:9] == ["--num-steps", "3"]
         page.send_signal(signal.SIGTERM)
         said = page.communicate(timeout=60)[0]
     assert page.returncode == 0 and "the page has ended; its files are removed" in said

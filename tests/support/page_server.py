@@ -13,7 +13,7 @@ from interslice.page.jobs import Desk
 from interslice.page.server import Server
 
 STAND_IN = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 out = pathlib.Path(sys.argv[sys.argv.index("-o") + 1], "case")
 if "--slow" in sys.argv:
     print("warning: slow", flush=True)
@@ -27,6 +27,7 @@ out.mkdir(parents=True)
 (out / "case_recon.nii.gz").write_bytes(bytes(range(256)) * 9)
 (out / ".half").write_bytes(b"x")
 print("args", *sys.argv[1:])
+print("cwd", os.getcwd())
 print("cwd modules", "torch" in sys.modules)
 """
 """A program with the words of `interslice run`."""
