@@ -1,7 +1,6 @@
 """Runs of the page: one at a time, in a process of its own, and what becomes of its files."""
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -136,7 +135,3 @@ def test_results_that_are_kept_have_a_folder_for_each_run(tmp_path, monkeypatch)
         assert json.loads(page.ask("GET", "state")[2])["output"] == str(kept)
     assert [p.name for p in sorted(kept.glob("*/case"))] == ["case"] * 2
     assert sorted(p.parent.parent.name for p in kept.rglob("report.html")) == ["run-2", "run-3"]
-
-
-def test_the_program_is_this_python():
-    assert (sys.executable, "-m", "interslice") == jobs.PROGRAM
