@@ -9,6 +9,7 @@ from tests.support.scans import ROOT
 BELOW = {"noise": set(), "files": set(), "physics": {"files"}, "prior": {"files"}}
 BELOW["sampling"] = {*BELOW}
 BELOW["report"] = {*BELOW}
+BELOW["page"] = {"files"}
 BELOW["bids"] = {"files", "physics"}
 BELOW["pacs"] = {"files"}
 BELOW["cli"] = {*BELOW}

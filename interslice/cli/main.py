@@ -151,6 +151,30 @@ def pacs(words: Sequence[str]) -> None:
     archive(list(words))
 
 
+@cli.command(short_help="Open a local page to try it.")
+@click.option("--port", type=int, default=0, metavar="NUMBER", help="Of this machine; by default any that is free.")
+@click.option("--no-browser", is_flag=True, help="Print the address, and open nothing.")
+@click.option("-o", "--output", type=click.Path(), metavar="FOLDER", help="Where results are kept; by default they go "
+              "with the page.")  # fmt: skip
+@click.option("--max-gigabytes", metavar="NUMBER", help="Of an upload, and of a file that a run reads; 4 by default.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.argument("options", nargs=-1)
+def page(port: int, no_browser: bool, output: str | None, max_gigabytes: str | None, debug: bool,
+         options: Sequence[str]) -> None:  # fmt: skip
+    """Open a page of this machine alone: drop a scan, reconstruct it, look at it, download it.
+
+    OPTIONS, after --, are those of `interslice run` for all runs: interslice page -- --device cuda.
+    """
+    from interslice.page.__main__ import main as serve
+
+    asked = run.make_context("run", [*options], parent=click.get_current_context().parent).params
+    if asked["scans"]:
+        raise UsageError(f"after -- come options of `interslice run`, got {asked['scans'][0]}: scans go to the page")
+    words = ["--port", str(port), *["--no-browser"] * no_browser]
+    words += [f"--output={output}"] * (output is not None) + [f"--max-gigabytes={max_gigabytes}"] * bool(max_gigabytes)
+    serve([*words, "--", *options])
+
+
 def do(command: str, scans: Sequence[str], *, output_dir: str, configs: Sequence[str], parts: Sequence[str],
        dry_run: bool, debug: bool, task: str = "thick", solver: str | None = None, **given) -> None:  # fmt: skip
     """Make a job of a command line, and run it, or say what it would do."""
