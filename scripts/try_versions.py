@@ -71,7 +71,7 @@ def attempt(versions: dict, wheel: Path, install: bool, folder: Path, pins: Sequ
         if install:
             python = environment(versions["python"], folder)
             uv_pip(python, *asked)
-            said = run([python, "-m", "interslice", "doctor", "-o", str(folder)])
+            said = run([python, "-m", "interslice", "doctor", "-o", str(folder)], cwd=folder)
             run([python, "-c", PIECE.format(str(next(folder.glob(f"venv/**/{SCAN}"))))], cwd=folder)
             run([python, "-m", "interslice", "run", "piece.nii.gz", "-o", "out", *FINE], cwd=folder)
             assert (folder / "out/piece/piece_recon.nii.gz").is_file()
