@@ -1,3 +1,3 @@
 """Slice-consistent diffusion reconstruction of 3-D medical volumes."""
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"

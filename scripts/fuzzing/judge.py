@@ -29,7 +29,7 @@ VERDICTS = (PLAIN, ACCEPTED, EARLY, LATE, UNCLEAR, LOST, CRASH, SLOW)
 FAILURES = (LATE, UNCLEAR, LOST, CRASH, SLOW)
 LAST_LINES = 12
 TRACEBACK = "Traceback (most recent call last)"
-OF_MONAI, OF_OURS = re.compile(r'File "[^"]*/monai/bundle/'), re.compile(r'File "[^"]*(?<!monai)/bundle/\w+/')
+OF_MONAI, OF_OURS = re.compile(r'File "[^"]*/monai/bundle/'), re.compile(r'File "[^"]*/interslice/\w+/')
 """Lines of a traceback that lie in MONAI's runner, and in the rooms of the bundle."""
 NO_MEMORY = re.compile(r"MemoryError|Unable to allocate|can't allocate memory|bad_alloc|Cannot allocate memory")
 CODE = re.compile(r"^(\s{4,}|  File \")")

@@ -32,6 +32,7 @@ def test_changes_are_new_values():
     assert second.record() == first.record() == {
         "scan": "a scan", "noise": "noise", "num_draws": 4, "relative_residual": 0.1, "resumed_after": 0,
         "doubts": (), "noise_level": None, "antithetic": False, "volumes_on": "device",
+        "num_steps": None, "start_fraction": None,
     }  # fmt: skip
     assert json.dumps(third.record())
 

@@ -14,7 +14,7 @@ from scripts.fuzzing.report import MARKER, summary, table_of, write_table
 from scripts.fuzzing.runs import Record, Runs
 from tests.support.scans import ROOT
 
-SAMPLE = ("--count", "40", "--seed", "0", "--jobs", "2", "--kinds", *ALL)
+SAMPLE = ("--count", "24", "--seed", "0", "--jobs", "2", "--kinds", *ALL)
 
 
 def record(kind, number, verdict, seconds=0.5, peak_mb=400):
@@ -30,9 +30,9 @@ def test_a_sample_is_refused_plainly_or_accepted(tmp_path):
     assert output.exists(), done.stderr[-3000:]
     found = json.loads(output.read_text(encoding="utf-8"))
     assert done.returncode == 0 and found["failures"] == [], found["failures"]
-    assert found["inputs"] == 40 and not any(counts.get(v, 0) for counts in found["kinds"].values() for v in FAILURES)
+    assert found["inputs"] == 24 and not any(counts.get(v, 0) for counts in found["kinds"].values() for v in FAILURES)
     for verdict in (PLAIN, ACCEPTED):
-        assert sum(counts[verdict] for counts in found["kinds"].values()) >= 7
+        assert sum(counts[verdict] for counts in found["kinds"].values()) >= 4
     assert not list((tmp_path / "kept").iterdir())
 
 
