@@ -57,7 +57,7 @@ def test_the_card_is_one_to_the_hub_s_library_and_says_what_the_documentation_sa
     values = [(found[kind, "psnr"], found[kind, "ssim"]) for kind in ("colin27", "lidc-idri-0001")]
     assert values == [(float(psnr), float(ssim)) for psnr, ssim in stated] and len(found) == 4
     for heading in (
-        "# Slice-consistent diffusion reconstruction",
+        "# interslice: slice-consistent diffusion reconstruction",
         "## Limits and intended use",
         "# Model Overview",
         "## Data",
