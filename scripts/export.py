@@ -38,8 +38,11 @@ from scripts.hubs import check_new, write_hugging_face, write_zoo
 
 NAME = "slice_consistent_reconstruction"
 """Of the bundle: the folder in the zip file, and the name for `monai.bundle.load`."""
-FOLDERS = ("configs", "docs", "interslice", "models", "sample_data", "scripts")
-FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "requirements.txt")
+FOLDERS = ("configs", "docs", "interslice", "models", "notebooks", "sample_data", "scripts", "slicer")
+FILES = (
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "mkdocs.yml", "pyproject.toml",
+    "requirements-dev.txt", "requirements-docs.txt", "requirements-label.txt", "requirements.txt",
+)  # fmt: skip
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 HUBS = ("hugging_face", "zoo")
 KINDS = ("torchscript", "onnx", "safetensors", "zip", *HUBS)
@@ -135,7 +138,7 @@ def write_onnx(path: Path, network: torch.nn.Module, metadata: dict, configs: di
 
 
 def bundle_files(root: Path) -> list[Path]:
-    """The files that the bundle needs to run, in a fixed order; no tests, results, caches or hidden files.
+    """What the bundle needs to run and to be installed, in a fixed order; no tests, results, caches or hidden files.
 
     Raises:
         FileNotFoundError: a folder or file that belongs to the bundle is missing.

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from interslice.cli.main import cli
 from tests.support.scans import INFERENCE, ROOT, thick_voxels, write_volume
 
 PAGE = (ROOT / "docs/how_to/calling.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()
-            if line.startswith("python")]  # fmt: skip
+            if line.startswith(("python", "interslice"))]  # fmt: skip
+DOCTOR, *CONSOLE = [command for command in COMMANDS if command.startswith("interslice")]
+BUNDLE = [command for command in COMMANDS if command.startswith("python")]
 WORKFLOW, PARTS, KEPT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -47,13 +50,28 @@ def python_elsewhere(code, folder):
 
 
 def test_the_page_shows_every_way():
-    assert [c.split()[2] for c in COMMANDS] == ["scripts.doctor", *["monai.bundle"] * 3]
+    assert DOCTOR == "interslice doctor"  # which tests/cli/test_doctor.py runs
+    assert [c.split()[1] for c in CONSOLE] == ["run"] * 2 and [c.split()[2] for c in BUNDLE] == ["monai.bundle"] * 3
     linked = set(re.findall(r"(\w+)\.md\)", PAGE))  # where they lead, tests/test_readme.py checks
     assert linked >= {"label", "deploy", "export", "options", "solvers", "noise", "drop_in"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS[1:], ids=["one", "list", "many"])
+@pytest.mark.parametrize("command", CONSOLE, ids=["one", "many"])
+def test_a_console_command_of_the_page_runs(command, scan, tiny_overrides, monkeypatch):
+    monkeypatch.chdir(scan)
+    monkeypatch.setattr("monai.bundle.workflows._apply_logging_file", lambda file: None)
+    tiny = {k: v for k, v in tiny_overrides("").items() if k not in ("dataset_dir", "output_dir")} | {"device": "cpu"}
+    given = {k: json.dumps(v) if isinstance(v, bool) else v for k, v in tiny.items()}
+    words = [*shlex.split(command)[1:], *(word for k, v in given.items() for word in ("--set", f"{k}={v}"))]
+    cli.main(words, prog_name="interslice", standalone_mode=False)
+    for case in ["scan"] if "scan.nii.gz" in command else ["a", "b"]:
+        recon = nib.load(scan / "results" / case / f"{case}_recon.nii.gz")
+        check_result(recon.get_fdata(), recon.affine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", BUNDLE, ids=["one", "many", "list"])
 def test_a_command_of_the_page_runs(command, scan, tiny_overrides, run_bundle):
     words = shlex.split(command)
     assert words[:5] == ["python", "-m", "monai.bundle", "run", "inference"]

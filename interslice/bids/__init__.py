@@ -1,1 +1,1 @@
-"""BIDS data sets in and out: `python -m interslice.bids bids_dir output_dir participant`."""
+"""BIDS data sets in and out: `interslice bids bids_dir output_dir participant`."""

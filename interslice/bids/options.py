@@ -16,11 +16,12 @@ ROOT = home()
 """Of the bundle: the folder of configs and models."""
 ABOUT = """Reconstructs the thick scans of a BIDS data set, and writes a BIDS derivatives data set.
 
-    python -m interslice.bids bids_dir output_dir participant
-    python -m interslice.bids bids_dir bids_dir/derivatives/interslice participant --participant_label 01 --suffix T2w
-    python -m interslice.bids bids_dir output_dir participant --combine --preset fast --skip_finished
+    interslice bids bids_dir output_dir participant
+    interslice bids bids_dir bids_dir/derivatives/interslice participant --participant_label 01 --suffix T2w
+    interslice bids bids_dir output_dir participant --combine --preset fast --skip_finished
 
 Every other id of configs/inference.json is an option, too: --operator#gap 1.0, --precision float32.
+`python -m interslice.bids` is the same command.
 """
 RUN = {
     "preset": "best, fast or sharp",
@@ -51,7 +52,7 @@ def parser(root: Path = ROOT) -> argparse.ArgumentParser:
         root: the folder of the bundle.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m interslice.bids", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="interslice bids", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
     add = parser.add_argument

@@ -77,7 +77,8 @@ def versions() -> str:
     return f"Python {sys.version.split()[0]}, torch {torch.__version__}, {len(asked)} packages as {ASKED[fix]}"
 
 
-PINS, RANGES = "pip install -r requirements.txt", "pip install --upgrade interslice"
+PINS = "pip install -r requirements.txt"
+RANGES = "pip install . in the folder of the repository, or the wheel again"
 ASKED = {PINS: "pinned", RANGES: "asked for"}
 
 

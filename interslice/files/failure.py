@@ -111,7 +111,9 @@ def failure_of(error: BaseException, words: Sequence[str] = (), go_on: str = "")
     if isinstance(cause, MemoryError) or NO_MEMORY.search(message):
         return Failure(1, f"error: memory ran out ({message.splitlines()[0]}): {LESS}")
     if isinstance(cause, ImportError):
-        fix = "'interslice[all]'" if is_installed() else "-r requirements.txt, and requirements-dev.txt for studies"
+        fix = "-r requirements.txt, and requirements-dev.txt for studies"
+        if is_installed():
+            fix = '".[all]" in the folder of the repository, or the wheel again with its extra [all]'
         return Failure(1, f"error: {message}: pip install {fix}")
     if RANK_LOST.search(message):
         return Failure(

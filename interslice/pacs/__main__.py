@@ -1,11 +1,11 @@
 """Reads a series from an archive (PACS) over DICOMweb, reconstructs it, and stores the result beside it.
 
-What is done and what is not: docs/how_to/pacs.md.
+What is done and what is not: docs/how_to/pacs.md. `python -m interslice.pacs` is the same command.
 
-    python -m interslice.pacs find --url https://pacs.example/dicom-web --patient P4711
-    python -m interslice.pacs run --url https://pacs.example/dicom-web --study 1.2.3 --series 1.2.3.4 -- --preset fast
-    python -m interslice.pacs fetch --url https://pacs.example/dicom-web --study 1.2.3 --series 1.2.3.4 --folder scan
-    python -m interslice.pacs store --url https://pacs.example/dicom-web --folder results/scan
+    interslice pacs find --url https://pacs.example/dicom-web --patient P4711
+    interslice pacs run --url https://pacs.example/dicom-web --study 1.2.3 --series 1.2.3.4 -- --preset fast
+    interslice pacs fetch --url https://pacs.example/dicom-web --study 1.2.3 --series 1.2.3.4 --folder scan
+    interslice pacs store --url https://pacs.example/dicom-web --folder results/scan
 
 Who asks is told by INTERSLICE_PACS_USER and INTERSLICE_PACS_PASSWORD, or INTERSLICE_PACS_TOKEN, in the environment.
 Research software: what it stores says so in each image, and is not for diagnosis.
@@ -108,7 +108,7 @@ def named(asked: argparse.Namespace) -> dict[str, str | None]:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m interslice.pacs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="interslice pacs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in (

@@ -174,7 +174,9 @@ def client(url: str, ca: str | None, cert: str | None, timeout: float, environ: 
         import requests
         from dicomweb_client.web import DICOMwebClient
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is missing, which asks archives: pip install dicomweb-client==0.61.2") from None
+        raise UsageError(
+            f"{error.name} is missing, which asks archives: pip install dicomweb-client==0.61.2 (the extra [pacs])"
+        ) from None
     user, password, token = (environ.get(name, "") for name in (USER, PASSWORD, TOKEN))
     if token and (user or password):
         raise UsageError(f"{TOKEN} and {USER} or {PASSWORD} are set: one of the two ways to say who asks")

@@ -21,7 +21,7 @@ from interslice.prior.stated import EXTRA_STATE, LONGEST_TEXT, STORED, encoded
 
 ABOUT = "interslice"
 """Of the metadata: what the weights say of themselves."""
-INSTALL = "pip install safetensors==0.8.0"
+INSTALL = "pip install safetensors==0.8.0 (the extra [safetensors])"
 
 
 def is_safetensors(start: bytes, size: int) -> bool:

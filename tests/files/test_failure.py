@@ -153,6 +153,12 @@ def test_a_package_that_is_missing():
     assert failure.said.startswith("error: No module named 'no_such_package': pip install -r requirements.txt")
 
 
+def test_an_installed_package_is_not_sent_to_an_index_that_does_not_know_it(monkeypatch):
+    monkeypatch.setattr("interslice.files.failure.is_installed", lambda: True)
+    said = failure_of(caught(lambda: __import__("no_such_package"))).said
+    assert 'pip install ".[all]" in the folder of the repository' in said and "interslice[" not in said
+
+
 def test_what_our_readers_refuse_in_another_process_is_the_user_s(tmp_path):
     (tmp_path / "bad.nii.gz").write_text("hello")
     dataset = Dataset([{"image": str(tmp_path / "bad.nii.gz")}], LoadVolumed("image"))

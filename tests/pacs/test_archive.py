@@ -57,7 +57,9 @@ def test_settings_that_make_no_sense_are_refused(options, said):
 @pytest.mark.parametrize("name", ["requests", "dicomweb_client.web"])
 def test_what_is_missing_is_told_with_the_line_that_installs_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=f"{name} is missing, .*: pip install dicomweb-client==0.61.2"):
+    with pytest.raises(
+        UsageError, match=f"{name} is missing, .*: pip install dicomweb-client==0.61.2 \\(the extra \\[pacs\\]\\)"
+    ):
         Archive("https://pacs.example", environ={})
 
 

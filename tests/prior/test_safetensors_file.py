@@ -108,7 +108,9 @@ def test_the_same_weights_give_the_same_bytes():
 def test_without_the_library_what_to_install_is_said(tmp_path, monkeypatch):
     path = written(tmp_path / "model.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ValueError, match="the library for them is missing: pip install safetensors=="):
+    with pytest.raises(
+        ValueError, match=r"the library for them is missing: pip install safetensors==\S+ \(the extra \[safetensors\]\)"
+    ):
         Weights(path).state  # noqa: B018
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ValueError, match="pip install safetensors=="):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from interslice.prior.slices import SlicePrior
 from interslice.prior.tracing import example_inputs, traced
 from interslice.prior.weights import EXTRA_STATE
 from scripts import export
+from scripts.hubs import LINK
 from tests.support.scans import CHANNELS, GROUPS, INFERENCE, ROOT, random_network
 
 OTHER_SIZES = ((1, 1, 1), (1, 6, 5), (5, 3, 8))
@@ -263,7 +265,7 @@ def small_bundle(tmp_path):
     for name in (
         *(f"{folder}/sub/file.txt" for folder in export.FOLDERS),
         *export.FILES,
-        *("tests/test_a.py", "eval/run.json", ".git/config", "data/x.nii.gz", "pyproject.toml"),
+        *("tests/test_a.py", "eval/run.json", ".git/config", "data/x.nii.gz", "Dockerfile"),
         *("interslice/__pycache__/a.pyc", "models/.partial-7-model.pt", "docs/.DS_Store"),
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -297,6 +299,23 @@ def test_an_incomplete_bundle_is_not_packed(small_bundle, tmp_path):
     with pytest.raises(FileNotFoundError, match="lacks LICENSE: run this in the folder of the whole bundle"):
         export.write_zip(tmp_path / "b.zip", small_bundle)
     assert not (tmp_path / "b.zip").exists()
+
+
+def test_what_is_packed_can_be_installed_and_holds_what_its_pages_name():
+    packed = {name.as_posix() for name in export.bundle_files(ROOT)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    parts = [project["project"]["readme"], *project["project"]["license-files"], *wheel["packages"]]
+    pages = [name for name in packed if name.endswith(".md") and name != "CHANGELOG.md"]  # which tells of old pages
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        parts += re.findall(r"(?:-r|-c) (requirements[\w-]*\.txt)", text)
+        links = [os.path.normpath(Path(page).parent / to.partition("#")[0]) for _, to, _ in LINK.findall(text)]
+        parts += [link for link in links if Path(link).parts[:1] != ("tests",)]
+    assert len(parts) > 300
+    lacks = {p for p in map(str, [*parts, *wheel["force-include"]]) if p not in packed and not (ROOT / p).is_dir()}
+    assert lacks == set()
+    assert {Path(p).parts[0] for p in map(str, parts) if (ROOT / p).is_dir()} <= {*export.FOLDERS}
 
 
 @pytest.mark.slow
