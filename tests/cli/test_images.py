@@ -1,6 +1,7 @@
 """The recipes of images: what they copy is there, versions are the pins', and nothing runs as root."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -76,3 +77,13 @@ def test_apptainers_recipe_has_its_sections(name):
 
 def test_apptainers_recipe_runs_the_console_command():
     assert 'exec interslice "$@"' in sections()["runscript"] and APPTAINER.count("Bootstrap: docker") == 1
+
+
+def test_apptainers_image_runs_where_it_was_started_unless_something_writable_is_bound(tmp_path):
+    """Its own /data is read-only, and results would have nowhere to go."""
+    assert "[ -w /data ]" in sections()["runscript"]
+    (tmp_path / "bound").mkdir()
+    for place, ends in ((tmp_path / "bound", tmp_path / "bound"), ("/none", tmp_path)):
+        script = sections()["runscript"].replace("/data", str(place)).replace('exec interslice "$@"', "pwd")
+        done = subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == str(ends)

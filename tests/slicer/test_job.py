@@ -45,11 +45,19 @@ def test_the_command_line_is_one_that_the_bundle_takes(job):
 
 
 def test_every_task_preset_and_noise_is_one_of_the_bundle(job):
+    from interslice.cli.jobs import TASKS
+    from interslice.cli.options import options_of
     from interslice.noise.named import FIELDS
     from tests.support.scans import ROOT
 
     shown = json.loads((ROOT / "configs/inference.json").read_text(encoding="utf-8"))["displayable_configs"]
     assert list(job.PRESETS) == shown["preset"] and sorted(job.NOISES) == sorted(FIELDS)
+    options = options_of("run", "thick")
+    assert options["preset"].kind == ("choice", *job.PRESETS)
+    assert options["noise"].kind[0] == "choice" and sorted(options["noise"].kind[1:]) == sorted(job.NOISES)
+    assert {name: configs for name, (_, configs) in job.TASKS.items()} == {
+        name: (config,) if config else () for name, config in TASKS.items()
+    }
     for task in job.TASKS:
         words = job.command("python", str(ROOT), "x", "y", job.Settings(task=task))
         files = words[words.index("--config_file") + 1]

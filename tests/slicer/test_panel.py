@@ -140,7 +140,7 @@ def test_without_an_input_nothing_starts(panel, pretend, slicer):
     pretend("")
     panel.start_button.send(True)
     assert slicer.said == ["choose what to reconstruct: a volume, or a file or folder"] and not panel.timer.running
-    panel.task.choose("svct")
+    panel.task.choose("ct")
     assert not panel.volume.enabled
     panel.volume.node = slicer.add("scan", thick_voxels(), THICK)
     panel.start_button.send(True)

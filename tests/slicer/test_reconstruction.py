@@ -1,5 +1,6 @@
 """A volume of the scene goes through a real reconstruction and comes back in its place."""
 
+import os
 import sys
 import time
 
@@ -131,3 +132,27 @@ def test_a_result_that_lies_elsewhere_is_told(parts, slicer, stub, tmp_path):
     (_,), (warning,) = run.load()
     assert warning.startswith("scan reconstructed lies ") and "voxels of the input away" in warning
     run.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process is ended without being asked")
+def test_what_a_cancelled_process_writes_as_it_ends_is_removed_too(parts, slicer, stub, tmp_path):
+    _, job, reconstruction = parts
+    late = """
+import signal
+def end(*_):
+    time.sleep(0.3)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "late").touch()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    run = reconstruction.Reconstruction(slicer, stub(late), job.Settings(), path=str(tmp_path))
+    latest = time.monotonic() + 20
+    while not run.job.lines:
+        assert time.monotonic() < latest
+        time.sleep(0.02)
+    run.cancel()
+    run.close()
+    assert run.ended() and not list((tmp_path / "temporary").iterdir())

@@ -14,10 +14,10 @@ from pathlib import Path
 TASKS = {
     "thick": ("Thick slices (MRI)", ()),
     "stacks": ("Several stacks of one patient (MRI)", ("task_stacks",)),
-    "svct": ("Few views (CT projections)", ("task_svct",)),
-    "csmri": ("Undersampled k-space (MRI)", ("task_csmri",)),
+    "ct": ("Few views (CT projections)", ("task_svct",)),
+    "kspace": ("Undersampled k-space (MRI)", ("task_csmri",)),
 }
-"""Name -> what it is called, and the configs that it adds."""
+"""Name, as of `interslice run --task` -> what it is called, and the configs that it adds."""
 PRESETS = ("best", "fast", "sharp")
 NOISES = ("slerp", "auto", "matern", "ou", "piecewise", "mixed", "identical", "independent")
 MAPS = {"std": "spread", "measured": "measured", "filled": "filled in"}
@@ -112,7 +112,7 @@ def progress_of(line: str) -> Progress | None:
 
 
 class Job:
-    """One reconstruction. Nothing here waits: ask `poll` now and then.
+    """One reconstruction. Nothing here waits but `wait`: ask `poll` now and then.
 
     Args:
         command: its words.
@@ -178,6 +178,14 @@ class Job:
         timer = threading.Timer(GRACE, self._kill)
         timer.daemon = True
         timer.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long for the process to end; returns whether it has."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _kill(self) -> None:
         if self._process.poll() is None:

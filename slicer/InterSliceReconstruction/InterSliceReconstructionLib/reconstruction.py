@@ -14,6 +14,9 @@ from .job import MAPS, Job, Progress, Settings, command, environment, results
 FARTHEST = 1.0
 """Voxels of the input that the boxes of input and result may differ by: an odd ratio leaves less."""
 
+MOMENT = 3.0
+"""Seconds that are waited for a cancelled process, which may still write, before its folder is removed."""
+
 
 class Reconstruction:
     """One run. It holds the files that it needs in a folder of Slicer's temporary ones until `close`.
@@ -88,5 +91,7 @@ class Reconstruction:
         return nodes, warnings
 
     def close(self) -> None:
-        """Remove the temporary files, once the process has ended."""
+        """Remove the temporary files, once the process has ended; one that was cancelled has a moment for that."""
+        if self.job.cancelled:
+            self.job.wait(MOMENT)
         shutil.rmtree(self.folder, ignore_errors=True)
