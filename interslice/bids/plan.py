@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,8 +138,3 @@ def _not_thick(path: Path) -> str | None:
     except ValueError as error:
         return str(error)
     return None
-
-
-def listed(jobs: Sequence[Job]) -> bytes:
-    """The scans of jobs as a list of files (interslice.files.listed): NUL after each, so that any name will do."""
-    return b"".join(os.fsencode(os.path.abspath(path)) + b"\0" for job in jobs for path in job.paths)

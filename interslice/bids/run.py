@@ -10,9 +10,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from interslice.bids.derivatives import Derivatives
 from interslice.bids.options import ROOT
-from interslice.bids.plan import Job, Plan, listed
+from interslice.bids.plan import Job, Plan
 from interslice.files.command_line import becomes
 from interslice.files.failure import failure_of
+from interslice.files.listed import as_list
 from interslice.files.never_run import is_code, would_run
 from interslice.files.options import complaint
 from interslice.usage import UsageError
@@ -85,7 +86,7 @@ def _run(jobs: Sequence[Job], derivatives: Derivatives, options: Mapping[str, ob
          several: bool) -> None:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="interslice-") as folder:
         scans = Path(folder) / "scans.txt"
-        scans.write_bytes(listed(jobs))
+        scans.write_bytes(as_list(path for job in jobs for path in job.paths))
         files = configs_of(root, several)
         config = ConfigParser.load_config_files(files)
         known = {name: value for name, value in options.items() if not complaint(name, config, options)}

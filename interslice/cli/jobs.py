@@ -17,6 +17,7 @@ from pathlib import Path
 
 from interslice.cli.options import options_of
 from interslice.cli.values import REFERENCE, anything, inert, value_of
+from interslice.files.listed import as_list
 from interslice.home import home
 from interslice.usage import UsageError
 
@@ -155,7 +156,7 @@ def one_source(paths: Sequence[str]) -> Iterator[str | None]:
             raise UsageError(f"{path} does not exist")
     with tempfile.TemporaryDirectory(prefix="interslice-") as folder:
         file = Path(folder) / "scans.txt"
-        file.write_bytes(b"".join(os.fsencode(os.path.abspath(path)) + b"\0" for path in paths))
+        file.write_bytes(as_list(paths))
         yield str(file)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 SUFFIX = ".txt"
@@ -20,6 +20,11 @@ LARGEST = 64 << 20
 def is_list(path: Path) -> bool:
     """True for the file of a list, by its name."""
     return path.name.lower().endswith(SUFFIX) and os.path.isfile(path)
+
+
+def as_list(paths: Iterable[str | os.PathLike]) -> bytes:
+    """The content of a list that names these, from wherever it is read: NUL after each, so that any name will do."""
+    return b"".join(os.fsencode(os.path.abspath(path)) + b"\0" for path in paths)
 
 
 def read_list(path: Path) -> list[Path]:

@@ -8,9 +8,9 @@ import pytest
 from interslice.bids.dataset import find_scans, open_dataset
 from interslice.bids.derivatives import Derivatives
 from interslice.bids.names import derivative_of
-from interslice.bids.plan import listed, plan_for
+from interslice.bids.plan import plan_for
 from interslice.files.fingerprint import fingerprint
-from interslice.files.listed import read_list
+from interslice.files.listed import as_list, read_list
 from tests.support.bids_sets import write_dataset, write_scan
 from tests.support.scans import thick_voxels
 
@@ -94,5 +94,5 @@ def test_what_is_finished_is_whole_and_of_the_same_data(stacks):
 def test_the_list_of_a_run_holds_any_path(tmp_path):
     source = open_dataset(write_dataset(tmp_path / "a\nset #1", **{"sub-01_T2w": 0}))
     plan, _ = planned(Derivatives(tmp_path / "out", source, "me", "1.0"))
-    (tmp_path / "scans.txt").write_bytes(listed(plan.jobs))
+    (tmp_path / "scans.txt").write_bytes(as_list(path for job in plan.jobs for path in job.paths))
     assert read_list(tmp_path / "scans.txt") == [source.root / "sub-01/anat/sub-01_T2w.nii.gz"]
